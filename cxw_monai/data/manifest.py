@@ -1,0 +1,235 @@
+"""Finds the images of a data set: a folder searched recursively, or a manifest (CSV or MONAI datalist JSON).
+
+Items are dictionaries in MONAI's form, ``{"image": absolute path, ...}``, with the manifest's other columns beside it.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+__all__ = ["IMAGE_EXTENSIONS", "find_images", "load_items", "read_datalist", "split_by_patient"]
+
+IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".nii", ".nii.gz")
+"""Extensions that :func:`find_images` takes, in any case."""
+
+_MASK_FOLDER = "masks"
+_SHOWN = 5  # missing files named in an error
+
+_logger = logging.getLogger(__name__)
+
+
+def find_images(folder: str | PathLike[str]) -> list[dict[str, Any]]:
+    """Search a folder and everything below it for radiographs.
+
+    Taken: files with one of :data:`IMAGE_EXTENSIONS` (any case), and files without an extension (or named by a UID,
+    whose last part is a number) that carry DICOM's ``DICM`` mark. Left out: hidden files and folders (a leading dot) and folders named ``masks``. Links to folders are
+    followed, each folder once.
+
+    Args:
+        folder: where to search.
+
+    Returns:
+        ``{"image": absolute path}`` per file, sorted by the path below ``folder``.
+
+    Raises:
+        ValueError: ``folder`` isn't a folder.
+    """
+    root = Path(os.path.abspath(folder))
+    if not root.is_dir():
+        raise ValueError(f"{folder}: not a folder; give the folder that holds the radiographs")
+    found = [path for path in _walk(root) if _is_image(path)]
+    found.sort(key=lambda path: path.relative_to(root).as_posix())
+    return [{"image": str(path)} for path in found]
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Every file below ``root`` that isn't hidden or a mask."""
+    seen: set[str] = set()
+    for parent, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        masks = [name for name in folders if name.lower() == _MASK_FOLDER]
+        if masks:
+            _logger.info("%s: left out, masks aren't radiographs", os.path.join(parent, masks[0]))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in masks)
+        yield from (Path(parent, name) for name in files if not name.startswith("."))
+
+
+def _is_image(path: Path) -> bool:
+    """By extension or, without one, by DICOM's mark."""
+    if path.name.lower().endswith(IMAGE_EXTENSIONS):
+        return True
+    extension = path.suffix[1:]
+    if (extension and not extension.isdigit()) or not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+def read_datalist(
+    path: str | PathLike[str], base_dir: str | PathLike[str] | None = None, section: str = "training"
+) -> list[dict[str, Any]]:
+    """Read a manifest.
+
+    - CSV with a header: the column ``image`` and any others, kept as strings, empty cells as None.
+    - JSON: a list of items, or MONAI's datalist, a dictionary of such lists. An item is a dictionary with ``image`` or
+      a bare path; its other fields are kept as they are.
+
+    Args:
+        path: the manifest, ``.csv`` or ``.json``.
+        base_dir: what relative image paths are relative to; the manifest's folder by default.
+        section: which list of a JSON dictionary to take; a CSV and a bare list have only one.
+
+    Returns:
+        The items in the manifest's order, ``image`` made absolute.
+
+    Raises:
+        ValueError: the manifest is malformed; the message names the file and the row or section.
+        FileNotFoundError: the manifest, or images that it lists, don't exist; the first few are named.
+    """
+    manifest = Path(os.path.abspath(path))
+    if not manifest.is_file():
+        raise FileNotFoundError(f"{path}: no such manifest; give a .csv or .json file")
+    extension = manifest.suffix.lower()
+    if extension not in (".csv", ".json"):
+        raise ValueError(f"{path}: a manifest is a .csv or .json file, not {extension or 'one without extension'}")
+    rows = _read_csv(manifest) if extension == ".csv" else _read_json(manifest, section)
+    base = Path(os.path.abspath(base_dir)) if base_dir is not None else manifest.parent
+    items = []
+    for where, row in rows:
+        image = row.get("image")
+        if not isinstance(image, str) or not image:
+            raise ValueError(f"{path}, {where}: 'image' must be a path, got {image!r}")
+        items.append({**row, "image": os.path.abspath(base / image)})
+    missing = [item["image"] for item in items if not os.path.isfile(item["image"])]
+    if missing:
+        named = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+        raise FileNotFoundError(
+            f"{path}: {len(missing)} of {len(items)} images don't exist ({named}); relative paths are taken from {base}"
+        )
+    return items
+
+
+def _read_csv(manifest: Path) -> list[tuple[str, dict[str, Any]]]:
+    """``(where, row)`` per data row."""
+    try:
+        with manifest.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            columns = reader.fieldnames or []
+            if "image" not in columns:
+                raise ValueError(f"{manifest}: no column 'image' among {list(columns)}")
+            rows = []
+            for row in reader:
+                where = f"line {reader.line_num}"
+                if None in row or None in row.values():
+                    raise ValueError(f"{manifest}, {where}: not {len(columns)} fields like the header")
+                rows.append((where, {name: value or None for name, value in row.items()}))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{manifest}: not a readable UTF-8 CSV ({error})") from error
+    return rows
+
+
+def _read_json(manifest: Path, section: str) -> list[tuple[str, dict[str, Any]]]:
+    """``(where, item)`` per item of a section."""
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{manifest}: not readable JSON ({error})") from error
+    if isinstance(content, dict):
+        if section not in content:
+            raise ValueError(f"{manifest}: no section {section!r} among {sorted(content)}")
+        content = content[section]
+    if not isinstance(content, list):
+        raise ValueError(f"{manifest}: expected a list of items, got {type(content).__name__}")
+    rows = []
+    for number, item in enumerate(content):
+        row = {"image": item} if isinstance(item, str) else item
+        if not isinstance(row, dict):
+            raise ValueError(f"{manifest}, item {number}: expected a dictionary or a path, got {type(item).__name__}")
+        rows.append((f"item {number}", row))
+    return rows
+
+
+def load_items(
+    dataset_dir: str | PathLike[str] | None = None, datalist: str | PathLike[str] | None = None
+) -> list[dict[str, Any]]:
+    """The items of a data set given either way.
+
+    Args:
+        dataset_dir: a folder for :func:`find_images`.
+        datalist: a manifest for :func:`read_datalist`.
+
+    Returns:
+        At least one item.
+
+    Raises:
+        ValueError: both or neither is given, or the data set is empty.
+    """
+    if not dataset_dir and not datalist:
+        raise ValueError("no data set: give dataset_dir (a folder) or datalist (a .csv or .json manifest)")
+    if dataset_dir and datalist:
+        raise ValueError(f"two data sets: dataset_dir={dataset_dir} and datalist={datalist}; give only one")
+    items = find_images(dataset_dir) if dataset_dir else read_datalist(datalist)
+    if not items:
+        detail = f"no file with {', '.join(IMAGE_EXTENSIONS)} and no DICOM" if dataset_dir else "no rows"
+        raise ValueError(f"{dataset_dir or datalist}: the data set is empty ({detail})")
+    return items
+
+
+def split_by_patient(
+    items: Sequence[dict[str, Any]], fraction: float = 0.1, seed: int = 0
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Hold out a share of the patients.
+
+    A patient is an item's ``patient_id`` or, where there is none, its image file (by its path below the folder that
+    all images share, so that a moved data set splits the same way). Patients are ranked by a hash of the seed and
+    themselves: which side they fall on doesn't depend on the order of ``items``.
+
+    Args:
+        items: the data set.
+        fraction: share of the patients to hold out, in (0, 1); at least one patient stays on either side.
+        seed: another seed, another split.
+
+    Returns:
+        ``(train, held_out)``, both in the order of ``items``.
+
+    Raises:
+        ValueError: ``fraction`` is out of range, or there are fewer than two patients.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction must lie in (0, 1), got {fraction}")
+    shared = os.path.commonpath([os.path.dirname(item["image"]) for item in items]) if items else ""
+    groups = [_group(item, shared) for item in items]
+    ranked = sorted(set(groups), key=lambda group: (_rank(group, seed), group))
+    if len(ranked) < 2:
+        raise ValueError(
+            f"cannot hold out patients: {len(items)} images of {len(ranked)} patients; give images of two or more"
+        )
+    held = set(ranked[: min(max(round(fraction * len(ranked)), 1), len(ranked) - 1)])
+    train = [item for item, group in zip(items, groups) if group not in held]
+    held_out = [item for item, group in zip(items, groups) if group in held]
+    return train, held_out
+
+
+def _group(item: dict[str, Any], shared: str) -> tuple[str, str]:
+    """What must stay on one side of a split."""
+    patient = item.get("patient_id")
+    if patient is not None and str(patient) != "":
+        return "patient", str(patient)
+    return "file", Path(os.path.relpath(item["image"], shared)).as_posix()
+
+
+def _rank(group: tuple[str, str], seed: int) -> str:
+    """A fixed pseudo-random number of a group."""
+    return hashlib.sha256(json.dumps([seed, *group]).encode()).hexdigest()

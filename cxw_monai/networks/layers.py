@@ -1,0 +1,93 @@
+"""Transformer layers with the parameter names that timm and I-JEPA use, so that outside weights load by name."""
+
+from __future__ import annotations
+
+import torch
+from monai.networks.layers import DropPath
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["Attention", "Block", "Mlp", "init_weights"]
+
+LAYER_NORM_EPS = 1e-6
+PLAIN_ATTENTION_TOKENS = 512
+"""Up to this length two matrix products and a softmax beat the fused kernel's backward pass on a CPU."""
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention.
+
+    Scores are `q k^T / sqrt(head_dim)`. The fused kernel is used on accelerators, in inference and for long
+    sequences; training on a CPU with few tokens uses plain matrix products, which are faster there.
+
+    Args:
+        dim: channels D, a multiple of `num_heads`.
+        num_heads: attention heads.
+    """
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"dim {dim} must be a multiple of num_heads {num_heads}.")
+        self.num_heads = num_heads
+        self.scale = (dim // num_heads) ** -0.5
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, N, D]` to `[B, N, D]`."""
+        batch, tokens, dim = x.shape
+        qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, dim // self.num_heads).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv[0], qkv[1], qkv[2]  # [B, heads, N, head_dim]
+        if self.training and x.device.type == "cpu" and tokens <= PLAIN_ATTENTION_TOKENS:
+            out = torch.softmax((q * self.scale) @ k.transpose(-2, -1), dim=-1).to(v.dtype) @ v
+        else:
+            out = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(out.transpose(1, 2).reshape(batch, tokens, dim))
+
+
+class Mlp(nn.Module):
+    """Linear, exact GELU, Linear on `[..., D]`."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block on `[B, N, D]`.
+
+    Args:
+        dim: channels D.
+        num_heads: attention heads.
+        mlp_ratio: hidden channels of the MLP as a multiple of `dim`.
+        drop_path: probability of dropping each residual branch of a sample in training.
+    """
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.mlp = Mlp(dim, round(dim * mlp_ratio))
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+def init_weights(module: nn.Module) -> None:
+    """Truncated-normal (std 0.02, cut at 2 std) weights and zero biases for linear and convolution layers.
+
+    For use with `nn.Module.apply`. Layer norms keep weight 1 and bias 0. The official code computes a depth-dependent
+    rescaling first and overwrites it, so that this is its net effect.
+    """
+    if isinstance(module, (nn.Linear, nn.Conv2d)):
+        nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

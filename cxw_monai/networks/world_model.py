@@ -1,0 +1,324 @@
+"""World model of radiographs: context encoder, EMA target encoder and predictor.
+
+Source: CheXWorld (arXiv 2504.13820), sections 3 and 4. Three predictions in latent space: local anatomy (masked
+patches of the same view), global layout (another crop, given where it lies) and domain variation (the clean film
+from its perturbed copy, given the perturbation).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .predictor import WorldModelPredictor
+from .vit import RadiographViT
+
+__all__ = ["OBJECTIVES", "WorldModel", "WorldModelInputs", "WorldModelOutput", "WorldModelSettings", "normalised"]
+
+OBJECTIVES = ("local", "global", "domain")
+TARGET_NORM_EPS = 1e-5
+LOSSES = {"l2": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
+
+
+@dataclass(frozen=True)
+class WorldModelSettings:
+    """What is predicted and how the losses are put together.
+
+    Attributes:
+        objectives: any non-empty subset of `local`, `global`, `domain`. Without `domain` the context sees clean
+            views; without `local` it sees all patches and all are predicted.
+        unified: one prediction carries the tasks together (paper eq. 9-12); otherwise each objective has its own
+            forward pass and the losses are summed (paper's "naive sum").
+        condition_on_action: otherwise the predictor gets zeros for the action.
+        condition_on_geometry: otherwise the predictor gets zeros for the place of the other view.
+        cross_targets: tokens of the other view that are predicted: `all` (paper) or `masked` (released code).
+        cross_weight: weight of the cross-view loss.
+        average_terms: divide the loss by `1 + cross_weight`.
+        loss: `l2` or `smooth_l1`, averaged over batch, tokens and channels.
+        target_layers: the target is the mean of the layer-normed outputs of this many last blocks.
+        swap_roles: context sees the clean view, target the perturbed one.
+        variance_weight: weight of a hinge that keeps the predictions' standard deviation over tokens above 1.
+    """
+
+    objectives: Sequence[str] = OBJECTIVES
+    unified: bool = True
+    condition_on_action: bool = True
+    condition_on_geometry: bool = True
+    cross_targets: str = "all"
+    cross_weight: float = 1.0
+    average_terms: bool = True
+    loss: str = "l2"
+    target_layers: int = 1
+    swap_roles: bool = False
+    variance_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.objectives or not set(self.objectives) <= set(OBJECTIVES):
+            raise ValueError(f"objectives must be a non-empty subset of {OBJECTIVES}, got {self.objectives!r}.")
+        if self.cross_targets not in ("all", "masked"):
+            raise ValueError(f"cross_targets must be 'all' or 'masked', got {self.cross_targets!r}.")
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss must be one of {sorted(LOSSES)}, got {self.loss!r}.")
+        if self.target_layers < 1:
+            raise ValueError(f"target_layers must be at least 1, got {self.target_layers}.")
+
+    @classmethod
+    def parity(cls, **overrides: object) -> WorldModelSettings:
+        """The released code's behaviour: cross-view loss on the masked tokens only."""
+        return replace(cls(cross_targets="masked"), **overrides)
+
+
+@dataclass
+class WorldModelInputs:
+    """A batch of world view pairs.
+
+    Attributes:
+        view1, view2: clean crops `[B, C, H, W]` in [0, 1].
+        perturbed1, perturbed2: their perturbed copies, the same shape.
+        action1, action2: `[B, A]` perturbations that made the copies.
+        rel_12, rel_21: `[B, 4]`; `rel_12` places view 1 relative to view 2 (prediction of view 1 from view 2).
+        context1, context2: `[B, Kc]` int64 visible tokens; None for all.
+        target1, target2: `[B, Kt]` int64 masked tokens to predict; None for all.
+    """
+
+    view1: Tensor
+    view2: Tensor
+    perturbed1: Tensor
+    perturbed2: Tensor
+    action1: Tensor
+    action2: Tensor
+    rel_12: Tensor
+    rel_21: Tensor
+    context1: Tensor | None = None
+    context2: Tensor | None = None
+    target1: Tensor | None = None
+    target2: Tensor | None = None
+
+    def replace(self, **changes: Tensor | None) -> WorldModelInputs:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> WorldModelInputs:
+        """A copy on a device, floating tensors in `dtype`."""
+        moved = {}
+        for name in (f.name for f in fields(self)):
+            value = getattr(self, name)
+            if value is not None:
+                value = value.to(device, dtype) if value.is_floating_point() else value.to(device)
+            moved[name] = value
+        return WorldModelInputs(**moved)
+
+
+@dataclass
+class WorldModelOutput:
+    """What a forward pass gives.
+
+    Attributes:
+        loss: scalar to minimise.
+        losses: its terms by name: `intra` and `cross` when unified, else one per objective.
+        predictions: predicted tokens `[B, K, D]` by name: when unified `11`, `22` within a view, `21` view 2 from
+            view 1, `12` view 1 from view 2; else the objective and the same numbers.
+        targets: what each prediction is held against, by the same names.
+    """
+
+    loss: Tensor
+    losses: dict[str, Tensor]
+    predictions: dict[str, Tensor] = field(default_factory=dict)
+    targets: dict[str, Tensor] = field(default_factory=dict)
+
+    def prediction_std(self) -> Tensor:
+        """Standard deviation of predictions over tokens, averaged over channels, samples and terms."""
+        stds = [(p.var(dim=1) + 1e-4).sqrt().mean() for p in self.predictions.values()]
+        return torch.stack(stds).mean()
+
+
+def normalised(tokens: Tensor) -> Tensor:
+    """Layer norm over channels without affine parameters (eps 1e-5), as targets are."""
+    return F.layer_norm(tokens, tokens.shape[-1:], eps=TARGET_NORM_EPS)
+
+
+def gather_tokens(tokens: Tensor, index: Tensor | None) -> Tensor:
+    """`[B, N, D]` at `[B, K]` gives `[B, K, D]`; None keeps all."""
+    return tokens if index is None else tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+def paired(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """Both views on the batch axis; None stays None."""
+    return None if first is None or second is None else torch.cat([first, second])
+
+
+class WorldModel(nn.Module):
+    """Encoder, EMA target encoder and predictor with the losses of the three tasks.
+
+    Args:
+        encoder: context encoder. The target is a copy of it that never takes gradients and stays in evaluation mode.
+        predictor: its `grid` and `encoder_dim` must be the encoder's.
+        settings: see `WorldModelSettings`.
+
+    Raises:
+        ValueError: when the predictor does not fit the encoder.
+    """
+
+    def __init__(
+        self, encoder: RadiographViT, predictor: WorldModelPredictor, settings: WorldModelSettings | None = None
+    ) -> None:
+        super().__init__()
+        if predictor.grid != encoder.grid or predictor.predictor_proj.out_features != encoder.embed_dim:
+            raise ValueError(
+                f"The predictor (grid {predictor.grid}, encoder_dim {predictor.predictor_proj.out_features}) does not "
+                f"fit the encoder (grid {encoder.grid}, embed_dim {encoder.embed_dim})."
+            )
+        self.settings = settings or WorldModelSettings()
+        self.encoder = encoder
+        self.target_encoder = copy.deepcopy(encoder).requires_grad_(False).eval()
+        self.predictor = predictor
+
+    def train(self, mode: bool = True) -> WorldModel:
+        """As usual, but the target encoder stays in evaluation mode."""
+        super().train(mode)
+        self.target_encoder.eval()
+        return self
+
+    @torch.no_grad()
+    def update_target(self, momentum: float) -> None:
+        """Move the target's parameters towards the encoder's: `target = m * target + (1 - m) * encoder`.
+
+        Args:
+            momentum: m in [0, 1].
+        """
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"momentum must lie in [0, 1], got {momentum}.")
+        targets = [p.data for p in self.target_encoder.parameters()]
+        sources = [p.data for p in self.encoder.parameters()]
+        torch._foreach_lerp_(targets, sources, 1 - momentum)
+
+    @torch.no_grad()
+    def target_tokens(self, image: Tensor) -> Tensor:
+        """Normalised target tokens `[B, N, D]` of full images `[B, C, H, W]`."""
+        count = self.settings.target_layers
+        if count == 1:
+            return normalised(self.target_encoder(image))
+        outputs = self.target_encoder.intermediate_layers(image, range(-count, 0))
+        return torch.stack([normalised(tokens) for tokens in outputs]).mean(dim=0)
+
+    def predict(
+        self,
+        context: Tensor,
+        action: Tensor,
+        context_index: Tensor | None,
+        target_index: Tensor | None,
+        rel: Tensor | None,
+        grid: tuple[int, int],
+    ) -> Tensor:
+        """Call the predictor with what the settings let it know.
+
+        Args:
+            context: `[2B, Kc, D]`, both views on the batch axis.
+            action: `[2B, A]` actions of the context views.
+            context_index, target_index: `[2B, Kc]` and `[2B, Kt]` int64, or None for all tokens.
+            rel: `[2B, 4]` places of the target views, or None for the same views.
+            grid: rows and columns of tokens of a view.
+
+        Returns:
+            `[2B, Kt, D]`.
+        """
+        if not self.settings.condition_on_action:
+            action = torch.zeros_like(action)
+        if not self.settings.condition_on_geometry:
+            rel = None
+        return self.predictor(context, action, context_index, target_index, rel, grid)
+
+    def _loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return LOSSES[self.settings.loss](prediction.to(target.dtype), target)
+
+    def forward(self, inputs: WorldModelInputs) -> WorldModelOutput:
+        """Losses, predictions and targets of a batch of world view pairs."""
+        output = self._unified(inputs) if self.settings.unified else self._separate(inputs)
+        if self.settings.variance_weight > 0:
+            hinge = F.relu(1 - output.prediction_std())
+            output.losses["variance"] = hinge
+            output.loss = output.loss + self.settings.variance_weight * hinge
+        return output
+
+    def _unified(self, inputs: WorldModelInputs) -> WorldModelOutput:
+        """All chosen objectives in one prediction within each view and one across (paper eq. 9-12)."""
+        settings = self.settings
+        grid = self.encoder.grid_of(inputs.view1)
+        clean = torch.cat([inputs.view1, inputs.view2])  # [2B, C, H, W]
+        action = torch.cat([inputs.action1, inputs.action2])
+        perturbed = clean
+        if "domain" in settings.objectives:
+            perturbed = torch.cat([inputs.perturbed1, inputs.perturbed2])
+        else:
+            action = torch.zeros_like(action)
+        seen, held = (clean, perturbed) if settings.swap_roles else (perturbed, clean)
+        targets = self.target_tokens(held)  # [2B, N, D]
+        masked = "local" in settings.objectives
+        context_index = paired(inputs.context1, inputs.context2) if masked else None
+        target_index = paired(inputs.target1, inputs.target2) if masked else None
+        context = self.encoder(seen, context_index)  # [2B, Kc, D]
+        terms = _Terms(self._loss)
+        if masked or "domain" in settings.objectives:
+            prediction = self.predict(context, action, context_index, target_index, None, grid)
+            terms.add("intra", prediction, gather_tokens(targets, target_index), ("11", "22"))
+        if "global" in settings.objectives:
+            other_index = paired(inputs.target2, inputs.target1)
+            other_index = other_index if masked and settings.cross_targets == "masked" else None
+            rel = torch.cat([inputs.rel_21, inputs.rel_12])
+            prediction = self.predict(context, action, context_index, other_index, rel, grid)
+            other = targets.roll(targets.shape[0] // 2, dims=0)
+            terms.add("cross", prediction, gather_tokens(other, other_index), ("21", "12"))
+        return terms.output({"intra": 1.0, "cross": settings.cross_weight}, settings.average_terms)
+
+    def _separate(self, inputs: WorldModelInputs) -> WorldModelOutput:
+        """Each chosen objective by itself on the views it is defined for (the paper's naive sum of losses)."""
+        settings = self.settings
+        grid = self.encoder.grid_of(inputs.view1)
+        clean = torch.cat([inputs.view1, inputs.view2])
+        action = torch.cat([inputs.action1, inputs.action2])
+        unperturbed = torch.zeros_like(action)
+        targets = self.target_tokens(clean)  # [2B, N, D]
+        terms = _Terms(self._loss)
+        if "local" in settings.objectives:
+            context_index = paired(inputs.context1, inputs.context2)
+            target_index = paired(inputs.target1, inputs.target2)
+            context = self.encoder(clean, context_index)
+            prediction = self.predict(context, unperturbed, context_index, target_index, None, grid)
+            terms.add("local", prediction, gather_tokens(targets, target_index), ("local1", "local2"))
+        if "global" in settings.objectives:
+            rel = torch.cat([inputs.rel_21, inputs.rel_12])
+            prediction = self.predict(self.encoder(clean), unperturbed, None, None, rel, grid)
+            terms.add("global", prediction, targets.roll(targets.shape[0] // 2, dims=0), ("global21", "global12"))
+        if "domain" in settings.objectives:
+            perturbed = torch.cat([inputs.perturbed1, inputs.perturbed2])
+            prediction = self.predict(self.encoder(perturbed), action, None, None, None, grid)
+            terms.add("domain", prediction, targets, ("domain1", "domain2"))
+        weights = {"local": 1.0, "global": settings.cross_weight, "domain": 1.0}
+        return terms.output(weights, settings.average_terms)
+
+
+class _Terms:
+    """Collects the terms of a loss for the output."""
+
+    def __init__(self, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.loss = loss
+        self.losses: dict[str, Tensor] = {}
+        self.predictions: dict[str, Tensor] = {}
+        self.targets: dict[str, Tensor] = {}
+
+    def add(self, name: str, prediction: Tensor, target: Tensor, views: tuple[str, str]) -> None:
+        """Adds a term; `prediction` and `target` are `[2B, K, D]`, `views` names their halves."""
+        self.losses[name] = self.loss(prediction, target)
+        self.predictions.update(zip(views, prediction.chunk(2), strict=True))
+        self.targets.update(zip(views, target.chunk(2), strict=True))
+
+    def output(self, weights: dict[str, float], average: bool) -> WorldModelOutput:
+        total = torch.stack([weights[name] * value for name, value in self.losses.items()]).sum()
+        if average:
+            total = total / sum(weights[name] for name in self.losses)
+        return WorldModelOutput(total, dict(self.losses), self.predictions, self.targets)

@@ -1,0 +1,23 @@
+"""World-model views, domain perturbations and token masks."""
+
+from __future__ import annotations
+
+from .masks import TokenMasks, TokenMaskSampler
+from .perturb import IDENTITY_ACTION, ActionSampler, Perturbd, RandActiond, normalise_action, perturb
+from .views import BaseJitter, RandWorldViewPaird, render_views, sample_base_jitter, sample_crop_pair
+
+__all__ = [
+    "IDENTITY_ACTION",
+    "ActionSampler",
+    "BaseJitter",
+    "Perturbd",
+    "RandActiond",
+    "RandWorldViewPaird",
+    "TokenMaskSampler",
+    "TokenMasks",
+    "normalise_action",
+    "perturb",
+    "render_views",
+    "sample_base_jitter",
+    "sample_crop_pair",
+]

@@ -1,0 +1,294 @@
+"""Domain perturbations: what the domain task of the world model learns to undo (arXiv 2504.13820, section 3, eq. 8).
+
+An *action* is five numbers: brightness factor, contrast factor, gamma, blur radius (px), noise standard deviation
+(share of the full scale). :func:`perturb` applies it as a pure function of a batch, on any device; the dictionary
+transforms wrap the same function.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Randomizable
+from monai.utils import ensure_tuple
+from torch import Tensor
+
+__all__ = ["IDENTITY_ACTION", "ActionSampler", "Perturbd", "RandActiond", "normalise_action", "perturb"]
+
+IDENTITY_ACTION = (1.0, 1.0, 1.0, 0.0, 0.0)
+"""The action that changes nothing: (brightness, contrast, gamma, blur radius, noise)."""
+
+_NAMES = ("brightness", "contrast", "gamma", "blur", "noise")
+_BLUR_PASSES = 3
+
+
+def _box_weights(radius: Tensor) -> Tensor:
+    """Taps of the extended box filter whose threefold use has the standard deviation ``radius``.
+
+    Source: Gwosdek et al., Theoretical foundations of Gaussian convolution by extended box filtering, SSVM 2011,
+    equations 7, 11 and 14.
+
+    Args:
+        radius: ``[n]`` float64, px, > 0.
+
+    Returns:
+        ``[n, R + 1]`` float64: centre tap, then the taps at distance 1 to R (on both sides).
+    """
+    variance = radius.square() / _BLUR_PASSES
+    whole = torch.floor((torch.sqrt(12 * variance + 1) - 1) / 2)  # full taps on either side
+    part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1).square()))
+    distance = torch.arange(int(whole.max()) + 2, dtype=radius.dtype)
+    share = (whole[:, None] + 1 - distance).clamp(0, 1)  # 1 up to `whole`, then 0
+    share = torch.where(distance == whole[:, None] + 1, part[:, None], share)
+    return share / (2 * (whole + part) + 1)[:, None]
+
+
+def _box_pass(image: Tensor, weights: Tensor, dim: int) -> Tensor:
+    """Filters ``[n, C, H, W]`` along ``dim`` with symmetric taps ``[n, R + 1]``, the borders replicated."""
+    reach, length = weights.shape[1] - 1, image.shape[dim]
+    padded = F.pad(image, (reach, reach, 0, 0) if dim == 3 else (0, 0, reach, reach), mode="replicate")
+    taps = weights[:, :, None, None, None].unbind(1)  # each [n, 1, 1, 1]
+    out = image * taps[0]
+    for distance in range(1, reach + 1):
+        before = padded.narrow(dim, reach - distance, length)
+        after = padded.narrow(dim, reach + distance, length)
+        out = out + (before + after) * taps[distance]
+    return out
+
+
+def _blur(image: Tensor, radius: Tensor) -> Tensor:
+    """Blurs the samples of ``[B, C, H, W]`` whose radius (``[B]``, on the CPU) is above zero."""
+    chosen = radius.nonzero()[:, 0]
+    if len(chosen) == 0:
+        return image
+    index = chosen.to(image.device)
+    weights = _box_weights(radius[chosen]).to(image)
+    part = image[index]
+    for dim in (3, 2):  # horizontal, then vertical
+        for _ in range(_BLUR_PASSES):
+            part = _box_pass(part, weights, dim)
+    return image.index_copy(0, index, part.clamp_(0, 1))
+
+
+def _checked_action(image: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
+    """Returns the action as float64 on the CPU after checking shapes and ranges."""
+    if image.ndim != 4 or not image.is_floating_point():
+        raise ValueError(f"image must be floating [B, C, H, W], got {image.dtype} of shape {tuple(image.shape)}.")
+    if tuple(action.shape) != (image.shape[0], len(_NAMES)):
+        raise ValueError(f"action must have shape [B, 5] = {[image.shape[0], 5]}, got {list(action.shape)}.")
+    values = action.detach().to("cpu", torch.float64)
+    valid = torch.isfinite(values) & (values >= 0)
+    valid[:, 2] &= values[:, 2] > 0
+    if not bool(valid.all()):
+        row, column = (~valid).nonzero()[0].tolist()
+        least = "above 0" if column == 2 else "at least 0"
+        name, value = _NAMES[column], float(values[row, column])
+        raise ValueError(f"action: {name} must be finite and {least}, got {value:g} in sample {row}.")
+    if noise is None and bool((values[:, 4] > 0).any()):
+        raise ValueError(f"noise must be a unit normal field of shape {list(image.shape)} as an action asks for noise.")
+    if noise is not None and noise.shape != image.shape:
+        raise ValueError(f"noise must have the shape of image, {list(image.shape)}, got {list(noise.shape)}.")
+    return values
+
+
+def perturb(image: Tensor, action: Tensor, noise: Tensor | None = None) -> Tensor:
+    """Applies one action to each image, in the fixed order brightness, contrast, gamma, blur, noise.
+
+    1. brightness: multiply, clip to [0, 1];
+    2. contrast: scale the distance from the image's mean, clip;
+    3. gamma: ``v ** gamma``;
+    4. blur: what PIL calls ``GaussianBlur(radius)``: three extended box filters per axis, borders replicated;
+    5. noise: add ``sigma`` times the unit normal field, clip.
+
+    The official code rounds to 8 bit after every stage; this function never rounds, so it agrees with it to within a
+    few grey levels. The identity action returns the same values to the last bit. Half precision is computed in
+    float32. Each sample depends on itself only.
+
+    Args:
+        image: floating ``[B, C, H, W]`` in [0, 1] (values outside are clipped), any device.
+        action: ``[B, 5]``, brightness >= 0, contrast >= 0, gamma > 0, blur radius >= 0 (px), noise >= 0 (share of the
+            full scale). One on the CPU spares the transfer that the check of its range needs.
+        noise: unit normal field of the shape of ``image``; needed if any noise is above 0.
+
+    Returns:
+        A new tensor of the shape, dtype and device of ``image``, in [0, 1].
+
+    Raises:
+        ValueError: for a wrong shape, an action out of range, or missing noise.
+    """
+    values = _checked_action(image, action, noise)
+    out = image.float() if image.dtype in (torch.float16, torch.bfloat16) else image
+    brightness, contrast, gamma, _, sigma = values.to(out)[:, :, None, None, None].unbind(1)  # each [B, 1, 1, 1]
+    out = (out * brightness).clamp_(0, 1)
+    out = (out * contrast + out.mean(dim=(1, 2, 3), keepdim=True) * (1 - contrast)).clamp_(0, 1)
+    if bool((values[:, 2] != 1).any()):
+        out = torch.where(gamma == 1, out, out.pow(gamma))
+    out = _blur(out, values[:, 3])
+    if noise is not None and bool((values[:, 4] > 0).any()):
+        out = (out + noise.to(out) * sigma).clamp_(0, 1)
+    return out.to(image.dtype)
+
+
+@dataclass(frozen=True)
+class ActionSampler:
+    """Draws actions; the defaults are the released recipe of CheXWorld.
+
+    Args:
+        brightness: range of the factor, uniform, >= 0.
+        contrast: range of the factor, uniform, >= 0.
+        gamma: range of the exponent, log-uniform, > 0.
+        blur: range of the blur radius, px of the view, uniform, >= 0.
+        noise: range of the noise's standard deviation, share of the full scale, uniform, >= 0.
+        jitter_prob: probability that brightness, contrast and gamma are drawn (all three together).
+        blur_prob: probability of a blur.
+        noise_prob: probability of noise.
+
+    Raises:
+        ValueError: for a range that is empty or leaves its domain, or a probability outside [0, 1].
+    """
+
+    brightness: tuple[float, float] = (0.6, 1.4)
+    contrast: tuple[float, float] = (0.6, 1.4)
+    gamma: tuple[float, float] = (0.5, 2.0)
+    blur: tuple[float, float] = (0.1, 2.0)
+    noise: tuple[float, float] = (0.05, 0.2)
+    jitter_prob: float = 0.8
+    blur_prob: float = 0.2
+    noise_prob: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in _NAMES:
+            bounds = getattr(self, name)
+            least = "0 <" if name == "gamma" else "0 <="
+            positive = len(bounds) == 2 and (bounds[0] > 0 if name == "gamma" else bounds[0] >= 0)
+            if not positive or not bounds[0] <= bounds[1] < math.inf:
+                raise ValueError(f"{name} must be (low, high) with {least} low <= high, got {bounds}.")
+        for name in ("jitter_prob", "blur_prob", "noise_prob"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}.")
+
+    def __call__(self, rng: np.random.RandomState) -> np.ndarray:
+        """Draws one action.
+
+        Args:
+            rng: source of randomness; always advanced by eight uniform numbers, whatever is drawn.
+
+        Returns:
+            float32 ``[5]``: brightness, contrast, gamma, blur radius, noise.
+        """
+        u = rng.random_sample(8)
+        action = np.array(IDENTITY_ACTION, dtype=np.float32)
+        if u[0] < self.jitter_prob:
+            action[0] = _between(self.brightness, u[1])
+            action[1] = _between(self.contrast, u[2])
+            action[2] = math.exp(_between((math.log(self.gamma[0]), math.log(self.gamma[1])), u[3]))
+        if u[4] < self.blur_prob:
+            action[3] = _between(self.blur, u[5])
+        if u[6] < self.noise_prob:
+            action[4] = _between(self.noise, u[7])
+        return action
+
+
+def _between(bounds: tuple[float, float], share: float) -> float:
+    return bounds[0] + share * (bounds[1] - bounds[0])
+
+
+def normalise_action(action: Tensor, sampler: ActionSampler | None = None) -> Tensor:
+    """Scales an action to about unit range before it enters a network (off in the released recipe).
+
+    Brightness, contrast and the logarithm of gamma go from their ranges to [-1, 1], the blur radius is divided by the
+    top of its range; the noise stays. With the default ranges the identity action becomes zero.
+
+    Args:
+        action: floating ``[..., 5]``.
+        sampler: whose ranges to use; None for the defaults.
+
+    Returns:
+        A new tensor of the same shape, dtype and device.
+
+    Raises:
+        ValueError: if the last axis is not 5 long, or a range to divide by has no width.
+    """
+    if action.ndim < 1 or action.shape[-1] != len(_NAMES) or not action.is_floating_point():
+        raise ValueError(f"action must be floating [..., 5], got {action.dtype} of shape {list(action.shape)}.")
+    sampler = ActionSampler() if sampler is None else sampler
+    log_gamma = (math.log(sampler.gamma[0]), math.log(sampler.gamma[1]))
+    columns = list(action.unbind(-1))
+    columns[2] = columns[2].log()
+    ranges = {"brightness": sampler.brightness, "contrast": sampler.contrast, "gamma": log_gamma}
+    for column, (name, (low, high)) in enumerate(ranges.items()):
+        if high <= low:
+            raise ValueError(f"sampler: the range of {name} has no width ({getattr(sampler, name)}), so no scale.")
+        columns[column] = (2 * columns[column] - (low + high)) / (high - low)
+    if sampler.blur[1] <= 0:
+        raise ValueError(f"sampler: the range of blur must end above 0 to be a scale, got {sampler.blur}.")
+    columns[3] = columns[3] / sampler.blur[1]
+    return torch.stack(columns, dim=-1)
+
+
+class RandActiond(Randomizable, MapTransform):
+    """Writes a random action, float32 ``[5]``, to each of its keys (one independent draw per key).
+
+    Args:
+        keys: keys to write.
+        sampler: distribution of the actions; None for the released recipe.
+    """
+
+    def __init__(self, keys: KeysCollection = ("action1", "action2"), sampler: ActionSampler | None = None) -> None:
+        MapTransform.__init__(self, keys)
+        self.sampler = ActionSampler() if sampler is None else sampler
+
+    def randomize(self, data: Any = None) -> None:
+        """Draws the actions of one sample, in the order of the keys."""
+        self._actions = [self.sampler(self.R) for _ in self.keys]
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        self.randomize()
+        return {**data, **{key: torch.from_numpy(action) for key, action in zip(self.keys, self._actions, strict=True)}}
+
+
+class Perturbd(Randomizable, MapTransform):
+    """Writes the perturbed copy of each view (see :func:`perturb`).
+
+    Random only where an action asks for noise: then its unit normal field comes from ``self.R``.
+
+    Args:
+        keys: views, floating ``[C, H, W]`` in [0, 1].
+        action_keys: actions, ``[5]``, one for each of ``keys``.
+        output_keys: where the perturbed views go, one for each of ``keys``.
+        allow_missing_keys: skip a view that a sample lacks, instead of raising KeyError.
+
+    Raises:
+        ValueError: if the numbers of keys differ, or for what :func:`perturb` refuses.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = ("view1", "view2"),
+        action_keys: KeysCollection = ("action1", "action2"),
+        output_keys: KeysCollection = ("perturbed1", "perturbed2"),
+        allow_missing_keys: bool = False,
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        self.action_keys, self.output_keys = ensure_tuple(action_keys), ensure_tuple(output_keys)
+        for name in ("action_keys", "output_keys"):
+            if len(getattr(self, name)) != len(self.keys):
+                raise ValueError(f"{name} must have one key for each of {self.keys}, got {getattr(self, name)}.")
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        sample = dict(data)
+        for key, action_key, output_key in self.key_iterator(sample, self.action_keys, self.output_keys):
+            image = torch.as_tensor(sample[key])[None]  # [1, C, H, W]
+            action = torch.as_tensor(sample[action_key])[None]  # [1, 5]
+            noise = None
+            if action.ndim == 2 and action.shape[1] == len(_NAMES) and float(action[0, 4]) > 0:
+                noise = torch.from_numpy(self.R.standard_normal(tuple(image.shape)).astype(np.float32))
+            sample[output_key] = perturb(image, action, noise)[0]
+        return sample
