@@ -28,7 +28,9 @@ def test_relative_geometry_refuses_crops_of_different_size():
         relative_geometry(CropBox(0, 0, 4, 5), CropBox(0, 0, 4, 6), 10)
 
 
-@pytest.mark.parametrize("boxes", [(CropBox(0, 6, 4, 5), CropBox(0, 0, 4, 5)), (CropBox(0, 0, 4, 5), CropBox(0, 6, 4, 5))])
+@pytest.mark.parametrize(
+    "boxes", [(CropBox(0, 6, 4, 5), CropBox(0, 0, 4, 5)), (CropBox(0, 0, 4, 5), CropBox(0, 6, 4, 5))]
+)
 def test_relative_geometry_refuses_a_crop_outside_the_image(boxes):
     with pytest.raises(ValueError, match="image_width is 10 px.*ends at column 11"):
         relative_geometry(*boxes, 10)

@@ -140,7 +140,7 @@ def build_cache(
         if cache is None:
             with closing(_decoded(ordered, decode, workers)) as results:
                 bar = tqdm(results, "caching", len(ordered), unit="img", disable=not progress)
-                cache = _write(root / key, zip(ordered, bar), on_error, report)
+                cache = _write(root / key, zip(bar, ordered), on_error, report)
         elif cache.skipped and on_error == "raise":
             raise RadiographError(**cache.skipped[0])
         elif on_error == "skip":
@@ -245,7 +245,7 @@ def _decoded(
 
 def _write(
     folder: Path,
-    results: Iterator[tuple[dict[str, Any], _Decoded | RadiographError]],
+    results: Iterator[tuple[_Decoded | RadiographError, dict[str, Any]]],
     on_error: str,
     report: str | PathLike[str] | None,
 ) -> RadiographCache:
@@ -272,12 +272,12 @@ def _write(
 
 
 def _write_pixels(
-    path: Path, results: Iterator[tuple[dict[str, Any], _Decoded | RadiographError]], on_error: str
+    path: Path, results: Iterator[tuple[_Decoded | RadiographError, dict[str, Any]]], on_error: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]], int]:
     """Append every image to one file; ``(index entries, skipped files, bytes)``."""
     entries, skipped, offset = [], [], 0
     with path.open("wb") as stream:
-        for item, result in results:
+        for result, item in results:
             if isinstance(result, RadiographError):
                 if on_error == "raise":
                     raise result

@@ -151,12 +151,13 @@ def _read_json(manifest: Path, section: str) -> list[tuple[str, dict[str, Any]]]
             raise ValueError(f"{manifest}: no section {section!r} among {sorted(content)}")
         content = content[section]
     if not isinstance(content, list):
-        raise ValueError(f"{manifest}: expected a list of items, got {type(content).__name__}")
+        raise ValueError(f"{manifest}: expected a list of items, got {type(content).__name__}")  # noqa: TRY004
     rows = []
     for number, item in enumerate(content):
         row = {"image": item} if isinstance(item, str) else item
         if not isinstance(row, dict):
-            raise ValueError(f"{manifest}, item {number}: expected a dictionary or a path, got {type(item).__name__}")
+            kind = type(item).__name__
+            raise ValueError(f"{manifest}, item {number}: expected a dictionary or a path, got {kind}")  # noqa: TRY004
         rows.append((f"item {number}", row))
     return rows
 

@@ -121,7 +121,7 @@ def read_dicom(path: str | PathLike[str], *, use_voi: bool, max_pixels: int) -> 
             raise
         except GrayscaleError as error:
             raise RadiographError(path, str(error), "correct the tag, or read with voi='none'") from error
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        except Exception as error:  # pydicom converts attributes when they are asked for, and raises anything then
             reason = f"DICOM attributes of the image are missing or malformed ({type(error).__name__})"
             raise RadiographError(path, reason, _AGAIN) from error
     return Radiograph(array[None], meta)  # [1, H, W]

@@ -44,14 +44,19 @@ def read_nifti(path: str | PathLike[str], *, max_pixels: int) -> Radiograph:
     try:
         image = nib.load(path)
         _refuse_unusable(image, path, max_pixels)
-        values = np.asanyarray(image.dataobj)
-        slice3, zooms, steps = _as_film(values.reshape((*image.shape[:3], 1, 1)[:3]), image)
+        return _to_radiograph(image, path)
     except RadiographError:
         raise
-    except Exception as error:  # nibabel raises whatever the damage provokes (EOFError, zlib.error, ValueError, ...)
+    except Exception as error:  # nibabel raises whatever the damage provokes (EOFError, zlib.error, KeyError, ...)
         reason = f"cannot be decoded, damaged, truncated or not named .nii/.nii.gz ({type(error).__name__})"
         raise RadiographError(path, reason, "copy or export it again") from error
-    axes = [axis for axis in range(3) if slice3.shape[axis] > 1]  # _refuse_unusable: two of them
+
+
+def _to_radiograph(image: nib.Nifti1Image, path: str | PathLike[str]) -> Radiograph:
+    """Decode, turn and scale one slice."""
+    values = np.asanyarray(image.dataobj)
+    slice3, zooms, steps = _as_film(values.reshape((*image.shape[:3], 1, 1)[:3]), image)
+    axes = [axis for axis in range(3) if slice3.shape[axis] > 1]  # two of them, see _refuse_unusable
     rows_last = slice3.squeeze(3 - sum(axes))  # [columns, rows]
     array, range_step = _unit_range(rows_last.T, image, path)  # [H, W]
     meta = {

@@ -48,8 +48,7 @@ def read_raster(path: str | PathLike[str], *, max_pixels: int) -> Radiograph:
     """
     try:
         with warnings.catch_warnings():
-            # Pillow warns above its own bomb limit; max_pixels decides here.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # of odd metadata, and above Pillow's own size limit; max_pixels decides
             with Image.open(path, formats=("PNG", "JPEG", "TIFF")) as image:
                 _refuse_unusable(image, path, max_pixels)
                 mode, bits = image.mode, _bits(image)
@@ -134,9 +133,9 @@ def _grey(image: Image.Image, path: str | PathLike[str]) -> np.ndarray:
 
 def _unit_range(values: np.ndarray, bits: int, path: str | PathLike[str]) -> np.ndarray:
     """float32 in [0, 1] by the depth of the samples."""
-    array = values.astype(np.float32)
     if values.dtype.kind == "u":
-        return array / np.float32((1 << max(bits, 8)) - 1)  # Pillow widens 1, 2 and 4 bits to the full 8
-    if array.min() < 0 or array.max() > 1:
+        full = np.float32((1 << max(bits, 8)) - 1)  # Pillow widens 1, 2 and 4 bits to the full 8
+        return np.divide(values, full, dtype=np.float32)
+    if values.min() < 0 or values.max() > 1:
         raise RadiographError(path, "float samples outside [0, 1]", "save it as 8 or 16 bits, or scale it to [0, 1]")
-    return array
+    return values.astype(np.float32)

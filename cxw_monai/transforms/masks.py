@@ -57,13 +57,14 @@ def _possible_sizes(
 ) -> set[tuple[int, int]]:
     """All sizes that a block can take: one aspect from each interval on which the rounding is constant."""
     area = grid[0] * grid[1]
+    ends = {*aspect, *(math.exp(math.log(value)) for value in aspect)}  # as drawn, to the last bit
     sizes = set()
     for tokens in range(int(area * scale[0]), int(area * scale[1]) + 1):
         steps = [(side + 0.5) ** 2 for side in range(max(grid) + 1)]
         bends = [step / max(tokens, 1) for step in steps] + [tokens / step for step in steps]
-        points = sorted({*aspect, *(bend for bend in bends if aspect[0] < bend < aspect[1])})
+        points = sorted({*ends, *(bend for bend in bends if aspect[0] < bend < aspect[1])})
         between = [math.sqrt(low * high) for low, high in zip(points, points[1:], strict=False)]
-        sizes.update(_block_size(tokens, value) for value in [*aspect, *between])
+        sizes.update(_block_size(tokens, value) for value in [*ends, *between])
     return sizes
 
 
@@ -102,6 +103,13 @@ class TokenMaskSampler:
             cannot work.
     """
 
+    num_targets: int | None
+    target_scale: tuple[float, float] | None
+    target_aspect: tuple[float, float] | None
+    context_scale: tuple[float, float] | None
+    truncation: str | None
+    mask_ratio: float | None
+
     def __init__(
         self,
         grid: tuple[int, int] = (14, 14),
@@ -129,7 +137,8 @@ class TokenMaskSampler:
         for name, value in given.items():
             if value is not None and name not in _DEFAULTS[strategy]:
                 raise ValueError(f"{name} has no use in strategy {strategy!r}: leave it None, got {value!r}.")
-            setattr(self, name, _DEFAULTS[strategy].get(name) if value is None else value)
+            resolved = _DEFAULTS[strategy].get(name) if value is None else value
+            setattr(self, name, tuple(resolved) if isinstance(resolved, list) else resolved)
         self._check_settings()
         self._check_grid()
         self.step = 0

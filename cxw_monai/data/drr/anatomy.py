@@ -29,7 +29,8 @@ class Anatomy:
     Attributes:
         density: float32 ``[X, Y, Z]``, attenuation over that of water, ``1 + HU / 1000`` clipped at 0; axes in RAS
             order; zero on the x and y faces.
-        occupancy: float32 ``[X, Y, Z, S]``, volume fraction of each structure of :data:`STRUCTURES`.
+        occupancy: float32 ``[X, Y, Z, S]``, volume fraction of each structure of :data:`STRUCTURES`; laid out in
+            memory as ``[Z, Y, X, S]``, which the projector reads fastest.
         affine: voxel index to patient mm in RAS+, ``[4, 4]``.
         voxel_mm: spacing, equal in all axes.
         bones: bool ``[X, Y, Z]``.
@@ -55,7 +56,7 @@ class Anatomy:
     @property
     def present(self) -> tuple[str, ...]:
         """Names of the structures the labels contain."""
-        return tuple(s.name for i, s in enumerate(STRUCTURES) if (self.occupancy[..., i].max() > 0))
+        return tuple(s.name for i, s in enumerate(STRUCTURES) if self.occupancy[..., i].any())
 
     def lung_depth(self, side: str) -> tuple[tuple[slice, slice, slice], np.ndarray, np.ndarray]:
         """Depth of every lung voxel below the lung's surface; computed once and kept.
@@ -117,11 +118,12 @@ def build_anatomy(ct: LabelledCT, voxel_mm: float = 1.5, remove_contrast: bool =
     whole = tuple(slice(0, n) for n in ct.hu.shape)
     hu = resample_block(np.clip(ct.hu, -1000, 3071), weights, whole)[0]
     body, crop = _body(hu, voxel_mm)
-    channels = [_occupancy(ct, s.pattern, weights)[crop] for s in STRUCTURES]
+    regions = dict(enumerate(ndimage.find_objects(ct.labels), start=1))
+    channels = [_occupancy(ct, regions, s.pattern, weights)[crop] for s in STRUCTURES]
     if not any(c.any() for c in channels):
         known = ", ".join(s.name for s in STRUCTURES)
         raise ValueError(f"labels: none of the structures {known} is in the label map; check the structures CSV")
-    bones, vessels = (_occupancy(ct, p, weights)[crop] for p in (BONE_PATTERN, VESSEL_PATTERN))
+    bones, vessels = (_occupancy(ct, regions, p, weights)[crop] for p in (BONE_PATTERN, VESSEL_PATTERN))
     hu, body = hu[crop].copy(), body[crop]
     if remove_contrast:
         _replace_contrast(hu, bones, vessels, voxel_mm)
@@ -129,7 +131,7 @@ def build_anatomy(ct: LabelledCT, voxel_mm: float = 1.5, remove_contrast: bool =
     density[[0, -1]] = 0
     density[:, [0, -1]] = 0
     affine = _working_affine(ct.affine, spacing, voxel_mm, [s.start for s in crop])
-    occupancy = np.stack(channels, axis=-1)
+    occupancy = np.stack([c.T for c in channels], axis=-1).transpose(2, 1, 0, 3)  # [X, Y, Z, S], slices apart in memory
     isocentre, field_of_view = _frame(occupancy, body, affine, voxel_mm)
     named = {s.name: occupancy[..., i] for i, s in enumerate(STRUCTURES)}
     landmarks = find_landmarks(named, affine)
@@ -146,14 +148,14 @@ def _working_affine(affine: np.ndarray, spacing: np.ndarray, voxel_mm: float, st
     return result
 
 
-def _occupancy(ct: LabelledCT, pattern: str, weights: list[np.ndarray]) -> np.ndarray:
+def _occupancy(ct: LabelledCT, regions: dict, pattern: str, weights: list[np.ndarray]) -> np.ndarray:
     """Volume fraction on the working grid of all labels whose name matches."""
     result = np.zeros([len(w) for w in weights], dtype=np.float32)
     ids = ids_matching(ct.names, pattern)
-    regions = [r for i, r in enumerate(ndimage.find_objects(ct.labels), start=1) if i in ids and r is not None]
-    if not regions:
+    boxes = [regions[i] for i in ids if regions.get(i) is not None]
+    if not boxes:
         return result
-    region = tuple(slice(min(r[a].start for r in regions), max(r[a].stop for r in regions)) for a in range(3))
+    region = tuple(slice(min(b[a].start for b in boxes), max(b[a].stop for b in boxes)) for a in range(3))
     block, place = resample_block(np.isin(ct.labels[region], ids).astype(np.float32), weights, region)
     result[place] = block
     return result

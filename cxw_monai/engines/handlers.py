@@ -1,0 +1,165 @@
+"""Ignite handlers of pretraining: epoch means, the record of a run, sampler epochs."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from ignite.handlers.tqdm_logger import ProgressBar
+from monai.engines import SupervisedTrainer
+
+from .run_state import RunState, dist_size, is_main_process
+
+__all__ = ["EpochMeans", "RunRecord", "SamplerEpoch", "StepProgress", "run_training"]
+
+logger = logging.getLogger(__name__)
+
+
+class EpochSampler(Protocol):
+    """A sampler whose order is a function of the epoch."""
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None: ...
+
+
+class EpochMeans:
+    """Puts the epoch's mean of every `engine.state.output["scalars"]` into `engine.state.metrics`.
+
+    Means are over the steps that reported a scalar, and over the processes of a distributed run.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = defaultdict(float)
+        self.counts: dict[str, int] = defaultdict(int)
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self._started)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._completed)
+
+    def _started(self, engine: Engine) -> None:
+        self.sums.clear()
+        self.counts.clear()
+
+    def _step(self, engine: Engine) -> None:
+        for name, value in engine.state.output["scalars"].items():
+            self.sums[name] += value
+            self.counts[name] += 1
+
+    def _completed(self, engine: Engine) -> None:
+        names = sorted(self.sums)
+        totals = torch.tensor([[self.sums[n], self.counts[n]] for n in names], dtype=torch.float64)
+        if dist_size() > 1:
+            totals = totals.to(engine.state.device)
+            dist.all_reduce(totals)
+        engine.state.metrics.update({n: (s / c).item() for n, (s, c) in zip(names, totals.cpu(), strict=True)})
+
+
+class SamplerEpoch:
+    """Tells the sampler the epoch before each epoch, and where to start in one that was resumed half way.
+
+    Args:
+        sampler: has `set_epoch(epoch, start)`, both 0-based, `start` in items of this process.
+        batch_size: items a micro-batch of this process.
+    """
+
+    def __init__(self, sampler: EpochSampler, batch_size: int) -> None:
+        self.sampler, self.batch_size = sampler, batch_size
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        done = engine.state.iteration - (engine.state.epoch - 1) * engine.state.epoch_length
+        self.sampler.set_epoch(engine.state.epoch - 1, start=max(done, 0) * self.batch_size)
+
+
+class StepProgress(ProgressBar):
+    """Ignite's progress bar with the losses of the step, on the main process only."""
+
+    def attach(self, engine: Engine) -> None:  # type: ignore[override]
+        if is_main_process():
+            super().attach(engine, output_transform=self._shown)
+
+    @staticmethod
+    def _shown(output: dict[str, Any]) -> dict[str, str]:
+        return {k: f"{v:.3g}" for k, v in output["scalars"].items() if k.startswith("loss") or k == "images_per_second"}
+
+
+class RunRecord:
+    """Appends the epochs' metrics to `metrics.csv` and draws `curves.png` from it.
+
+    Attach it to the trainer after the handlers that make its metrics. A resumed run goes on in the same file; rows of
+    epochs that are run again are replaced.
+
+    Args:
+        folder: where the files go.
+        validator: engine whose `state.metrics` are recorded as `val_<name>`, if there is one.
+        draw: function of (csv path, png path) that draws the curves; None for no picture.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        validator: Engine | None = None,
+        draw: Callable[[Path, Path], None] | None = None,
+    ) -> None:
+        self.folder, self.validator, self.draw = Path(folder), validator, draw
+
+    def attach(self, engine: Engine) -> None:
+        if is_main_process():
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        row = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, **engine.state.metrics}
+        if self.validator is not None:
+            row.update({f"val_{name}": value for name, value in self.validator.state.metrics.items()})
+        path = self.folder / "metrics.csv"
+        rows = []
+        if path.exists():
+            with path.open(newline="") as file:
+                rows = [r for r in csv.DictReader(file) if int(r["epoch"]) < engine.state.epoch]
+        rows.append(row)
+        names = list(dict.fromkeys(name for r in rows for name in r))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".part")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+        temporary.replace(path)
+        if self.draw is not None:
+            self.draw(path, self.folder / "curves.png")
+
+
+def run_training(trainer: SupervisedTrainer, run_state: RunState, resume: bool = False) -> None:
+    """Run a trainer to its last epoch.
+
+    Args:
+        trainer: the engine.
+        run_state: its checkpoints.
+        resume: go on from the newest checkpoint where there is one; a finished run stays as it is.
+
+    Raises:
+        ValueError: when an epoch has no batch.
+        FileExistsError: when the folder holds checkpoints of an earlier run and `resume` is false.
+    """
+    if not trainer.state.epoch_length:
+        raise ValueError("An epoch has no batch: there are fewer training images than train#batch_size times processes.")
+    epochs = trainer.state.max_epochs
+    if resume:
+        if run_state.resume(trainer) and trainer.state.epoch >= epochs:
+            logger.info("The run in %s has finished its %d epochs.", run_state.folder, epochs)
+            return
+    elif run_state.epoch_checkpoints():
+        raise FileExistsError(
+            f"{run_state.folder} holds checkpoints of an earlier run: go on with --resume true, or choose another "
+            "--output_dir."
+        )
+    trainer.run()

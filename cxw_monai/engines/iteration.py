@@ -1,0 +1,186 @@
+"""One step of pretraining and one of its evaluation, for MONAI's supervised engines.
+
+Source: CheXWorld (arXiv 2504.13820), section 4; the mended order is described in the class below.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from monai.engines import SupervisedTrainer
+from torch import Tensor, nn
+
+from cxw_monai.networks import WorldModel, WorldModelInputs, WorldModelOutput
+from cxw_monai.transforms import TokenMaskSampler, perturb
+
+from .monitors import embedding_statistics
+from .schedules import PretrainingSchedules
+
+__all__ = ["NonFiniteLossError", "PretrainingStep", "unwrapped", "world_view_inputs"]
+
+AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "none": None}
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss or its gradient is NaN or infinite; the weights are those before the step."""
+
+
+def unwrapped(network: nn.Module) -> WorldModel:
+    """The world model inside a DistributedDataParallel wrapper, or itself."""
+    return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
+
+
+def autocast(device: torch.device, dtype: str) -> contextlib.AbstractContextManager:
+    """Autocast on a device type; `dtype` is `bfloat16`, `float16` or `none`.
+
+    Raises:
+        ValueError: for another dtype.
+    """
+    if dtype not in AMP_DTYPES:
+        raise ValueError(f"amp must be one of {sorted(AMP_DTYPES)}, got {dtype!r}.")
+    if AMP_DTYPES[dtype] is None:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=AMP_DTYPES[dtype])
+
+
+def world_view_inputs(
+    batch: Mapping[str, Tensor], masks: TokenMaskSampler, device: torch.device, perturbed: bool = True
+) -> WorldModelInputs:
+    """Move a batch of view pairs to the device, perturb it there and draw its masks.
+
+    Args:
+        batch: `view1`, `view2` `[B, C, H, W]` in [0, 1]; `action1`, `action2` `[B, 5]`; `rel_12`, `rel_21` `[B, 4]`;
+            optionally `noise1`, `noise2` like the views (needed where an action asks for noise).
+        masks: sampler of the batch's masks; view 2 takes view 1's in another order.
+        device: where to compute.
+        perturbed: whether perturbed copies are needed; otherwise they are the clean views.
+
+    Returns:
+        Inputs of the world model.
+    """
+    moved = {name: value.to(device, non_blocking=True) for name, value in batch.items() if isinstance(value, Tensor)}
+    drawn = masks.sample(len(moved["view1"]))
+    context, target = drawn.context.to(device), drawn.target.to(device)
+    permutation = drawn.permutation.to(device)
+    copies = {
+        i: perturb(moved[f"view{i}"], moved[f"action{i}"], moved.get(f"noise{i}")) if perturbed else moved[f"view{i}"]
+        for i in (1, 2)
+    }
+    return WorldModelInputs(
+        view1=moved["view1"],
+        view2=moved["view2"],
+        perturbed1=copies[1],
+        perturbed2=copies[2],
+        action1=moved["action1"],
+        action2=moved["action2"],
+        rel_12=moved["rel_12"],
+        rel_21=moved["rel_21"],
+        context1=context,
+        context2=context[permutation],
+        target1=target,
+        target2=target[permutation],
+    )
+
+
+class PretrainingStep:
+    """`iteration_update` of a `SupervisedTrainer` that trains a world model.
+
+    In order: schedules set, forward under autocast, backward, and on the last micro-batch of a group gradient
+    clipping, optimiser step, and then the EMA of the target (only after a step that was applied). A loss or gradient
+    that is not finite stops the run before it touches the weights.
+
+    The engine's output is a dictionary with `loss` (tensor) and `scalars` (floats to log).
+
+    Args:
+        masks: sampler of token masks.
+        schedules: learning rate, weight decay and EMA momentum by micro-batch.
+        clip_norm: largest gradient norm; larger ones are scaled down. None to leave them.
+        amp: `bfloat16`, `float16` or `none` (autocast).
+        monitor_every: collapse monitors are computed every so many micro-batches.
+    """
+
+    def __init__(
+        self,
+        masks: TokenMaskSampler,
+        schedules: PretrainingSchedules,
+        clip_norm: float | None = 1.0,
+        amp: str = "bfloat16",
+        monitor_every: int = 20,
+    ) -> None:
+        if amp not in ("bfloat16", "none"):
+            raise ValueError(f"amp must be 'bfloat16' or 'none' in training, got {amp!r}.")
+        if monitor_every < 1:
+            raise ValueError(f"monitor_every must be at least 1, got {monitor_every}.")
+        self.masks, self.schedules = masks, schedules
+        self.clip_norm, self.amp, self.monitor_every = clip_norm, amp, monitor_every
+        self.masks_before: dict[str, Any] = masks.state_dict()
+        """State of the mask sampler before the current micro-batch, for a checkpoint of a step that failed."""
+        self._previous_end: float | None = None
+
+    def __call__(self, engine: SupervisedTrainer, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+        step = engine.state.iteration - 1
+        position = step % engine.state.epoch_length
+        group = engine.accumulation_steps
+        group_start = position - position % group
+        group_size = min(group, engine.state.epoch_length - group_start)
+        last = position == group_start + group_size - 1
+        self.masks_before = self.masks.state_dict()
+        network, device = engine.network, engine.state.device
+        network.train()
+        if position == group_start:
+            engine.optimizer.zero_grad(set_to_none=True)
+        self._set_schedules(engine.optimizer, step)
+        inputs = world_view_inputs(batch, self.masks, device, "domain" in unwrapped(network).settings.objectives)
+        sync = contextlib.nullcontext() if last or not hasattr(network, "no_sync") else network.no_sync()
+        with sync:
+            with autocast(device, self.amp):
+                output: WorldModelOutput = network(inputs)
+            loss = output.loss.float()
+            if not torch.isfinite(loss):
+                raise NonFiniteLossError(f"The loss is {loss.item()} at step {step + 1}.")
+            (loss / group_size).backward()
+        scalars = {f"loss_{name}": value.item() for name, value in output.losses.items()}
+        scalars = {"loss": loss.item(), **scalars, "lr": self.schedules.lr(step), "ema": self.schedules.ema(step)}
+        if last:
+            scalars["gradient_norm"] = self._apply(engine, step)
+        if step % self.monitor_every == 0:
+            scalars.update(self._monitors(output))
+        scalars["images_per_second"] = self._rate(len(inputs.view1))
+        return {"loss": loss.detach(), "scalars": {k: v for k, v in scalars.items() if v is not None}}
+
+    def _set_schedules(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = self.schedules.lr(step) * group.get("lr_scale", 1.0)
+            if group.get("decays", True):
+                group["weight_decay"] = self.schedules.weight_decay(step)
+
+    def _apply(self, engine: SupervisedTrainer, step: int) -> float:
+        """Clip, step, EMA; returns the gradient norm before clipping."""
+        model = unwrapped(engine.network)
+        gradients = [p for p in model.parameters() if p.grad is not None]
+        limit = float("inf") if self.clip_norm is None else self.clip_norm
+        norm = nn.utils.clip_grad_norm_(gradients, limit).item()
+        if norm != norm or norm == float("inf"):
+            raise NonFiniteLossError(f"The gradient norm is {norm} at step {step + 1}.")
+        engine.optimizer.step()
+        model.update_target(self.schedules.ema(step))
+        return norm
+
+    @staticmethod
+    def _monitors(output: WorldModelOutput) -> dict[str, float]:
+        sets = {"target": output.targets, "prediction": output.predictions}
+        found = {}
+        for name, tokens in sets.items():
+            joined = torch.cat([t.flatten(0, 1) for t in tokens.values()])
+            found.update({f"{name}_{key}": value for key, value in embedding_statistics(joined).items()})
+        return found
+
+    def _rate(self, images: int) -> float | None:
+        """Images per second since the previous micro-batch ended, data loading included."""
+        now, before = time.perf_counter(), self._previous_end
+        self._previous_end = now
+        return None if before is None else images / (now - before)

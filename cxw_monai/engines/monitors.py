@@ -1,0 +1,102 @@
+"""Collapse monitors of embeddings.
+
+A joint-embedding model can lower its loss by making every embedding alike. Three numbers show it: per-dimension
+standard deviation, mean pairwise cosine, and effective rank (RankMe, arXiv 2210.02885).
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor
+
+__all__ = ["CollapseWarning", "EmbeddingStatistics", "embedding_statistics"]
+
+logger = logging.getLogger(__name__)
+
+EmbeddingStatistics = dict[str, float]
+
+
+@torch.no_grad()
+def embedding_statistics(embeddings: Tensor, limit: int = 2048) -> EmbeddingStatistics:
+    """Spread of a set of embeddings.
+
+    Args:
+        embeddings: `[..., D]`, at least two in all.
+        limit: at most this many, evenly spaced, are looked at.
+
+    Returns:
+        `std`: standard deviation over embeddings, averaged over dimensions;
+        `cosine`: mean cosine of all pairs, 1 when they point the same way;
+        `rank`: exponential of the entropy of the normalised singular values, from 1 (collapsed) to D.
+
+    Raises:
+        ValueError: for fewer than two embeddings.
+    """
+    flat = embeddings.detach().reshape(-1, embeddings.shape[-1]).float()
+    if flat.shape[0] < 2:
+        raise ValueError(f"Statistics need at least two embeddings, got {flat.shape[0]}.")
+    flat = flat[:: max(1, -(-flat.shape[0] // limit))]  # [M, D]
+    count = flat.shape[0]
+    unit = torch.nn.functional.normalize(flat, dim=-1)
+    cosine = (unit.sum(dim=0).square().sum() - unit.square().sum()) / (count * (count - 1))
+    gram = (flat.T @ flat).double() if count > flat.shape[1] else (flat @ flat.T).double()
+    singular = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
+    share = singular / singular.sum().clamp_min(1e-12)
+    rank = torch.exp(-torch.xlogy(share, share).sum()) if singular.sum() > 0 else torch.tensor(1.0)
+    return {"std": flat.std(dim=0).mean().item(), "cosine": cosine.item(), "rank": rank.item()}
+
+
+class CollapseWarning:
+    """Ignite handler that warns once when the target's or prediction's monitors look like a collapse.
+
+    It reads `engine.state.metrics["<name>_std" | "<name>_cosine" | "<name>_rank"]` at the end of each epoch.
+
+    Args:
+        names: whose monitors to watch.
+        max_cosine: warn above this mean pairwise cosine.
+        min_std: warn below this per-dimension standard deviation.
+        min_share: warn when std or rank falls under this share of its highest value so far.
+    """
+
+    def __init__(
+        self,
+        names: tuple[str, ...] = ("target", "prediction"),
+        max_cosine: float = 0.98,
+        min_std: float = 0.02,
+        min_share: float = 0.5,
+    ) -> None:
+        self.names = tuple(names)
+        self.max_cosine, self.min_std, self.min_share = max_cosine, min_std, min_share
+        self.highest: dict[str, float] = {}
+        self.warned: set[str] = set()
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> list[str]:
+        """Check the epoch's metrics; returns the warnings that were logged."""
+        warnings = []
+        for key, problem in self._problems(engine.state.metrics):
+            if key not in self.warned:
+                self.warned.add(key)
+                warnings.append(f"Epoch {engine.state.epoch}: possible collapse, {problem}.")
+                logger.warning(warnings[-1])
+        return warnings
+
+    def _problems(self, metrics: dict[str, float]) -> list[tuple[str, str]]:
+        found = []
+        for name in self.names:
+            cosine, std = metrics.get(f"{name}_cosine"), metrics.get(f"{name}_std")
+            if cosine is not None and cosine > self.max_cosine:
+                found.append((f"{name}_cosine", f"mean pairwise cosine of {name}s is {cosine:.3f}"))
+            if std is not None and std < self.min_std:
+                found.append((f"{name}_std", f"standard deviation of {name}s is {std:.4f}"))
+            for key in (f"{name}_std", f"{name}_rank"):
+                if key in metrics:
+                    highest = self.highest[key] = max(self.highest.get(key, 0.0), metrics[key])
+                    if metrics[key] < self.min_share * highest:
+                        found.append((f"{key}_fall", f"{key} fell from {highest:.3g} to {metrics[key]:.3g}"))
+        return found

@@ -1,0 +1,60 @@
+"""Embeddings of a folder of radiographs, written to `.npz` and CSV."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from pathlib import Path
+
+import numpy as np
+from ignite.engine import Engine, Events
+
+from cxw_monai.data.cache import RadiographCache
+
+__all__ = ["EmbeddingWriter"]
+
+logger = logging.getLogger(__name__)
+
+
+class EmbeddingWriter:
+    """Ignite handler that gathers an evaluator's predictions and writes them when the run is complete.
+
+    `embeddings.npz` holds `embeddings` float32 `[N, D]`, `image` (paths), and `patches` float16 `[N, D, rows, columns]`
+    when the network gives patch embeddings (their mean is then the embedding). `embeddings.csv` has a row an image:
+    its path, its other fields in the datalist, and the embedding's numbers `e0 ... `.
+
+    Args:
+        folder: where the files go.
+        cache: the radiographs that are run; a batch's `index` refers to it.
+    """
+
+    def __init__(self, folder: str | Path, cache: RadiographCache) -> None:
+        self.folder, self.cache = Path(folder), cache
+        self.found: dict[int, np.ndarray] = {}
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, lambda _: self.found.clear())
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._gather)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _gather(self, engine: Engine) -> None:
+        predictions = engine.state.output["pred"].detach().float().cpu().numpy()
+        self.found.update(zip(engine.state.batch["index"].tolist(), predictions, strict=True))
+
+    def _write(self, engine: Engine) -> None:
+        order = sorted(self.found)
+        values = np.stack([self.found[i] for i in order])  # [N, D] or [N, D, rows, columns]
+        items = [self.cache.items[i] for i in order]
+        pooled = values if values.ndim == 2 else values.mean(axis=(2, 3))
+        arrays = {"embeddings": pooled, "image": np.array([str(item["image"]) for item in items])}
+        if values.ndim == 4:
+            arrays["patches"] = values.astype(np.float16)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        np.savez(self.folder / "embeddings.npz", **arrays)
+        fields = list(dict.fromkeys(name for item in items for name in item))
+        with (self.folder / "embeddings.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([*fields, *(f"e{i}" for i in range(pooled.shape[1]))])
+            for item, embedding in zip(items, pooled, strict=True):
+                writer.writerow([*(item.get(name) for name in fields), *(f"{v:.6g}" for v in embedding)])
+        logger.info("Wrote embeddings %s of %d images to %s.", pooled.shape[1:], len(items), self.folder)

@@ -1,0 +1,133 @@
+"""Held-out losses of a world model against baselines that a useful one must beat."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.engines import SupervisedEvaluator
+from torch import Tensor
+from torch.nn import functional as F
+
+from cxw_monai.engines.iteration import autocast, unwrapped, world_view_inputs
+from cxw_monai.engines.monitors import embedding_statistics
+from cxw_monai.networks import WorldModel, WorldModelInputs, WorldModelOutput
+from cxw_monai.transforms import IDENTITY_ACTION, TokenMaskSampler
+
+__all__ = ["EvaluationStep", "comparison_lines", "write_evaluation"]
+
+logger = logging.getLogger(__name__)
+
+
+class EvaluationStep:
+    """`iteration_update` of a `SupervisedEvaluator` for a world model.
+
+    Scalars of a batch (averaged over batches by `EpochMeans`):
+
+    - `loss`, `loss_<term>`: as in training, on fixed masks;
+    - `mean_token_<term>`: the loss of predicting the batch's mean target token everywhere;
+    - `mean_position_<term>`: of predicting the batch's mean token of each place in the grid (terms that predict all
+      tokens);
+    - `action_withheld_<term>`, `geometry_withheld_<term>`: the model's own loss when the predictor is told that
+      nothing was perturbed, or that the other view lies where this one does;
+    - `action_shuffled_<term>`, `geometry_shuffled_<term>`: when it is told another pair's;
+    - `target_*`, `pooled_*`: collapse monitors of target tokens and of their mean an image.
+
+    Args:
+        masks: sampler of token masks; every evaluation starts from the state it has here.
+        amp: `bfloat16`, `float16` or `none` (autocast).
+        baselines: compute the withheld and shuffled losses too (four more forward passes).
+    """
+
+    def __init__(self, masks: TokenMaskSampler, amp: str = "bfloat16", baselines: bool = True) -> None:
+        self.masks, self.amp, self.baselines = masks, amp, baselines
+        self.start = masks.state_dict()
+
+    @torch.no_grad()
+    def __call__(self, engine: SupervisedEvaluator, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+        if engine.state.iteration == 1:
+            self.masks.load_state_dict(self.start)
+        model, device = unwrapped(engine.network).eval(), engine.state.device
+        inputs = world_view_inputs(batch, self.masks, device, "domain" in model.settings.objectives)
+        with autocast(device, self.amp):
+            output = model(inputs)
+            pooled = model.target_encoder(inputs.view1).mean(dim=1)
+            scalars = {"loss": output.loss.item()}
+            scalars.update({f"loss_{name}": value.item() for name, value in output.losses.items()})
+            scalars.update(mean_token_losses(output, inputs))
+            if self.baselines:
+                for name, changed in withheld(model, inputs).items():
+                    losses = model(changed).losses
+                    scalars.update({f"{name}_{term}": value.item() for term, value in losses.items()})
+        tokens = torch.cat([t.flatten(0, 1) for t in output.targets.values()])
+        for name, embeddings in (("target", tokens), ("pooled", pooled)):
+            if len(embeddings) > 1:
+                scalars.update({f"{name}_{k}": v for k, v in embedding_statistics(embeddings).items()})
+        return {"loss": output.loss, "scalars": scalars}
+
+
+def terms_of(output: WorldModelOutput) -> dict[str, Tensor]:
+    """The two targets of each loss term as one `[2B, K, D]`, by the term's name."""
+    pairs = {"intra": ("11", "22"), "cross": ("21", "12")}
+    for name in ("local", "domain"):
+        pairs[name] = (f"{name}1", f"{name}2")
+    pairs["global"] = ("global21", "global12")
+    return {
+        term: torch.cat([output.targets[a], output.targets[b]]) for term, (a, b) in pairs.items() if a in output.targets
+    }
+
+
+def mean_token_losses(output: WorldModelOutput, inputs: WorldModelInputs) -> dict[str, float]:
+    """Mean squared errors of the batch's mean token and, for terms over all tokens, of each place's mean."""
+    count = inputs.target1.shape[1] if inputs.target1 is not None else -1
+    losses = {}
+    for term, target in terms_of(output).items():
+        target = target.float()  # [2B, K, D]
+        losses[f"mean_token_{term}"] = F.mse_loss(target.mean(dim=(0, 1), keepdim=True).expand_as(target), target).item()
+        if target.shape[1] != count:
+            losses[f"mean_position_{term}"] = F.mse_loss(target.mean(dim=0, keepdim=True).expand_as(target), target).item()
+    return losses
+
+
+def withheld(model: WorldModel, inputs: WorldModelInputs) -> dict[str, WorldModelInputs]:
+    """Inputs with action or geometry replaced by nothing, or by another pair's, where the model uses them."""
+    settings, changed = model.settings, {}
+    if "domain" in settings.objectives and settings.condition_on_action:
+        identity = torch.tensor(IDENTITY_ACTION).to(inputs.action1).expand_as(inputs.action1)
+        changed["action_withheld"] = inputs.replace(action1=identity, action2=identity)
+        changed["action_shuffled"] = inputs.replace(action1=inputs.action1.roll(1, 0), action2=inputs.action2.roll(1, 0))
+    if "global" in settings.objectives and settings.condition_on_geometry:
+        zeros = torch.zeros_like(inputs.rel_12)
+        changed["geometry_withheld"] = inputs.replace(rel_12=zeros, rel_21=zeros)
+        changed["geometry_shuffled"] = inputs.replace(rel_12=inputs.rel_12.roll(1, 0), rel_21=inputs.rel_21.roll(1, 0))
+    return changed
+
+
+def comparison_lines(metrics: Mapping[str, float]) -> list[str]:
+    """One line per loss term and baseline: `loss_cross 0.412 | mean_token 0.981 beaten | ...`."""
+    terms = [n.removeprefix("loss_") for n in metrics if n.startswith("loss_")]
+    lines = []
+    for term in sorted(terms):
+        own = metrics[f"loss_{term}"]
+        parts = [f"loss_{term} {own:.4f}"]
+        for name in sorted(metrics):
+            if name.endswith(f"_{term}") and name.startswith(("mean_", "action_", "geometry_")):
+                verdict = "beaten" if own < metrics[name] else "NOT beaten"
+                parts.append(f"{name.removesuffix('_' + term)} {metrics[name]:.4f} {verdict}")
+        lines.append(" | ".join(parts))
+    return lines
+
+
+def write_evaluation(evaluator: SupervisedEvaluator, path: str | Path) -> None:
+    """Write an evaluator's metrics to a JSON file and log the comparison with the baselines."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metrics = dict(sorted(evaluator.state.metrics.items()))
+    path.write_text(json.dumps(metrics, indent=2) + "\n")
+    for line in comparison_lines(metrics):
+        logger.info(line)
+    logger.info("Wrote %s.", path)
