@@ -59,6 +59,7 @@ class CollapseWarning:
         max_cosine: warn above this mean pairwise cosine.
         min_std: warn below this per-dimension standard deviation.
         min_share: warn when std or rank falls under this share of its highest value so far.
+        after: epochs that are not judged: predictions start alike and differ only once the warm-up has passed.
     """
 
     def __init__(
@@ -67,9 +68,10 @@ class CollapseWarning:
         max_cosine: float = 0.98,
         min_std: float = 0.02,
         min_share: float = 0.5,
+        after: int = 0,
     ) -> None:
         self.names = tuple(names)
-        self.max_cosine, self.min_std, self.min_share = max_cosine, min_std, min_share
+        self.max_cosine, self.min_std, self.min_share, self.after = max_cosine, min_std, min_share, after
         self.highest: dict[str, float] = {}
         self.warned: set[str] = set()
 
@@ -78,7 +80,9 @@ class CollapseWarning:
 
     def __call__(self, engine: Engine) -> list[str]:
         """Check the epoch's metrics; returns the warnings that were logged."""
-        warnings = []
+        warnings: list[str] = []
+        if engine.state.epoch <= self.after:
+            return warnings
         for key, problem in self._problems(engine.state.metrics):
             if key not in self.warned:
                 self.warned.add(key)

@@ -8,6 +8,7 @@ crop is starved, and a token is never both context and target.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,7 @@ def _possible_sizes(
         steps = [(side + 0.5) ** 2 for side in range(max(grid) + 1)]
         bends = [step / max(tokens, 1) for step in steps] + [tokens / step for step in steps]
         points = sorted({*ends, *(bend for bend in bends if aspect[0] < bend < aspect[1])})
-        between = [math.sqrt(low * high) for low, high in zip(points, points[1:], strict=False)]
+        between = [math.sqrt(low * high) for low, high in itertools.pairwise(points)]
         sizes.update(_block_size(tokens, value) for value in [*ends, *between])
     return sizes
 
