@@ -1,5 +1,6 @@
 """What MONAI's Ignite engines need to pretrain a world model."""
 
+from .errors import install_error_hook
 from .handlers import EpochMeans, RunRecord, SamplerEpoch, StepProgress, run_training
 from .iteration import NonFiniteLossError, PretrainingStep, world_view_inputs
 from .monitors import CollapseWarning, embedding_statistics
@@ -19,6 +20,7 @@ __all__ = [
     "SamplerEpoch",
     "StepProgress",
     "embedding_statistics",
+    "install_error_hook",
     "parameter_groups",
     "run_training",
     "world_view_inputs",

@@ -53,8 +53,8 @@ def world_view_inputs(
     """Move a batch of view pairs to the device, perturb it there and draw its masks.
 
     Args:
-        batch: `view1`, `view2` `[B, C, H, W]` in [0, 1]; `action1`, `action2` `[B, 5]`; `rel_12`, `rel_21` `[B, 4]`;
-            optionally `noise1`, `noise2` like the views (needed where an action asks for noise).
+        batch: `view1`, `view2` `[B, C, H, W]` in [0, 1]; `action1`, `action2` `[B, 5]`; `rel_12`, `rel_21` `[B, 4]`.
+            Where an action asks for noise it is drawn from torch's global generator, which checkpoints save.
         masks: sampler of the batch's masks; view 2 takes view 1's in another order.
         device: where to compute.
         perturbed: whether perturbed copies are needed; otherwise they are the clean views.
@@ -66,10 +66,11 @@ def world_view_inputs(
     drawn = masks.sample(len(moved["view1"]))
     context, target = drawn.context.to(device), drawn.target.to(device)
     permutation = drawn.permutation.to(device)
-    copies = {
-        i: perturb(moved[f"view{i}"], moved[f"action{i}"], moved.get(f"noise{i}")) if perturbed else moved[f"view{i}"]
-        for i in (1, 2)
-    }
+    copies = {}
+    for i in (1, 2):
+        view, action = moved[f"view{i}"], moved[f"action{i}"]
+        noise = torch.randn_like(view) if perturbed and bool((batch[f"action{i}"][:, 4] > 0).any()) else None
+        copies[i] = perturb(view, action, noise) if perturbed else view
     return WorldModelInputs(
         view1=moved["view1"],
         view2=moved["view2"],

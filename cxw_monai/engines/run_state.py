@@ -16,6 +16,7 @@ from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 
 from cxw_monai.checkpoints import CheckpointError, read_weights
+from cxw_monai.networks import RadiographEmbedder
 
 from .iteration import NonFiniteLossError, PretrainingStep, unwrapped
 
@@ -82,7 +83,8 @@ class RunState:
     A checkpoint `checkpoint_epoch=<n>.pt` holds network (context encoder, target, predictor), optimiser, mask
     sampler, global generators, epoch and iteration. View pairs are a function of seed, epoch and image, so that with
     these a resumed run repeats the numbers of an uninterrupted one. The last checkpoint's network is also written as
-    `model.pt` (a plain state dict). Where the loss is not finite, `checkpoint_before_failure.pt` keeps the state
+    plain state dicts: `model.pt` (all of the world model) and `encoder.pt` (the target encoder as `RadiographEmbedder`
+    names it, for inference and export). Where the loss is not finite, `checkpoint_before_failure.pt` keeps the state
     before that step.
 
     Args:
@@ -119,7 +121,10 @@ class RunState:
         if not is_main_process():
             return
         self.save(engine, self.folder / f"checkpoint_epoch={epoch}.pt", engine.state.iteration, processes)
-        save_atomically(unwrapped(engine.network).state_dict(), self.folder / "model.pt")
+        model = unwrapped(engine.network)
+        save_atomically(model.state_dict(), self.folder / "model.pt")
+        embedder = RadiographEmbedder(model.target_encoder).state_dict()
+        save_atomically(embedder, self.folder / "encoder.pt")
         if self.keep is not None:
             for path in self.epoch_checkpoints()[: -self.keep]:
                 path.unlink()

@@ -93,8 +93,8 @@ def draw_world_views(
             left = film.shape[1] - left - width if flipped else left
             axes[0].add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=colour, linewidth=2))
             clean, action = sample[f"view{view}"], sample[f"action{view}"]
-            noise = sample.get(f"noise{view}")
-            copy = perturb(clean[None], action[None], None if noise is None else noise[None])[0, 0].numpy()
+            noise = torch.randn(clean[None].shape, generator=torch.Generator().manual_seed(row))
+            copy = perturb(clean[None], action[None], noise)[0, 0].numpy()
             index = row if view == 1 else int(drawn.permutation[row])
             size = (clean.shape[-2], clean.shape[-1])
             context = token_map(drawn.context[index], masks.grid, size)

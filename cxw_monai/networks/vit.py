@@ -38,7 +38,8 @@ class PatchEmbed(nn.Module):
 class RadiographViT(nn.Module):
     """ViT encoder: radiographs in [0, 1] to patch tokens.
 
-    The network normalises its input itself (buffers `image_mean`, `image_std`). Height and width may be any multiples
+    The network normalises its input itself (buffers `image_mean`, `image_std`) and repeats a grey image where its stem
+    has more channels. Height and width may be any multiples
     of the patch size. On a grid other than that of `image_size` the positions are those of the reference grid laid
     over the same field of view, in closed form (`position_resize="closed_form"`) or by bicubic interpolation of the
     stored table as the official fine-tuning code does (`"bicubic"`).
@@ -109,8 +110,8 @@ class RadiographViT(nn.Module):
             ValueError: when the channels do not fit or H or W is not a multiple of the patch size.
         """
         channels, height, width = image.shape[1], image.shape[2], image.shape[3]
-        if channels != self.in_channels:
-            raise ValueError(f"The encoder takes {self.in_channels} channel(s), the image has {channels}.")
+        if channels != self.in_channels and channels != 1:
+            raise ValueError(f"The encoder takes 1 or {self.in_channels} channel(s), the image has {channels}.")
         if height % self.patch_size or width % self.patch_size or min(height, width) < self.patch_size:
             raise ValueError(
                 f"An image of {height} x {width} px cannot be cut into patches of {self.patch_size} px: resize or pad "
@@ -142,6 +143,7 @@ class RadiographViT(nn.Module):
         """
         rows, columns = self.grid_of(image)
         size = self.patch_size
+        image = image.expand(-1, self.in_channels, -1, -1)
         image = (image - self.image_mean.view(1, -1, 1, 1)) / self.image_std.view(1, -1, 1, 1)
         patches = image.view(image.shape[0], self.in_channels, rows, size, columns, size)
         patches = patches.permute(0, 2, 4, 1, 3, 5).reshape(image.shape[0], rows * columns, -1)  # [B, N, C * p * p]

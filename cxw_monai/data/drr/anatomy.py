@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
+from .cleaning import find_body, remove_contrast, remove_lung_masses
 from .landmarks import find_landmarks, voxels_to_mm
 from .resample import axis_weights, bounding_box, resample_block
 from .source import LabelledCT
@@ -18,7 +19,6 @@ MU_WATER_PER_MM = 0.0193
 """Linear attenuation of water at 70 keV, near the mean energy of a filtered 120 kVp chest beam, in 1/mm
 (NIST XCOM, https://physics.nist.gov/PhysRefData/Xcom/html/xcom1.html). One energy: no beam hardening."""
 
-_BLOOD_HU = 45.0
 _FIELD_MARGIN = 1.15  # side of the picture over the larger of the lungs' width and height
 
 
@@ -94,16 +94,14 @@ def structure_index(name: str) -> int:
     return names.index(name)
 
 
-def build_anatomy(ct: LabelledCT, voxel_mm: float = 1.5, remove_contrast: bool = True) -> Anatomy:
-    """Prepares a labelled CT for projection.
-
-    Everything outside the body (table, clothes, cables) becomes air.
+def build_anatomy(ct: LabelledCT, voxel_mm: float = 1.5, clean: bool = True) -> Anatomy:
+    """Prepares a labelled CT for projection. Everything outside the body becomes air.
 
     Args:
         ct: CT and labels on one grid.
         voxel_mm: spacing of the working volume.
-        remove_contrast: replaces injected contrast (over 60 HU in labelled vessels and the heart, over 200 HU away
-            from labelled bone, over 1000 HU anywhere but in bone) by plain blood; metal implants outside bone go too.
+        clean: replace injected contrast by blood and solid masses in the lungs by lung tissue
+            (:mod:`~cxw_monai.data.drr.cleaning`).
 
     Returns:
         The working volume.
@@ -117,25 +115,34 @@ def build_anatomy(ct: LabelledCT, voxel_mm: float = 1.5, remove_contrast: bool =
     weights = [axis_weights(n, s, voxel_mm) for n, s in zip(ct.hu.shape, spacing, strict=True)]
     whole = tuple(slice(0, n) for n in ct.hu.shape)
     hu = resample_block(np.clip(ct.hu, -1000, 3071), weights, whole)[0]
-    body, crop = _body(hu, voxel_mm)
+    body = find_body(hu, voxel_mm)
+    crop = (*bounding_box(body, margin=2)[:2], slice(0, body.shape[2]))
+    hu, body = hu[crop].copy(), body[crop]
     regions = dict(enumerate(ndimage.find_objects(ct.labels), start=1))
     channels = [_occupancy(ct, regions, s.pattern, weights)[crop] for s in STRUCTURES]
     if not any(c.any() for c in channels):
         known = ", ".join(s.name for s in STRUCTURES)
         raise ValueError(f"labels: none of the structures {known} is in the label map; check the structures CSV")
     bones, vessels = (_occupancy(ct, regions, p, weights)[crop] for p in (BONE_PATTERN, VESSEL_PATTERN))
-    hu, body = hu[crop].copy(), body[crop]
-    if remove_contrast:
-        _replace_contrast(hu, bones, vessels, voxel_mm)
+    if clean:
+        remove_contrast(hu, bones, vessels, voxel_mm)
+        for name in ("lung_left", "lung_right"):
+            remove_lung_masses(hu, channels[structure_index(name)] > 0.5, voxel_mm)
+    affine = _working_affine(ct.affine, spacing, voxel_mm, [s.start for s in crop])
+    occupancy = np.stack([c.T for c in channels], axis=-1).transpose(2, 1, 0, 3)  # [X, Y, Z, S], slices apart in memory
+    named = {s.name: c for s, c in zip(STRUCTURES, channels, strict=True)}
+    frame = _frame(named["lung_left"] + named["lung_right"] > 0.5, body, affine, voxel_mm)
+    return Anatomy(
+        _density(hu, body), occupancy, affine, voxel_mm, bones > 0.3, *frame, find_landmarks(named, affine)
+    )
+
+
+def _density(hu: np.ndarray, body: np.ndarray) -> np.ndarray:
+    """Attenuation over that of water, with air around the body and on the faces in x and y."""
     density = np.where(body, np.clip(1 + hu / 1000, 0, None), 0).astype(np.float32)
     density[[0, -1]] = 0
     density[:, [0, -1]] = 0
-    affine = _working_affine(ct.affine, spacing, voxel_mm, [s.start for s in crop])
-    occupancy = np.stack([c.T for c in channels], axis=-1).transpose(2, 1, 0, 3)  # [X, Y, Z, S], slices apart in memory
-    isocentre, field_of_view = _frame(occupancy, body, affine, voxel_mm)
-    named = {s.name: occupancy[..., i] for i, s in enumerate(STRUCTURES)}
-    landmarks = find_landmarks(named, affine)
-    return Anatomy(density, occupancy, affine, voxel_mm, bones > 0.3, isocentre, field_of_view, landmarks)
+    return density
 
 
 def _working_affine(affine: np.ndarray, spacing: np.ndarray, voxel_mm: float, start: list[int]) -> np.ndarray:
@@ -161,39 +168,8 @@ def _occupancy(ct: LabelledCT, regions: dict, pattern: str, weights: list[np.nda
     return result
 
 
-def _body(hu: np.ndarray, voxel_mm: float) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
-    """The patient without the table: mask, and its bounding box in x and y with room for a face of air."""
-    thickness = max(1, round(3 / voxel_mm))  # sheets thinner than twice this (table, blanket) are opened away
-    solid = np.pad(hu > -400, ((0, 0), (0, 0), (thickness, thickness)), mode="edge")  # the scan's ends are no surface
-    solid = ndimage.binary_opening(solid, iterations=thickness)[:, :, thickness:-thickness]
-    parts, count = ndimage.label(solid)
-    if not count:
-        raise ValueError("ct: no body found (nothing over -400 HU); the CT must be in Hounsfield units")
-    body = parts == 1 + np.bincount(parts.ravel())[1:].argmax()
-    for k in range(body.shape[2]):
-        body[:, :, k] = ndimage.binary_fill_holes(body[:, :, k])
-    body = ndimage.binary_dilation(body)
-    return body, (*bounding_box(body, margin=2)[:2], slice(0, body.shape[2]))
-
-
-def _replace_contrast(hu: np.ndarray, bones: np.ndarray, vessels: np.ndarray, voxel_mm: float) -> None:
-    """Sets injected contrast to blood, in place."""
-    if not vessels.any():
-        return
-    bone = bones > 0.1
-    near_bone = ndimage.distance_transform_edt(~bone) * voxel_mm < 6 if bone.any() else bone
-    near_vessel = ndimage.binary_dilation(vessels > 0.1, iterations=max(1, round(3 / voxel_mm)))
-    hot = (hu > 60) & near_vessel & ~bone
-    hot |= (hu > 200) & ~near_bone
-    hot |= (hu > 1000) & ~bone
-    hu[hot] = _BLOOD_HU
-
-
-def _frame(
-    occupancy: np.ndarray, body: np.ndarray, affine: np.ndarray, voxel_mm: float
-) -> tuple[np.ndarray, float]:
+def _frame(lungs: np.ndarray, body: np.ndarray, affine: np.ndarray, voxel_mm: float) -> tuple[np.ndarray, float]:
     """Isocentre in patient mm and side of the picture in mm."""
-    lungs = (occupancy[..., structure_index("lung_left")] + occupancy[..., structure_index("lung_right")]) > 0.5
     box = bounding_box(lungs if lungs.any() else body)
     middle = np.array([(s.start + s.stop - 1) / 2 for s in box])
     extent = max(box[0].stop - box[0].start, box[2].stop - box[2].start) * voxel_mm

@@ -11,6 +11,8 @@ __all__ = ["DISPLAYS", "Collimation", "Detector", "draw_collimation", "expose"]
 DISPLAYS = ("log", "exposure")
 """``log``: the measured line integral. ``exposure``: transmitted exposure (Beer-Lambert), inverted."""
 
+_BODY = 0.3  # line integral of about 15 mm of water
+
 
 @dataclass(frozen=True)
 class Detector:
@@ -88,18 +90,20 @@ def expose(
         rng: source of the noise.
 
     Returns:
-        float32 ``[1, H, W]`` in [0, 1], bone bright; unexposed borders are 0. The grey range spans the 0.5th to the
-        99.8th percentile of the exposed field (``exposure``: 1 is no exposure, 0 the 95th percentile of exposure).
+        float32 ``[1, H, W]`` in [0, 1], bone bright; unexposed borders are 0. The grey range spans the 2nd to the
+        99.7th percentile of the line integral within the body (``exposure``: 1 is no exposure, 0 the 98th percentile
+        of exposure within the body).
     """
     counts = rng.poisson(detector.photons * np.exp(-line_integral.astype(np.float64)))
     transmitted = np.maximum(counts, 0.5) / detector.photons
     exposed = collimation.mask(*line_integral.shape)
+    body = exposed & (line_integral > _BODY) if (exposed & (line_integral > _BODY)).any() else exposed
     if detector.display == "log":
         measured = -np.log(transmitted)
-        low, high = np.percentile(measured[exposed], (0.5, 99.8))
+        low, high = np.percentile(measured[body], (2, 99.7))
         grey = (measured - low) / max(high - low, 1e-6)
     else:
-        grey = 1 - transmitted / np.percentile(transmitted[exposed], 95)
+        grey = 1 - transmitted / np.percentile(transmitted[body], 98)
     if detector.gaussian_noise > 0:
         grey = grey + rng.normal(0, detector.gaussian_noise, size=grey.shape)
     return np.where(exposed, np.clip(grey, 0, 1), 0).astype(np.float32)[None]

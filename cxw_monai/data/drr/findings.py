@@ -26,8 +26,8 @@ class Finding:
     Attributes:
         kind: a key of :data:`FINDINGS`.
         side: ``"left"`` or ``"right"`` (the patient's); empty for the enlarged heart.
-        severity: 0 (mildest) to 1. Nodule radius 6 to 14 mm; fluid level 30 to 55 % of the lung's height over its
-            lowest point (the diaphragm's dome is at about a third); heart 1.2 to 1.5 times as large; air rim 12 to
+        severity: 0 (mildest) to 1. Nodule radius 6 to 14 mm; fluid level 24 to 50 % of the lung's height over its
+            lowest point (the diaphragm's dome is at about a third); heart 1.2 to 1.5 times as wide and deep; air rim 12 to
             35 mm deep at the apex.
         place: 0 to 1, which of the possible places; of use for the nodule only.
 
@@ -101,14 +101,10 @@ def _lung(anatomy: Anatomy, side: str, box: tuple[slice, ...]) -> np.ndarray:
     return anatomy.structure(f"lung_{side}")[box]
 
 
-def _wall_depth(anatomy: Anatomy, side: str, floor: bool) -> tuple[tuple[slice, ...], np.ndarray]:
-    """Lung's box and depth in mm below the chest wall; infinite next to the mediastinum (and the diaphragm)."""
-    box, depth, towards = anatomy.lung_depth(side)
+def _facing(towards: np.ndarray, side: str) -> tuple[np.ndarray, np.ndarray]:
+    """Where the nearest lung surface faces the mediastinum, and where it faces the diaphragm."""
     lateral = -1.0 if side == "left" else 1.0
-    inner = lateral * towards[0] < -0.4
-    if floor:
-        inner |= towards[2] < -0.6
-    return box, np.where(inner, np.inf, depth).astype(np.float32)
+    return lateral * towards[0] < -0.4, towards[2] < -0.6
 
 
 def _nodule(anatomy: Anatomy, chest: Chest, finding: Finding) -> None:
@@ -122,22 +118,24 @@ def _nodule(anatomy: Anatomy, chest: Chest, finding: Finding) -> None:
 
 
 def _effusion(anatomy: Anatomy, chest: Chest, finding: Finding) -> None:
-    box, depth = _wall_depth(anatomy, finding.side, floor=False)
+    box, depth, towards = anatomy.lung_depth(finding.side)
     lung = _lung(anatomy, finding.side, box)
     height = np.arange(depth.shape[2]) * anatomy.voxel_mm
-    level = (0.30 + 0.25 * finding.severity) * height[-1]
-    meniscus = level + 45.0 * np.exp(-depth / 10.0)  # fluid climbs along the chest wall
-    alpha = np.clip((meniscus - height) / anatomy.voxel_mm + 0.5, 0, 1)
+    level = (0.24 + 0.26 * finding.severity) * height[-1]
+    climb = np.where(_facing(towards, finding.side)[0], 25.0, 60.0)  # fluid climbs along the chest wall most
+    climb = ndimage.gaussian_filter(climb, 3.0)
+    alpha = np.clip((level + climb * np.exp(-depth / 15.0) - height) / anatomy.voxel_mm + 0.5, 0, 1)
     alpha = ndimage.gaussian_filter(alpha.astype(np.float32), 1.0)
     _blend(chest, finding.kind, box, alpha * lung, _FLUID)
 
 
 def _pneumothorax(anatomy: Anatomy, chest: Chest, finding: Finding) -> None:
-    box, depth = _wall_depth(anatomy, finding.side, floor=True)
+    box, depth, towards = anatomy.lung_depth(finding.side)
     lung = _lung(anatomy, finding.side, box)
     upward = np.linspace(0, 1, depth.shape[2], dtype=np.float32)
     rim = (12.0 + 23.0 * finding.severity) * np.clip((upward - 0.3) / 0.6, 0, 1)  # [z] mm, deepest at the apex
-    gap = ndimage.gaussian_filter(np.clip(rim - depth, -10, 10), 1.0)  # mm inside the pleural air
+    inner = np.logical_or(*_facing(towards, finding.side))
+    gap = ndimage.gaussian_filter(np.where(inner, -10, np.clip(rim - depth, -10, 10)), 1.0)  # mm inside the pleural air
     alpha = np.clip(gap / anatomy.voxel_mm + 0.5, 0, 1) * lung * (rim > 1)
     collapsed = chest.density[box]
     collapsed *= 1 + (0.15 + 0.25 * finding.severity) * lung * (1 - alpha)
@@ -150,19 +148,21 @@ def _cardiomegaly(anatomy: Anatomy, chest: Chest, finding: Finding) -> None:
     heart = anatomy.structure("heart")
     if not heart.any():
         raise ValueError("the finding Cardiomegaly needs the structure 'heart', which the label map does not contain")
-    factor = 1.2 + 0.3 * finding.severity
+    widening = 0.2 + 0.3 * finding.severity
+    factor = 1 + widening * np.array([1.0, 1.0, 0.4])  # it lies on the diaphragm and grows less in height
     inside = bounding_box(heart > 0.5)
     centre = np.array([(s.start + s.stop - 1) / 2 for s in inside])
-    margin = int(np.ceil(max(s.stop - s.start for s in inside) * (factor - 1) / 2)) + 2
+    margin = int(np.ceil(max(s.stop - s.start for s in inside) * widening / 2)) + 2
     box = bounding_box(heart > 0.5, margin)
     start = np.array([s.start for s in box])
     grown = ndimage.affine_transform(
-        heart, np.full(3, 1 / factor), centre + (start - centre) / factor, [s.stop - s.start for s in box], order=1
+        heart, 1 / factor, centre + (start - centre) / factor, [s.stop - s.start for s in box], order=1
     )
     if not chest.changed:
         chest.occupancy, chest.changed = np.copy(chest.occupancy), True  # np.copy keeps the memory layout
     lungs = [chest.occupancy[box + (structure_index(f"lung_{side}"),)] for side in ("left", "right")]
-    taken = np.clip(grown, 0, 1) * np.clip(lungs[0] + lungs[1], 0, 1)  # grows into the lungs only
+    grown = np.clip(ndimage.gaussian_filter(grown, 3.0 / anatomy.voxel_mm) * 2 - 0.5, 0, 1)  # rounds the border
+    taken = grown * np.clip(lungs[0] + lungs[1], 0, 1)  # grows into the lungs only
     for lung in lungs:
         lung *= 1 - taken
     room = chest.occupancy[box + (structure_index("heart"),)]

@@ -19,7 +19,7 @@ from .geometry import ConeBeam
 __all__ = ["project_volumes"]
 
 _LATTICE_MM = 10.0  # spacing at which the (smooth) mapping of room to voxels is evaluated exactly
-_SAMPLES_PER_CHUNK = 500_000
+_SAMPLES_PER_CHUNK = 1_000_000
 
 
 @torch.no_grad()
