@@ -31,6 +31,7 @@ class Attention(nn.Module):
             raise ValueError(f"dim {dim} must be a multiple of num_heads {num_heads}.")
         self.num_heads = num_heads
         self.scale = (dim // num_heads) ** -0.5
+        self.plain_tokens = PLAIN_ATTENTION_TOKENS
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
@@ -39,7 +40,7 @@ class Attention(nn.Module):
         batch, tokens, dim = x.shape
         qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, dim // self.num_heads).permute(2, 0, 3, 1, 4)
         q, k, v = qkv[0], qkv[1], qkv[2]  # [B, heads, N, head_dim]
-        if self.training and x.device.type == "cpu" and tokens <= PLAIN_ATTENTION_TOKENS:
+        if self.training and x.device.type == "cpu" and tokens <= self.plain_tokens:
             out = torch.softmax((q * self.scale) @ k.transpose(-2, -1), dim=-1).to(v.dtype) @ v
         else:
             out = F.scaled_dot_product_attention(q, k, v)

@@ -5,7 +5,7 @@ Source: CheXWorld (arXiv 2504.13820), section 3; the table itself follows MAE (a
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Optional
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ def axis_features(coordinates: Tensor, dim: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-def join_axes(rows: Tensor, columns: Tensor, dim: int, order: TableOrder) -> Tensor:
+def join_axes(rows: Tensor, columns: Tensor, dim: int, order: str) -> Tensor:
     """Features of (row, column) positions: half of `dim` an axis, the axis named by `order` first.
 
     Args:
@@ -46,8 +46,8 @@ def join_axes(rows: Tensor, columns: Tensor, dim: int, order: TableOrder) -> Ten
     """
     if dim % 4:
         raise ValueError(f"dim must be a multiple of 4 for a two-axis sine-cosine table, got {dim}.")
-    if order not in ("column_first", "row_first"):
-        raise ValueError(f"order must be 'column_first' or 'row_first', got {order!r}.")
+    if order != "column_first" and order != "row_first":
+        raise ValueError(f"order must be 'column_first' or 'row_first', got {order}.")
     first, second = (columns, rows) if order == "column_first" else (rows, columns)
     return torch.cat([axis_features(first, dim // 2), axis_features(second, dim // 2)], dim=-1)
 
@@ -55,8 +55,8 @@ def join_axes(rows: Tensor, columns: Tensor, dim: int, order: TableOrder) -> Ten
 def sincos_table(
     grid: tuple[int, int],
     dim: int,
-    order: TableOrder = "column_first",
-    reference_grid: tuple[int, int] | None = None,
+    order: str = "column_first",
+    reference_grid: Optional[tuple[int, int]] = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Table of a token grid, row-major.
@@ -72,7 +72,8 @@ def sincos_table(
     Returns:
         `[1, rows * columns, dim]`.
     """
-    rows, columns = (torch.arange(n, dtype=torch.float64) for n in grid)
+    rows = torch.arange(grid[0], dtype=torch.float64)
+    columns = torch.arange(grid[1], dtype=torch.float64)
     if reference_grid is not None:
         rows = (rows + 0.5) * reference_grid[0] / grid[0] - 0.5
         columns = (columns + 0.5) * reference_grid[1] / grid[1] - 0.5

@@ -27,7 +27,7 @@ class Finding:
         kind: a key of :data:`FINDINGS`.
         side: ``"left"`` or ``"right"`` (the patient's); empty for the enlarged heart.
         severity: 0 (mildest) to 1. Nodule radius 6 to 14 mm; fluid level 24 to 50 % of the lung's height over its
-            lowest point (the diaphragm's dome is at about a third); heart 1.2 to 1.5 times as wide and deep; air rim 12 to
+            lowest point (the diaphragm's dome is at about a third); heart 1.2 to 1.5 times as wide; air rim 12 to
             35 mm deep at the apex.
         place: 0 to 1, which of the possible places; of use for the nodule only.
 
@@ -149,7 +149,7 @@ def _cardiomegaly(anatomy: Anatomy, chest: Chest, finding: Finding) -> None:
     if not heart.any():
         raise ValueError("the finding Cardiomegaly needs the structure 'heart', which the label map does not contain")
     widening = 0.2 + 0.3 * finding.severity
-    factor = 1 + widening * np.array([1.0, 1.0, 0.4])  # it lies on the diaphragm and grows less in height
+    factor = 1 + widening * np.array([1.0, 0.5, 0.4])  # most in width, the least where it lies on the diaphragm
     inside = bounding_box(heart > 0.5)
     centre = np.array([(s.start + s.stop - 1) / 2 for s in inside])
     margin = int(np.ceil(max(s.stop - s.start for s in inside) * widening / 2)) + 2
