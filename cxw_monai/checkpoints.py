@@ -10,7 +10,7 @@ import argparse
 import json
 import logging
 import pickle
-import zipfile
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -105,17 +105,29 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            path, f"refused: it holds more than tensors ({reason})", "save a plain state dict or safetensors instead"
-        ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(path, f"not a readable checkpoint ({reason})", "fetch or save it again") from error
+    except Exception as error:  # a damaged pickle raises anything from UnicodeDecodeError to AssertionError
+        raise _unreadable(path, error) from error
     if not isinstance(loaded, Mapping):
         raise CheckpointError(path, f"holds a {type(loaded).__name__}", "a dictionary of tensors is expected")
     return dict(loaded)
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    """What `torch.load` failed on, in one line and without its advice to load unsafely."""
+    foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if foreign:
+        reason = f"refused, for it holds more than tensors and could run code ({foreign[1]})"
+        return CheckpointError(path, reason, "save a plain state dict or safetensors instead")
+    reason = _one_line(error).split(". ")[0]
+    if isinstance(error, pickle.UnpicklingError):
+        reason = "neither a torch checkpoint nor safetensors"
+    return CheckpointError(path, f"not a readable checkpoint ({reason})", "fetch or save it again")
+
+
+def _one_line(error: Exception, limit: int = 300) -> str:
+    text = " ".join(str(error).split()).rstrip(".")
+    text = text if len(text) <= limit else text[:limit] + "..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def state_dict_of(loaded: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
@@ -128,10 +140,14 @@ def state_dict_of(loaded: Mapping[str, Any], path: str | Path) -> dict[str, Tens
         if isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
             break
-    state = {name.removeprefix("module."): value for name, value in loaded.items() if isinstance(value, Tensor)}
+    state = {name.removeprefix("module."): value for name, value in loaded.items() if _is_entry(name, value)}
     if not state:
         raise CheckpointError(path, "holds no tensors", "expected a state dict, or one under 'model' or 'state_dict'")
     return state
+
+
+def _is_entry(name: object, value: object) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor)
 
 
 def _depth(state: Mapping[str, Tensor], blocks: str) -> int:
@@ -154,7 +170,15 @@ def geometry_of(state: Mapping[str, Tensor], num_heads: int | None = None) -> Wo
         predictor_table, predictor_embed = state["predictor.predictor_pos_embed"], state["predictor.mask_token"]
     except KeyError as error:
         raise ValueError(f"Not a world model's state dict: {error} is missing.") from error
+    if stem.ndim != 4 or stem.shape[2] != stem.shape[3] or table.ndim != 3:
+        raise ValueError(
+            f"The stem {tuple(stem.shape)} or table {tuple(table.shape)} is not that of a square patch ViT."
+        )
     side = round(table.shape[1] ** 0.5)
+    if side**2 != table.shape[1] or predictor_table.shape[1:2] != table.shape[1:2]:
+        raise ValueError(
+            f"Position tables {tuple(table.shape)} and {tuple(predictor_table.shape)} are not of one square grid."
+        )
     embed_dim, depth = stem.shape[0], _depth(state, "encoder.blocks.")
     if num_heads is None:
         heads = [s["num_heads"] for s in VIT_SIZES.values() if (s["embed_dim"], s["depth"]) == (embed_dim, depth)]
@@ -259,7 +283,8 @@ def import_official(
     loaded = read_weights(path)
     state = state_dict_of(loaded, path)
     count, scalars = len(state), sum(value.numel() for value in state.values())
-    channels = state.get("encoder.patch_embed.proj.weight", torch.empty(0, 0)).shape[1]
+    stem = state.get("encoder.patch_embed.proj.weight")
+    channels = stem.shape[1] if stem is not None and stem.ndim == 4 else 0
     for prefix in ENCODER_PREFIXES:
         state[f"{prefix}image_mean"] = torch.tensor(IMAGENET_MEAN if channels == 3 else [0.0] * channels)
         state[f"{prefix}image_std"] = torch.tensor(IMAGENET_STD if channels == 3 else [1.0] * channels)
@@ -269,7 +294,8 @@ def import_official(
         geometry = geometry_of(state, num_heads)
         build_world_model(geometry, image_mean=0.0, image_std=1.0).load_state_dict(state)
     except (ValueError, RuntimeError) as error:
-        raise CheckpointError(path, f"not an official world model ({error})", "check which file it is") from error
+        reason = f"not an official world model ({_one_line(error)})"
+        raise CheckpointError(path, reason, "check which file it is") from error
     save_weights(state, output_dir, asdict(geometry))
     arguments = loaded.get("args")
     return {
@@ -297,8 +323,8 @@ def load_weights(module: nn.Module, path: str | Path, prefix: str | None = None)
     Args:
         module: a `WorldModel`, or a `RadiographViT` that takes its tensors from a world model's file too.
         path: a file that `read_weights` takes.
-        prefix: part of the file to load from; by default none for a world model and, for an encoder, the first of
-            `target_encoder.`, `encoder.`, none that the file has.
+        prefix: part of the file to load from; by default the first of `target_encoder.`, `encoder.`, none that the
+            file has, and none where the module's own names begin so.
 
     Returns:
         `module`.
@@ -307,19 +333,22 @@ def load_weights(module: nn.Module, path: str | Path, prefix: str | None = None)
         CheckpointError: when names or shapes do not fit; the message lists them.
     """
     state = state_dict_of(read_weights(path), path)
+    own = module.state_dict()
     if prefix is None:
         found = [p for p in ENCODER_PREFIXES if any(name.startswith(p) for name in state)]
-        prefix = found[0] if found and not isinstance(module, WorldModel) else ""
+        prefix = "" if not found or any(name.startswith(found[0]) for name in own) else found[0]
     state = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
-    own = module.state_dict()
     missing, unexpected = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     shapes = [
         f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
         for name in own
         if name in state and state[name].shape != own[name].shape
     ]
-    problems = [f"{what}: {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-                for what, names in (("missing", missing), ("unexpected", unexpected), ("other shape", shapes)) if names]
+    problems = [
+        f"{what}: {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("other shape", shapes))
+        if names
+    ]
     if problems:
         raise CheckpointError(
             path, f"of another geometry ({'; '.join(problems)})", "build the network that the checkpoint was made with"

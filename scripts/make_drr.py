@@ -1,7 +1,6 @@
-#!/usr/bin/env python
 """Makes digitally reconstructed radiographs of virtual patients, with masks, landmarks and findings.
 
-    python scripts/make_drr.py --output drr --patients 8 --size 256 --views PA LAT --seed 0
+Example: python scripts/make_drr.py --output drr --patients 8 --size 256 --views PA LAT --seed 0
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,20 @@ from cxw_monai.networks import WorldModel, WorldModelInputs, WorldModelSettings
 
 __all__ = ["ParityLine", "check_parity"]
 
+logger = logging.getLogger(__name__)
+
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+FLAGS = {
+    "iwm_disable",
+    "rel_pos_disable",
+    "reverse_pred",
+    "target_last_k",
+    "target_norm_type",
+    "loss_type",
+    "extra_loss_weight",
+    "extra_mean",
+    "reg_weight",
+}
 GRADIENT_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 
 
@@ -42,6 +57,9 @@ def settings_of(arguments: dict[str, Any]) -> WorldModelSettings:
     Raises:
         ValueError: for a flag value that this package does not reproduce.
     """
+    unknown = sorted(set(arguments) - FLAGS)
+    if unknown:
+        logger.warning("Flags without a counterpart here, taken as not mattering: %s.", ", ".join(unknown))
     losses = {"l2": "l2", "smooth_l1": "smooth_l1"}
     loss, norm = arguments.get("loss_type", "l2"), arguments.get("target_norm_type", "avg_ln")
     if loss not in losses:
@@ -69,7 +87,9 @@ def model_of(state: dict[str, Tensor], config: dict[str, Any]) -> WorldModel:
     geometry = geometry_of(state, config["num_heads"])
     expected = "row_first" if config.get("unify_embed") else "column_first"
     if geometry.context_order != expected:
-        raise ValueError(f"The json says unify_embed={config.get('unify_embed')}, the table is {geometry.context_order}.")
+        raise ValueError(
+            f"The json says unify_embed={config.get('unify_embed')}, the table is {geometry.context_order}."
+        )
     stated = WorldModelGeometry(
         image_size=config["img_size"],
         patch_size=config["patch_size"],
@@ -172,6 +192,28 @@ def compare(
     return lines
 
 
+def read_golden(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors of a golden npz and what the json beside it says.
+
+    Raises:
+        FileNotFoundError: when one is missing.
+        ValueError: when one cannot be read.
+    """
+    description = path.with_suffix(".json")
+    for needed in (path, description):
+        if not needed.is_file():
+            raise FileNotFoundError(f"{needed}: no such file; a golden npz needs its json beside it.")
+    try:
+        described = json.loads(description.read_text())
+    except ValueError as error:
+        raise ValueError(f"{description}: not a json file ({error}).") from error
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: torch.from_numpy(file[name]) for name in file.files}, described
+    except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: not a readable npz ({error}).") from error
+
+
 def check_parity(golden_path: str | Path, dtype: torch.dtype = torch.float64) -> list[ParityLine]:
     """Hold our network against golden tensors.
 
@@ -188,17 +230,16 @@ def check_parity(golden_path: str | Path, dtype: torch.dtype = torch.float64) ->
         ValueError: when the files disagree or ask for something that is not reproduced.
     """
     golden_path = Path(golden_path)
-    description = golden_path.with_suffix(".json")
-    for path in (golden_path, description):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; a golden npz needs its json beside it.")
-    described = json.loads(description.read_text())
-    with np.load(golden_path, allow_pickle=False) as file:
-        golden = {name: torch.from_numpy(file[name]) for name in file.files}
+    golden, described = read_golden(golden_path)
     golden = {name: value.to(dtype) if value.is_floating_point() else value for name, value in golden.items()}
     state = {name.removeprefix("sd."): value for name, value in golden.items() if name.startswith("sd.")}
-    model = model_of(state, described["cfg"]).train()
-    inputs = inputs_of(golden)
+    try:
+        model = model_of(state, described["cfg"]).train()
+        inputs = inputs_of(golden)
+    except KeyError as error:
+        raise ValueError(f"{golden_path} or its json lacks {error}.") from error
+    except RuntimeError as error:
+        raise ValueError(f"The tensors of {golden_path} do not fit its json: {' '.join(str(error).split())}") from error
     norms = described.get("grad_norm", {})
     if model.settings.condition_on_geometry:
         return compare(model, inputs, golden, norms)

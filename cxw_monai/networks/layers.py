@@ -83,12 +83,12 @@ class Block(nn.Module):
 
 
 def init_weights(module: nn.Module) -> None:
-    """Truncated-normal (std 0.02, cut at 2 std) weights and zero biases for linear and convolution layers.
+    """Normal weights of std 0.02 (cut at +-2, timm's convention) and zero biases for linear and convolution layers.
 
     For use with `nn.Module.apply`. Layer norms keep weight 1 and bias 0. The official code computes a depth-dependent
     rescaling first and overwrites it, so that this is its net effect.
     """
     if isinstance(module, (nn.Linear, nn.Conv2d)):
-        nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
+        nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

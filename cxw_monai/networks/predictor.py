@@ -82,7 +82,7 @@ class WorldModelPredictor(nn.Module):
         self.policy_net = self._policy_net()
         self.flip_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if flip_embedding else None
         self.apply(init_weights)
-        nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.04, b=0.04)
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
 
     def _policy_net(self) -> nn.Module:
         dim = self.embed_dim

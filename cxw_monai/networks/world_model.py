@@ -64,6 +64,8 @@ class WorldModelSettings:
             raise ValueError(f"cross_targets must be 'all' or 'masked', got {self.cross_targets!r}.")
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {sorted(LOSSES)}, got {self.loss!r}.")
+        if self.cross_weight < 0 or (self.cross_weight == 0 and tuple(self.objectives) == ("global",)):
+            raise ValueError(f"cross_weight must be positive, or 0 beside other objectives, got {self.cross_weight}.")
         if self.target_layers < 1:
             raise ValueError(f"target_layers must be at least 1, got {self.target_layers}.")
 
@@ -148,7 +150,9 @@ def gather_tokens(tokens: Tensor, index: Tensor | None) -> Tensor:
 
 
 def paired(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """Both views on the batch axis; None stays None."""
+    """Both views on the batch axis; None for both stays None."""
+    if (first is None) != (second is None):
+        raise ValueError("Token indices were given for one view only: give both or neither.")
     return None if first is None or second is None else torch.cat([first, second])
 
 

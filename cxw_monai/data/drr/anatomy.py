@@ -37,6 +37,7 @@ class Anatomy:
         isocentre: ``[3]`` patient mm, the middle of the lungs' bounding box (of the body's, where lungs are missing).
         field_of_view_mm: side of a picture that holds the chest, in the isocentre plane.
         landmarks: name to ``[3]`` patient mm.
+        present: names of the structures the labels contain.
     """
 
     density: np.ndarray
@@ -47,16 +48,12 @@ class Anatomy:
     isocentre: np.ndarray
     field_of_view_mm: float
     landmarks: dict[str, np.ndarray]
+    present: tuple[str, ...]
     _depths: dict[str, tuple] = field(default_factory=dict, repr=False)
 
     def structure(self, name: str) -> np.ndarray:
         """Volume fraction of one structure, a view ``[X, Y, Z]``."""
         return self.occupancy[..., structure_index(name)]
-
-    @property
-    def present(self) -> tuple[str, ...]:
-        """Names of the structures the labels contain."""
-        return tuple(s.name for i, s in enumerate(STRUCTURES) if self.occupancy[..., i].any())
 
     def lung_depth(self, side: str) -> tuple[tuple[slice, slice, slice], np.ndarray, np.ndarray]:
         """Depth of every lung voxel below the lung's surface; computed once and kept.
@@ -132,9 +129,9 @@ def build_anatomy(ct: LabelledCT, voxel_mm: float = 1.5, clean: bool = True) -> 
     occupancy = np.stack([c.T for c in channels], axis=-1).transpose(2, 1, 0, 3)  # [X, Y, Z, S], slices apart in memory
     named = {s.name: c for s, c in zip(STRUCTURES, channels, strict=True)}
     frame = _frame(named["lung_left"] + named["lung_right"] > 0.5, body, affine, voxel_mm)
-    return Anatomy(
-        _density(hu, body), occupancy, affine, voxel_mm, bones > 0.3, *frame, find_landmarks(named, affine)
-    )
+    landmarks = find_landmarks(named, affine)
+    present = tuple(name for name, channel in named.items() if channel.any())
+    return Anatomy(_density(hu, body), occupancy, affine, voxel_mm, bones > 0.3, *frame, landmarks, present)
 
 
 def _density(hu: np.ndarray, body: np.ndarray) -> np.ndarray:

@@ -91,7 +91,7 @@ def expose(
 
     Returns:
         float32 ``[1, H, W]`` in [0, 1], bone bright; unexposed borders are 0. The grey range spans the 2nd to the
-        99.7th percentile of the line integral within the body (``exposure``: 1 is no exposure, 0 the 98th percentile
+        99.7th percentile of the line integral within the body (``exposure``: 1 is no exposure, 0 the 90th percentile
         of exposure within the body).
     """
     counts = rng.poisson(detector.photons * np.exp(-line_integral.astype(np.float64)))
@@ -103,7 +103,7 @@ def expose(
         low, high = np.percentile(measured[body], (2, 99.7))
         grey = (measured - low) / max(high - low, 1e-6)
     else:
-        grey = 1 - transmitted / np.percentile(transmitted[body], 98)
+        grey = 1 - transmitted / np.percentile(transmitted[body], 90)
     if detector.gaussian_noise > 0:
         grey = grey + rng.normal(0, detector.gaussian_noise, size=grey.shape)
     return np.where(exposed, np.clip(grey, 0, 1), 0).astype(np.float32)[None]

@@ -110,9 +110,12 @@ def _facing(towards: np.ndarray, side: str) -> tuple[np.ndarray, np.ndarray]:
 def _nodule(anatomy: Anatomy, chest: Chest, finding: Finding) -> None:
     box, depth, _ = anatomy.lung_depth(finding.side)
     radius = 6.0 + 8.0 * finding.severity
-    places = np.argwhere(depth >= min(radius, depth.max()))
+    seen = depth * (np.arange(depth.shape[2]) > depth.shape[2] / 3)  # not in the recess behind the diaphragm
+    places = np.argwhere(seen >= min(radius, seen.max()))
     centre = places[round(finding.place * (len(places) - 1))]
-    distance = np.sqrt(sum((axis - c) ** 2 for axis, c in zip(np.ogrid[tuple(map(slice, depth.shape))], centre, strict=True)))
+    distance = np.sqrt(
+        sum((axis - c) ** 2 for axis, c in zip(np.ogrid[tuple(map(slice, depth.shape))], centre, strict=True))
+    )
     alpha = np.clip((radius - distance * anatomy.voxel_mm) / anatomy.voxel_mm + 0.5, 0, 1).astype(np.float32)
     _blend(chest, finding.kind, box, alpha * _lung(anatomy, finding.side, box), _NODULE)
 

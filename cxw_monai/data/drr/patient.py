@@ -17,7 +17,8 @@ __all__ = ["Pose", "SpatialTransform", "VirtualPatient", "draw_patient", "draw_p
 CONTROL_POINTS = 6
 """Control points of the deformation per axis (cubic B-spline over the whole CT)."""
 
-_POSE_SPREAD = {"PA": (3.0, 8.0), "AP": (6.0, 12.0), "LAT": (4.0, 8.0)}  # largest degrees and mm; AP is the bedside view
+# Largest degrees and mm; AP is the bedside view.
+_POSE_SPREAD = {"PA": (3.0, 8.0), "AP": (6.0, 12.0), "LAT": (4.0, 8.0)}
 _DENSITY_SPREAD = {"lungs": (0.8, 1.35), "bones": (0.8, 1.2), "heart": (0.97, 1.05), "liver": (0.97, 1.05)}
 
 

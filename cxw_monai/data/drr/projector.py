@@ -66,7 +66,9 @@ def project_volumes(
         rows = torch.einsum("rh,chwk->crwk", blend[first : first + rows_per_chunk], lattice)
         index = functional.interpolate(rows, size=(beam.width, samples), mode="bilinear", align_corners=True)
         voxels, weights = _trilinear(index, shape)  # [R * W, 8 * K] each
-        sums = [functional.embedding_bag(voxels, v.flatten(0, 2), per_sample_weights=weights, mode="sum") for v in volumes]
+        sums = [
+            functional.embedding_bag(voxels, v.flatten(0, 2), per_sample_weights=weights, mode="sum") for v in volumes
+        ]
         chunks.append(torch.cat(sums, dim=1))  # [R * W, C]
     length = torch.as_tensor(beam.obliquity() * step, dtype=torch.float32, device=device)
     return torch.cat(chunks).T.reshape(-1, beam.height, beam.width) * length

