@@ -1,4 +1,7 @@
-"""Convert an official checkpoint: `python scripts/import_checkpoint.py OFFICIAL OUT [--one-channel] [--num-heads N]`."""
+"""Convert an official checkpoint.
+
+`python scripts/import_checkpoint.py OFFICIAL OUT [--one-channel] [--num-heads N]`
+"""
 
 from __future__ import annotations
 

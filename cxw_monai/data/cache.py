@@ -138,8 +138,10 @@ def build_cache(
         decode = partial(_decode, size=size, min_size=min_size)
         cache = _open_finished(root / key, decode)
         if cache is None:
-            with closing(_decoded(ordered, decode, workers)) as results:
-                bar = tqdm(results, "caching", len(ordered), unit="img", disable=not progress)
+            with (
+                closing(_decoded(ordered, decode, workers)) as results,
+                tqdm(results, "caching", len(ordered), unit="img", disable=not progress) as bar,
+            ):
                 cache = _write(root / key, zip(bar, ordered), on_error, report)
         elif cache.skipped and on_error == "raise":
             raise RadiographError(**cache.skipped[0])

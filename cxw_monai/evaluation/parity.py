@@ -48,7 +48,8 @@ class ParityLine:
         return self.difference <= self.tolerance
 
     def __str__(self) -> str:
-        return f"{'ok  ' if self.passed else 'FAIL'} {self.name:<60} {self.difference:.3e} (tolerance {self.tolerance:.0e})"
+        verdict = "ok  " if self.passed else "FAIL"
+        return f"{verdict} {self.name:<60} {self.difference:.3e} (tolerance {self.tolerance:.0e})"
 
 
 def settings_of(arguments: dict[str, Any]) -> WorldModelSettings:

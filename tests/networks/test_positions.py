@@ -109,7 +109,7 @@ def test_a_table_of_neither_order_is_refused(change):
         table, grid = table + 0.01, (8, 8)
     else:
         table, grid = sincos_table((4, 7), 24), (7, 4)
-    with pytest.raises(ValueError, match="not a sine-cosine table of either order.*resized"):
+    with pytest.raises(ValueError, match=r"not a sine-cosine table of either order.*resized"):
         table_order(table, grid)
 
 
@@ -140,5 +140,5 @@ def test_a_width_of_other_than_four_parts_is_refused():
 
 
 def test_an_unknown_order_is_refused():
-    with pytest.raises(ValueError, match="'column_first' or 'row_first', got .?diagonal"):
+    with pytest.raises(ValueError, match=r"'column_first' or 'row_first', got .?diagonal"):
         join_axes(torch.zeros(1), torch.zeros(1), 8, "diagonal")

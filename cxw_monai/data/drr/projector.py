@@ -63,7 +63,7 @@ def project_volumes(
     rows_per_chunk = max(1, _SAMPLES_PER_CHUNK // (beam.width * samples))
     chunks = []
     for first in range(0, beam.height, rows_per_chunk):
-        rows = torch.einsum("rh,chwk->crwk", blend[first : first + rows_per_chunk], lattice)
+        rows = torch.einsum("rh,chwk->crwk", blend[first : first + rows_per_chunk], lattice).contiguous()
         index = functional.interpolate(rows, size=(beam.width, samples), mode="bilinear", align_corners=True)
         voxels, weights = _trilinear(index, shape)  # [R * W, 8 * K] each
         sums = [

@@ -1,0 +1,349 @@
+"""The pretraining bundle as a user runs it."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from cxw_monai.networks import WorldModel
+
+BUNDLE = Path(__file__).parents[2] / "bundles" / "chexworld_pretraining"
+CONFIGS = BUNDLE / "configs"
+ABLATION = sorted((CONFIGS / "presets" / "ablation").glob("*.yaml"))
+SMALL = {
+    "network_size": "tiny",
+    "image_size": 96,
+    "predictor_dim": 24,
+    "predictor_depth": 1,
+    "cache_size": 96,
+    "batch_size": 4,
+    "epochs": 2,
+    "warmup_epochs": 1,
+    "val_fraction": 0.25,
+    "val_interval": 1,
+    "save_interval": 1,
+    "monitor_every": 1,
+    "num_workers": 0,
+}
+
+
+def command(run_id, configs, **overrides):
+    """`python -m monai.bundle run` with the small settings."""
+    listed = ",".join(f"'configs/{name}'" for name in configs)
+    arguments = [f"--{name}={value}" for name, value in {**SMALL, **overrides}.items()]
+    return [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", f"[{listed}]", *arguments]
+
+
+def bundle_run(run_id, configs, prefix=(), **overrides):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*prefix, *command(run_id, configs, **overrides)[0 if not prefix else 1 :]],
+        cwd=BUNDLE,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+
+
+def workflow(kind, configs, **overrides):
+    """The bundle in this process."""
+    here = Path.cwd()
+    os.chdir(BUNDLE)
+    try:
+        files = [str(CONFIGS / name) for name in configs]
+        flow = ConfigWorkflow(
+            config_file=files,
+            meta_file=str(CONFIGS / "metadata.json"),
+            logging_file=False,
+            workflow_type=kind,
+            **{**SMALL, **overrides},
+        )
+        flow.initialize()
+    finally:
+        os.chdir(here)
+    return flow
+
+
+def last_line(done):
+    return done.stderr.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """A folder of a dozen films, one in a subfolder."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("films")
+    (folder / "more").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        image = Image.fromarray(rng.integers(0, 256, (8, 8)).astype(np.uint8)).resize((130, 110), Image.Resampling.BICUBIC)
+        image.save(folder / ("more" if number == 0 else ".") / f"film{number:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(films, tmp_path_factory):
+    """A finished small run: its folder and what it printed."""
+    output = tmp_path_factory.mktemp("trained")
+    done = bundle_run("training", ["train.json"], dataset_dir=films, output_dir=output)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return output, done
+
+
+def test_training_leaves_checkpoints_curves_and_pictures(trained):
+    output, _ = trained
+    names = {path.name for path in output.iterdir()}
+    wanted = {"checkpoint_epoch=1.pt", "checkpoint_epoch=2.pt", "model.pt", "encoder.pt", "metrics.csv", "curves.png"}
+    assert wanted | {"world_views.png"} <= names
+    assert list((output / "tensorboard").glob("events.*"))
+    with (output / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    needed = ("loss", "loss_intra", "loss_cross", "lr", "ema", "gradient_norm", "images_per_second", "target_std",
+              "target_cosine", "target_rank", "prediction_rank", "val_loss_cross", "val_mean_token_cross",
+              "val_mean_position_cross", "val_geometry_withheld_cross", "val_action_withheld_intra")  # fmt: skip
+    for name in needed:
+        assert np.isfinite(float(rows[-1][name])), name
+    for picture in ("curves.png", "world_views.png"):
+        assert (output / picture).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_evaluation_compares_with_baselines(trained, films):
+    output, _ = trained
+    done = bundle_run("evaluating", ["train.json", "evaluate.json"], dataset_dir=films, output_dir=output)
+    assert done.returncode == 0, done.stderr[-3000:]
+    metrics = json.loads((output / "evaluation.json").read_text())
+    assert re.search(r"loss_cross \d\.\d+ .*\| geometry_withheld \d\.\d+ (NOT )?beaten", done.stdout + done.stderr)
+    with (output / "metrics.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert metrics["loss"] == pytest.approx(float(last["val_loss"]), rel=1e-5)  # the same held-out films and masks
+
+
+@pytest.mark.parametrize("weights", ["model.pt", "encoder.pt"])
+def test_inference_writes_embeddings(trained, films, tmp_path, weights):
+    output, _ = trained
+    flow = workflow(
+        "infer",
+        ["inference.json"],
+        dataset_dir=str(films),
+        output_dir=str(tmp_path),
+        ckpt=str(output / weights),
+        embedding="patches",
+    )
+    flow.run()
+    saved = np.load(tmp_path / "embeddings.npz", allow_pickle=False)
+    assert saved["embeddings"].shape == (12, 192) and saved["patches"].shape == (12, 192, 6, 6)
+    np.testing.assert_allclose(saved["patches"].mean(axis=(2, 3)), saved["embeddings"], atol=2e-3)
+    with (tmp_path / "embeddings.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == [str(path) for path in saved["image"]]
+    assert float(rows[3]["e5"]) == pytest.approx(saved["embeddings"][3, 5], rel=1e-4, abs=1e-6)
+    assert len({row["e0"] for row in rows}) == 12
+    assert flow.check_properties() == []
+
+
+def test_training_properties(films, tmp_path):
+    flow = workflow("train", ["train.json"], dataset_dir=str(films), output_dir=str(tmp_path))
+    assert set(flow.check_properties()) <= {"val_preprocessing"}  # the views are shared with training
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_numbers_of_one_that_was_not(films, tmp_path):
+    settings = {"dataset_dir": films, "epochs": 8, "cache_dir": tmp_path / "cache", "num_workers": 1}
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        command("training", ["train.json"], output_dir=killed, **settings),
+        cwd=BUNDLE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    while not (killed / "checkpoint_epoch=2.pt").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    resumed = bundle_run("training", ["train.json"], output_dir=killed, resume="true", **settings)
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    assert "Resumed" in resumed.stdout + resumed.stderr
+    whole = bundle_run("training", ["train.json"], output_dir=tmp_path / "whole", **settings)
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    first = torch.load(killed / "model.pt", weights_only=True)
+    second = torch.load(tmp_path / "whole/model.pt", weights_only=True)
+    assert all(torch.equal(first[name], second[name]) for name in second)
+
+
+@pytest.mark.slow
+def test_two_processes_train_with_the_multi_gpu_overlay(films, tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = bundle_run(
+        "training",
+        ["train.json", "multi_gpu_train.json"],
+        prefix=launch,
+        dataset_dir=films,
+        output_dir=tmp_path,
+        batch_size=2,
+        epochs=1,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    content = torch.load(tmp_path / "checkpoint_epoch=1.pt", weights_only=True)
+    assert len(content["processes"]) == 2
+    states = [process["masks"] for process in content["processes"]]
+    assert not all(torch.equal(torch.as_tensor(states[0][k]), torch.as_tensor(states[1][k])) for k in states[0])
+    with (tmp_path / "metrics.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert int(row["iteration"]) == 2  # nine films, two processes, two a batch
+
+
+def test_a_bad_film_is_named_in_one_line_and_stops_the_run(films, tmp_path):
+    bad = tmp_path / "films"
+    bad.mkdir()
+    for path in films.glob("*.png"):
+        (bad / path.name).write_bytes(path.read_bytes())
+    (bad / "broken.png").write_bytes((films / "film01.png").read_bytes()[:200])
+    done = bundle_run("training", ["train.json"], dataset_dir=bad, output_dir=tmp_path / "out")
+    assert done.returncode != 0
+    assert last_line(done).startswith(f"error: {bad / 'broken.png'}: ")
+    assert "Traceback" not in done.stderr
+    skipped = bundle_run("training", ["train.json"], dataset_dir=bad, output_dir=tmp_path / "out", on_error="skip", epochs=1)
+    assert skipped.returncode == 0, skipped.stderr[-3000:]
+    reports = list((tmp_path / "out").glob("skipped_*.csv"))
+    assert sum("broken.png" in path.read_text() for path in reports) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({}, "dataset_dir"),
+        ({"dataset_dir": "nowhere"}, "nowhere"),
+        ({"image_size": 100}, "multiple of patch_size"),
+        ({"image_size": 32}, "grid"),
+        ({"batch_size": 64}, "fewer training images"),
+        ({"conditioning": "magic"}, "conditioning"),
+    ],
+)
+def test_wrong_settings_say_what_is_wrong(films, tmp_path, overrides, said):
+    settings = {"output_dir": str(tmp_path), "dataset_dir": str(films), **overrides}
+    if not overrides:
+        del settings["dataset_dir"]
+
+    def run():
+        workflow("train", ["train.json"], **settings).run()
+
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        run()
+    chain, error = [], caught.value
+    while error is not None:
+        chain.append(str(error))
+        error = error.__cause__ or error.__context__
+    assert said in chain[-1], chain
+
+
+def test_weights_of_another_geometry_are_refused(trained, films, tmp_path):
+    output, _ = trained
+    done = bundle_run(
+        "inference", ["inference.json"], dataset_dir=films, output_dir=tmp_path, ckpt=output / "model.pt", patch_size=8
+    )
+    assert done.returncode != 0
+    assert re.match(rf"error: {re.escape(str(output / 'model.pt'))}: of another geometry .*patch_embed", last_line(done))
+
+
+@pytest.mark.parametrize("preset", ABLATION, ids=[path.stem for path in ABLATION])
+def test_every_row_of_the_ablation_trains(films, tmp_path, preset):
+    name = f"presets/ablation/{preset.name}"
+    flow = workflow("train", ["train.json", name], dataset_dir=str(films), output_dir=str(tmp_path), epochs=1)
+    before = {n: p.clone() for n, p in flow.network_def.named_parameters()}
+    flow.run()
+    stated = yaml.safe_load(preset.read_text())
+    settings = flow.network_def.settings
+    assert {k: list(v) if k == "objectives" else v for k, v in ((k, getattr(settings, k)) for k in stated)} == stated
+    changed = {n for n, p in flow.network_def.named_parameters() if not torch.equal(p, before[n])}
+    assert {"encoder.blocks.0.attn.qkv.weight", "predictor.predictor_proj.weight"} <= changed
+
+
+def test_the_ablation_has_the_papers_seven_rows():
+    assert [path.name[:4] for path in ABLATION] == [f"row{i}" for i in range(1, 8)]
+
+
+@pytest.mark.parametrize(
+    ("preset", "dim", "grid", "order", "truncation"),
+    [
+        ("demo", 192, (8, 8), "row_first", "random"),
+        ("cpu_tiny", 192, (10, 10), "row_first", "random"),
+        ("vit_base_paper", 768, (14, 14), "row_first", "random"),
+        ("vit_base_parity", 768, (14, 14), "column_first", "first"),
+    ],
+)
+def test_presets_build_what_they_say(preset, dim, grid, order, truncation):
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / "train.json"), str(CONFIGS / f"presets/{preset}.yaml")])
+    with torch.device("meta") if dim == 768 else torch.device("cpu"):
+        encoder = parser.get_parsed_content("encoder")
+    assert encoder.embed_dim == dim and encoder.grid == grid
+    assert parser.get("context_order") == order and parser.get("mask_truncation") == truncation
+    known = json.loads((CONFIGS / "train.json").read_text())
+    assert set(yaml.safe_load((CONFIGS / f"presets/{preset}.yaml").read_text())) <= set(known)
+
+
+def test_metadata_has_the_mandatory_keys():
+    """The project's own schema, from the keys that MONAI's published one makes mandatory."""
+    metadata = json.loads((CONFIGS / "metadata.json").read_text())
+    text = {"type": "string"}
+    mandatory = ("version", "monai_version", "pytorch_version", "numpy_version", "task", "description", "authors", "copyright")
+    schema = {
+        "type": "object",
+        "properties": {
+            **dict.fromkeys(mandatory, text),
+            "required_packages_version": {"type": "object"},
+            "network_data_format": {"type": "object", "required": ["inputs", "outputs"]},
+        },
+        "required": [*mandatory, "required_packages_version", "network_data_format"],
+    }
+    jsonschema.validate(metadata, schema)
+    assert metadata["version"] in metadata["changelog"]
+
+
+@pytest.mark.slow
+def test_network_checks_and_export(trained, tmp_path):
+    output, _ = trained
+    base = [sys.executable, "-m", "monai.bundle"]
+    common = ["--net_id", "network_def", "--meta_file", "configs/metadata.json"]
+    verified = subprocess.run(
+        [*base, "verify_net_in_out", *common, "--config_file", "configs/inference.json", "--n", "4"],
+        cwd=BUNDLE, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert verified.returncode == 0, verified.stderr[-2000:]
+    exported = subprocess.run(
+        [*base, "ckpt_export", *common, "--config_file", "configs/inference.json", "--network_size", "tiny",
+         "--image_size", "96", "--ckpt_file", str(output / "encoder.pt"), "--filepath", str(tmp_path / "model.ts")],
+        cwd=BUNDLE, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert exported.returncode == 0, exported.stderr[-2000:]
+    script = torch.jit.load(str(tmp_path / "model.ts"))
+    state = torch.load(output / "model.pt", weights_only=True)
+    assert torch.equal(script.state_dict()["encoder.norm.weight"], state["target_encoder.norm.weight"])
+    for shape in ((96, 96), (64, 160)):
+        assert script(torch.rand(2, 1, *shape)).shape == (2, 192)
+
+
+def test_the_network_of_the_training_config_is_a_world_model():
+    parser = ConfigParser()
+    parser.read_config(str(CONFIGS / "train.json"))
+    parser.update({"network_size": "tiny", "image_size": 96, "predictor_dim": 24, "predictor_depth": 1})
+    assert isinstance(parser.get_parsed_content("network_def"), WorldModel)
