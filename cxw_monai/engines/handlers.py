@@ -31,7 +31,8 @@ class EpochSampler(Protocol):
 class EpochMeans:
     """Puts the epoch's mean of every `engine.state.output["scalars"]` into `engine.state.metrics`.
 
-    Means are over the steps that reported a scalar, and over the processes of a distributed run.
+    Means are over the steps that reported a scalar, and over the processes of a distributed run. A scalar that no step
+    of the epoch reported is not in the metrics.
     """
 
     def __init__(self) -> None:
@@ -44,6 +45,8 @@ class EpochMeans:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._completed)
 
     def _started(self, engine: Engine) -> None:
+        for name in self.sums:
+            engine.state.metrics.pop(name, None)
         self.sums.clear()
         self.counts.clear()
 
@@ -100,7 +103,7 @@ class RunRecord:
 
     Args:
         folder: where the files go.
-        validator: engine whose `state.metrics` are recorded as `val_<name>`, if there is one.
+        validator: engine whose `state.metrics` are recorded as `val_<name>` in the epochs in which it ran.
         draw: function of (csv path, png path) that draws the curves; None for no picture.
     """
 
@@ -118,7 +121,7 @@ class RunRecord:
 
     def __call__(self, engine: Engine) -> None:
         row = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, **engine.state.metrics}
-        if self.validator is not None:
+        if self.validator is not None and self.validator.state.epoch == engine.state.epoch:
             row.update({f"val_{name}": value for name, value in self.validator.state.metrics.items()})
         path = self.folder / "metrics.csv"
         rows = []
@@ -147,11 +150,8 @@ def run_training(trainer: SupervisedTrainer, run_state: RunState, resume: bool =
         resume: go on from the newest checkpoint where there is one; a finished run stays as it is.
 
     Raises:
-        ValueError: when an epoch has no batch.
         FileExistsError: when the folder holds checkpoints of an earlier run and `resume` is false.
     """
-    if not trainer.state.epoch_length:
-        raise ValueError("An epoch has no batch: there are fewer training images than train#batch_size times processes.")
     epochs = trainer.state.max_epochs
     if resume:
         if run_state.resume(trainer) and trainer.state.epoch >= epochs:

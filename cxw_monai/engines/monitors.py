@@ -59,7 +59,8 @@ class CollapseWarning:
         max_cosine: warn above this mean pairwise cosine.
         min_std: warn below this per-dimension standard deviation.
         min_share: warn when std or rank falls under this share of its highest value so far.
-        after: epochs that are not judged: predictions start alike and differ only once the warm-up has passed.
+        after: no warning in these first epochs: predictions start alike and differ only once the warm-up has
+            passed. The highest values count from the first.
     """
 
     def __init__(
@@ -81,10 +82,8 @@ class CollapseWarning:
     def __call__(self, engine: Engine) -> list[str]:
         """Check the epoch's metrics; returns the warnings that were logged."""
         warnings: list[str] = []
-        if engine.state.epoch <= self.after:
-            return warnings
         for key, problem in self._problems(engine.state.metrics):
-            if key not in self.warned:
+            if key not in self.warned and engine.state.epoch > self.after:
                 self.warned.add(key)
                 warnings.append(f"Epoch {engine.state.epoch}: possible collapse, {problem}.")
                 logger.warning(warnings[-1])

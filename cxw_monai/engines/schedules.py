@@ -74,7 +74,10 @@ class PretrainingSchedules:
         stretch: float = 1.0,
     ) -> None:
         if steps_per_epoch < 1 or epochs < 1:
-            raise ValueError(f"steps_per_epoch and epochs must be positive, got {steps_per_epoch} and {epochs}.")
+            raise ValueError(
+                f"steps_per_epoch and epochs must be positive, got {steps_per_epoch} and {epochs}. An epoch has no step "
+                "when there are fewer training images than batch_size times the number of processes."
+            )
         laid_out = int(stretch * steps_per_epoch)
         total = epochs * laid_out
         self.lr = CosineSchedule(lr, lr_end, total, warmup=min(int(warmup_epochs * laid_out), total))

@@ -1,7 +1,9 @@
 """The pretraining step, its checkpoints and its resume, on a real MONAI trainer with a very small world model."""
 
 import copy
+import csv
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -58,7 +60,7 @@ def dataset_of(cache, noise_prob=0.0):
     return ViewPairDataset(cache, Compose([RandWorldViewPaird("image", size=SIZE), actions]), seed=3)
 
 
-def make_run(cache, folder, epochs=3, workers=0, accumulation=1, lr=1e-3, clip=1.0, model=None, handlers=(), every=1):
+def make_run(cache, folder, epochs=3, workers=0, accumulation=1, lr=1e-3, clip=1.0, model=None, handlers=(), every=1, monitor_every=1):
     """A trainer and its run state, as the bundle's config puts them together."""
     network = model or world_model()
     dataset = dataset_of(cache)
@@ -66,7 +68,7 @@ def make_run(cache, folder, epochs=3, workers=0, accumulation=1, lr=1e-3, clip=1
     loader = DataLoader(dataset, BATCH, sampler=sampler, num_workers=workers, drop_last=True)
     schedules = PretrainingSchedules(len(loader), epochs, lr, warmup_epochs=1, ema=0.9)
     masks = TokenMaskSampler(grid=(SIZE // PATCH, SIZE // PATCH), min_keep=4, seed=3)
-    step = PretrainingStep(masks, schedules, clip_norm=clip, amp="none", monitor_every=1)
+    step = PretrainingStep(masks, schedules, clip_norm=clip, amp="none", monitor_every=monitor_every)
     state = RunState(folder, step, every=every)
     trainer = SupervisedTrainer(
         device=torch.device("cpu"),
@@ -104,6 +106,16 @@ def test_training_moves_encoder_and_target_and_logs_what_it_did(cache, tmp_path)
     metrics = trainer.state.metrics
     assert {"loss", "loss_intra", "loss_cross", "lr", "ema", "gradient_norm", "target_std", "prediction_rank"} <= set(metrics)
     assert metrics["loss"] == pytest.approx((metrics["loss_intra"] + metrics["loss_cross"]) / 2, rel=1e-5)
+
+
+def test_the_record_has_a_value_only_where_one_was_measured(cache, tmp_path):
+    validator = SimpleNamespace(state=SimpleNamespace(epoch=2, metrics={"loss": 0.5}))
+    trainer, state = make_run(cache, tmp_path, epochs=3, handlers=[RunRecord(tmp_path / "r", validator)], monitor_every=5)
+    run_training(trainer, state)
+    with (tmp_path / "r/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["val_loss"] for row in rows] == ["", "0.5", ""]
+    assert [bool(row["target_rank"]) for row in rows] == [True, False, True]  # steps 1 and 6 of two an epoch
 
 
 def test_the_first_step_has_learning_rate_zero_and_changes_nothing(cache, tmp_path):

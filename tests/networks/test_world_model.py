@@ -248,6 +248,7 @@ MASKS = ("context1", "context2", "target1", "target2")
         ({"objectives": ("local", "global")}, ACTIONS + PERTURBED),
         ({"objectives": ("local", "domain")}, RELS),
         ({"objectives": ("global", "domain")}, MASKS),
+        ({"objectives": ("global", "domain"), "cross_targets": "masked"}, MASKS),
         ({"objectives": ("local",)}, ACTIONS + PERTURBED + RELS),
         ({"objectives": ("global",)}, ACTIONS + PERTURBED + MASKS),
         ({"objectives": ("domain",)}, RELS + MASKS),
