@@ -27,40 +27,28 @@ import torch
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.inferers import SimpleInferer
-from PIL import Image, ImageEnhance, ImageFilter
+from PIL import Image
 from torch import Tensor
 
 from cxw_monai.engines import PretrainingSchedules, PretrainingStep, parameter_groups
 from cxw_monai.engines.iteration import autocast
-from cxw_monai.geometry import CropBox
 from cxw_monai.networks import RadiographEmbedder, WorldModel, WorldModelPredictor, radiograph_vit
-from cxw_monai.transforms import (
-    IDENTITY_ACTION,
-    ActionSampler,
-    RandActiond,
-    RandWorldViewPaird,
-    TokenMaskSampler,
-    perturb,
-)
-from cxw_monai.transforms.views import BaseJitter, sample_base_jitter, sample_crop_pair
+from cxw_monai.transforms import RandActiond, RandWorldViewPaird, TokenMaskSampler
+
+from .view_pipelines import PackageViews, PillowViews, synthetic_film
 
 __all__ = [
     "AMPS",
     "MEASURES",
     "Case",
     "Measurement",
-    "PackageViews",
-    "PillowViews",
     "default_cases",
     "format_report",
     "measure",
     "run_benchmark",
-    "synthetic_film",
 ]
 
 AMPS = ("none", "bfloat16")
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-FILM_MEAN, FILM_STD = 0.5056, 0.252
 _MIB = 2**20
 
 
@@ -94,99 +82,6 @@ class Measurement:
         """``name``, ``unit``, ``median``, ``min``, ``max`` and the ``values``."""
         spread = {"median": median(self.values), "min": min(self.values), "max": max(self.values)}
         return {"name": self.name, "unit": self.unit, **spread, "values": self.values}
-
-
-def synthetic_film(side: int, seed: int) -> np.ndarray:
-    """A smooth random film with grain, uint8 ``[1, side, side]``."""
-    rng = np.random.default_rng([side, seed])
-    coarse = torch.from_numpy(rng.random((1, 1, 12, 12), dtype=np.float32))
-    film = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic")[0].numpy()
-    film = film + rng.normal(0, 0.02, film.shape)
-    return (np.clip(film, 0, 1) * 255).astype(np.uint8)
-
-
-class PackageViews:
-    """View pairs as pretraining makes them: per image in the loader, the perturbation on the batch.
-
-    Args:
-        size: side of a view, px.
-        seed: of crops, jitter and actions.
-        mean, std: normalisation (which the network does in pretraining), so that both sides end with the same thing.
-    """
-
-    def __init__(self, size: int = 224, seed: int = 0, mean: float = FILM_MEAN, std: float = FILM_STD) -> None:
-        self.views, self.actions = RandWorldViewPaird(size=size), RandActiond()
-        self.views.set_random_state(seed)
-        self.actions.set_random_state(seed)
-        self.mean, self.std = mean, std
-
-    def __call__(self, films: Sequence[np.ndarray]) -> Tensor:
-        """uint8 films ``[1, H, W]`` to float32 ``[4, B, 1, h, w]``: view 1, view 2, and their perturbed copies."""
-        batch = torch.utils.data.default_collate([self.actions(self.views({"image": film})) for film in films])
-        clean = [batch["view1"], batch["view2"]]
-        perturbed = [perturb(view, batch[f"action{i}"]) for i, view in enumerate(clean, start=1)]
-        return (torch.stack(clean + perturbed) - self.mean) / self.std
-
-
-class PillowViews:
-    """The same view pairs in 8-bit RGB, written straightforwardly with Pillow and NumPy.
-
-    The steps of the published recipe: jitter of the whole film, crop, bicubic resize, brightness, contrast, gamma and
-    blur of the copies, luma, three channels, normalisation. With the seed of :class:`PackageViews` it draws the same
-    crops, jitters and actions; no flips on either side.
-
-    Args:
-        size: side of a view, px.
-        seed: of crops, jitter and actions.
-        mean, std: normalisation per channel.
-    """
-
-    def __init__(
-        self,
-        size: int = 224,
-        seed: int = 0,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-    ) -> None:
-        self.size, self.views, self.actions = size, np.random.RandomState(seed), np.random.RandomState(seed)
-        self.sampler = ActionSampler()
-        self.mean = np.asarray(mean, dtype=np.float32)[:, None, None]
-        self.std = np.asarray(std, dtype=np.float32)[:, None, None]
-
-    def __call__(self, films: Sequence[Image.Image]) -> Tensor:
-        """RGB films to float32 ``[4, B, 3, h, w]``: view 1, view 2, and their perturbed copies."""
-        return torch.from_numpy(np.stack([self._views(film) for film in films], axis=1))
-
-    def _views(self, film: Image.Image) -> np.ndarray:
-        jitter = sample_base_jitter(self.views, 0.8, 0.4, 0.4)
-        boxes = sample_crop_pair(self.views, film.height, film.width)
-        film = film if jitter is None else self._jittered(film, jitter)
-        clean = [self._cropped(film, box) for box in boxes]
-        perturbed = [self._perturbed(view, self.sampler(self.actions)) for view in clean]
-        return np.stack([self._finished(view) for view in clean + perturbed])
-
-    @staticmethod
-    def _jittered(film: Image.Image, jitter: BaseJitter) -> Image.Image:
-        steps = [(ImageEnhance.Brightness, jitter.brightness), (ImageEnhance.Contrast, jitter.contrast)]
-        for enhance, factor in steps if jitter.brightness_first else reversed(steps):
-            film = enhance(film).enhance(factor)
-        return film
-
-    def _cropped(self, film: Image.Image, box: CropBox) -> Image.Image:
-        crop = film.crop((box.left, box.top, box.left + box.width, box.top + box.height))
-        return crop.resize((self.size, self.size), Image.Resampling.BICUBIC)
-
-    @staticmethod
-    def _perturbed(view: Image.Image, action: np.ndarray) -> Image.Image:
-        brightness, contrast, gamma, radius, _ = action.tolist()
-        if (brightness, contrast, gamma) != IDENTITY_ACTION[:3]:
-            view = ImageEnhance.Contrast(ImageEnhance.Brightness(view).enhance(brightness)).enhance(contrast)
-            view = view.point([int(255.999 * (level / 255) ** gamma) for level in range(256)] * 3)
-        return view.filter(ImageFilter.GaussianBlur(radius)) if radius > 0 else view
-
-    def _finished(self, view: Image.Image) -> np.ndarray:
-        luma = np.asarray(view.convert("L"), dtype=np.float32) / 255
-        return (np.repeat(luma[None], 3, axis=0) - self.mean) / self.std  # [3, h, w]
 
 
 def _seconds(work: Callable[[], Any]) -> float:

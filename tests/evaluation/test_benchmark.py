@@ -13,14 +13,12 @@ from PIL import Image
 
 from cxw_monai.evaluation.benchmark import (
     Case,
-    PackageViews,
-    PillowViews,
     default_cases,
     format_report,
     measure,
     run_benchmark,
-    synthetic_film,
 )
+from cxw_monai.evaluation.view_pipelines import PackageViews, PillowViews, synthetic_film
 
 SMALL_STEP = {"size": "tiny", "batch": 2, "image_size": 160, "predictor_dim": 96, "predictor_depth": 1}
 

@@ -14,14 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cxw_monai.evaluation.descriptors import Descriptors, load_descriptors, pixel_descriptors
 from cxw_monai.evaluation.probes import (
-    Descriptors,
     ProbeSettings,
     binary_label,
     format_results,
     grouped_auroc,
-    load_descriptors,
-    pixel_descriptors,
     probe,
     probe_files,
 )
