@@ -29,6 +29,7 @@ from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 
+from cxw_monai.io.atomic import atomic_file
 from cxw_monai.io.image import Radiograph, RadiographError
 from cxw_monai.io.radiograph import read_radiograph
 
@@ -142,7 +143,7 @@ def build_cache(
                 closing(_decoded(ordered, decode, workers)) as results,
                 tqdm(results, "caching", len(ordered), unit="img", disable=not progress) as bar,
             ):
-                cache = _write(root / key, zip(bar, ordered), on_error, report)
+                cache = _write(root / key, zip(bar, ordered, strict=True), on_error, report)
         elif cache.skipped and on_error == "raise":
             raise RadiographError(**cache.skipped[0])
         elif on_error == "skip":
@@ -301,11 +302,7 @@ def _write_report(report: str | PathLike[str] | None, skipped: list[dict[str, st
     """CSV of the images left out; only its header where there is none."""
     if report is None:
         return
-    target = Path(report)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as stream:
+    with atomic_file(report, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["path", "reason"])
         writer.writerows([bad["path"], bad["reason"]] for bad in skipped)
-    os.replace(part, target)

@@ -30,8 +30,8 @@ def find_images(folder: str | PathLike[str]) -> list[dict[str, Any]]:
     """Search a folder and everything below it for radiographs.
 
     Taken: files with one of :data:`IMAGE_EXTENSIONS` (any case), and files without an extension (or named by a UID,
-    whose last part is a number) that carry DICOM's ``DICM`` mark. Left out: hidden files and folders (a leading dot) and folders named ``masks``. Links to folders are
-    followed, each folder once.
+    whose last part is a number) that carry DICOM's ``DICM`` mark. Left out: hidden files and folders (a leading dot)
+    and folders named ``masks``. Links to folders are followed, each folder once.
 
     Args:
         folder: where to search.
@@ -218,8 +218,8 @@ def split_by_patient(
             f"cannot hold out patients: {len(items)} images of {len(ranked)} patients; give images of two or more"
         )
     held = set(ranked[: min(max(round(fraction * len(ranked)), 1), len(ranked) - 1)])
-    train = [item for item, group in zip(items, groups) if group not in held]
-    held_out = [item for item, group in zip(items, groups) if group in held]
+    train = [item for item, group in zip(items, groups, strict=True) if group not in held]
+    held_out = [item for item, group in zip(items, groups, strict=True) if group in held]
     return train, held_out
 
 

@@ -15,6 +15,8 @@ from ignite.engine import Engine, Events
 from ignite.handlers.tqdm_logger import ProgressBar
 from monai.engines import SupervisedTrainer
 
+from cxw_monai.io.atomic import atomic_file
+
 from .run_state import RunState, dist_size, is_main_process
 
 __all__ = ["EpochMeans", "RunRecord", "SamplerEpoch", "StepProgress", "run_training"]
@@ -130,13 +132,10 @@ class RunRecord:
                 rows = [r for r in csv.DictReader(file) if int(r["epoch"]) < engine.state.epoch]
         rows.append(row)
         names = list(dict.fromkeys(name for r in rows for name in r))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        with temporary.open("w", newline="") as file:
+        with atomic_file(path, "w", newline="") as file:
             writer = csv.DictWriter(file, names, restval="")
             writer.writeheader()
             writer.writerows(rows)
-        temporary.replace(path)
         if self.draw is not None:
             self.draw(path, self.folder / "curves.png")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,24 +15,20 @@ from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 
 from cxw_monai.checkpoints import CheckpointError, read_weights
+from cxw_monai.io.atomic import atomic_file
 from cxw_monai.networks import RadiographEmbedder
 
 from .iteration import NonFiniteLossError, PretrainingStep, unwrapped
 
-__all__ = ["RunState", "save_atomically"]
+__all__ = ["RunState"]
 
 logger = logging.getLogger(__name__)
 
 
-def save_atomically(content: Any, path: Path) -> None:
-    """`torch.save` to a temporary file beside `path`, flushed to disk, then renamed over it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + f".{os.getpid()}.part")
-    with temporary.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def save(content: Any, path: Path) -> None:
+    """`torch.save` to a file that is there whole or not at all."""
+    with atomic_file(path) as stream:
+        torch.save(content, stream)
 
 
 def random_state() -> dict[str, Any]:
@@ -122,9 +117,9 @@ class RunState:
             return
         self.save(engine, self.folder / f"checkpoint_epoch={epoch}.pt", engine.state.iteration, processes)
         model = unwrapped(engine.network)
-        save_atomically(model.state_dict(), self.folder / "model.pt")
+        save(model.state_dict(), self.folder / "model.pt")
         embedder = RadiographEmbedder(model.target_encoder).state_dict()
-        save_atomically(embedder, self.folder / "encoder.pt")
+        save(embedder, self.folder / "encoder.pt")
         if self.keep is not None:
             for path in self.epoch_checkpoints()[: -self.keep]:
                 path.unlink()
@@ -154,7 +149,7 @@ class RunState:
             "best_metric": float(engine.state.best_metric),
             "best_metric_epoch": int(engine.state.best_metric_epoch),
         }
-        save_atomically(content, path)
+        save(content, path)
 
     def epoch_checkpoints(self) -> list[Path]:
         """Epoch checkpoints in the folder, oldest first."""

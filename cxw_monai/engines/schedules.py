@@ -75,8 +75,8 @@ class PretrainingSchedules:
     ) -> None:
         if steps_per_epoch < 1 or epochs < 1:
             raise ValueError(
-                f"steps_per_epoch and epochs must be positive, got {steps_per_epoch} and {epochs}. An epoch has no step "
-                "when there are fewer training images than batch_size times the number of processes."
+                f"steps_per_epoch and epochs must be positive, got {steps_per_epoch} and {epochs}. An epoch has no "
+                "step when there are fewer training images than batch_size times the number of processes."
             )
         laid_out = int(stretch * steps_per_epoch)
         total = epochs * laid_out

@@ -87,9 +87,13 @@ def mean_token_losses(output: WorldModelOutput, inputs: WorldModelInputs) -> dic
     losses = {}
     for term, target in terms_of(output).items():
         target = target.float()  # [2B, K, D]
-        losses[f"mean_token_{term}"] = F.mse_loss(target.mean(dim=(0, 1), keepdim=True).expand_as(target), target).item()
+        losses[f"mean_token_{term}"] = F.mse_loss(
+            target.mean(dim=(0, 1), keepdim=True).expand_as(target), target
+        ).item()
         if target.shape[1] != count:
-            losses[f"mean_position_{term}"] = F.mse_loss(target.mean(dim=0, keepdim=True).expand_as(target), target).item()
+            losses[f"mean_position_{term}"] = F.mse_loss(
+                target.mean(dim=0, keepdim=True).expand_as(target), target
+            ).item()
     return losses
 
 
@@ -99,7 +103,9 @@ def withheld(model: WorldModel, inputs: WorldModelInputs) -> dict[str, WorldMode
     if "domain" in settings.objectives and settings.condition_on_action:
         identity = torch.tensor(IDENTITY_ACTION).to(inputs.action1).expand_as(inputs.action1)
         changed["action_withheld"] = inputs.replace(action1=identity, action2=identity)
-        changed["action_shuffled"] = inputs.replace(action1=inputs.action1.roll(1, 0), action2=inputs.action2.roll(1, 0))
+        changed["action_shuffled"] = inputs.replace(
+            action1=inputs.action1.roll(1, 0), action2=inputs.action2.roll(1, 0)
+        )
     if "global" in settings.objectives and settings.condition_on_geometry:
         zeros = torch.zeros_like(inputs.rel_12)
         changed["geometry_withheld"] = inputs.replace(rel_12=zeros, rel_21=zeros)

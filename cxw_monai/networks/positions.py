@@ -5,7 +5,7 @@ Source: CheXWorld (arXiv 2504.13820), section 3; the table itself follows MAE (a
 
 from __future__ import annotations
 
-from typing import Literal, Optional
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ def sincos_table(
     grid: tuple[int, int],
     dim: int,
     order: str = "column_first",
-    reference_grid: Optional[tuple[int, int]] = None,
+    reference_grid: tuple[int, int] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Table of a token grid, row-major.

@@ -7,7 +7,6 @@ blocks. Parameter names are those of timm and I-JEPA.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
 
 import torch
 from torch import Tensor, nn
@@ -131,7 +130,7 @@ class RadiographViT(nn.Module):
         resized = F.interpolate(stored, scale_factor=scale, mode="bicubic", align_corners=False)
         return resized.flatten(2).transpose(1, 2)
 
-    def embed(self, image: Tensor, tokens: Optional[Tensor] = None) -> Tensor:
+    def embed(self, image: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Patch embeddings with positions.
 
         Args:
@@ -153,7 +152,7 @@ class RadiographViT(nn.Module):
             positions = positions.gather(1, tokens.unsqueeze(-1).expand(-1, -1, self.embed_dim))
         return F.linear(patches, self.patch_embed.proj.weight.flatten(1), self.patch_embed.proj.bias) + positions
 
-    def forward(self, image: Tensor, tokens: Optional[Tensor] = None) -> Tensor:
+    def forward(self, image: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Final-normed tokens of an image or of a subset of its patches.
 
         Args:

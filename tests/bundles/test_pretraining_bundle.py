@@ -90,7 +90,9 @@ def films(tmp_path_factory):
     (folder / "more").mkdir()
     rng = np.random.default_rng(0)
     for number in range(12):
-        image = Image.fromarray(rng.integers(0, 256, (8, 8)).astype(np.uint8)).resize((130, 110), Image.Resampling.BICUBIC)
+        image = Image.fromarray(rng.integers(0, 256, (8, 8)).astype(np.uint8)).resize(
+            (130, 110), Image.Resampling.BICUBIC
+        )
         image.save(folder / ("more" if number == 0 else ".") / f"film{number:02}.png")
     return folder
 
@@ -221,7 +223,9 @@ def test_a_bad_film_is_named_in_one_line_and_stops_the_run(films, tmp_path):
     assert done.returncode != 0
     assert last_line(done).startswith(f"error: {bad / 'broken.png'}: ")
     assert "Traceback" not in done.stderr
-    skipped = bundle_run("training", ["train.json"], dataset_dir=bad, output_dir=tmp_path / "out", on_error="skip", epochs=1)
+    skipped = bundle_run(
+        "training", ["train.json"], dataset_dir=bad, output_dir=tmp_path / "out", on_error="skip", epochs=1
+    )
     assert skipped.returncode == 0, skipped.stderr[-3000:]
     reports = list((tmp_path / "out").glob("skipped_*.csv"))
     assert sum("broken.png" in path.read_text() for path in reports) == 1
@@ -261,7 +265,9 @@ def test_weights_of_another_geometry_are_refused(trained, films, tmp_path):
         "inference", ["inference.json"], dataset_dir=films, output_dir=tmp_path, ckpt=output / "model.pt", patch_size=8
     )
     assert done.returncode != 0
-    assert re.match(rf"error: {re.escape(str(output / 'model.pt'))}: of another geometry .*patch_embed", last_line(done))
+    assert re.match(
+        rf"error: {re.escape(str(output / 'model.pt'))}: of another geometry .*patch_embed", last_line(done)
+    )
 
 
 @pytest.mark.parametrize("preset", ABLATION, ids=[path.stem for path in ABLATION])
@@ -305,7 +311,16 @@ def test_metadata_has_the_mandatory_keys():
     """The project's own schema, from the keys that MONAI's published one makes mandatory."""
     metadata = json.loads((CONFIGS / "metadata.json").read_text())
     text = {"type": "string"}
-    mandatory = ("version", "monai_version", "pytorch_version", "numpy_version", "task", "description", "authors", "copyright")
+    mandatory = (
+        "version",
+        "monai_version",
+        "pytorch_version",
+        "numpy_version",
+        "task",
+        "description",
+        "authors",
+        "copyright",
+    )
     schema = {
         "type": "object",
         "properties": {

@@ -105,7 +105,10 @@ def test_channels_are_independent_and_chunks_join(monkeypatch):
     torch.manual_seed(0)
     volumes = [torch.rand(12, 14, 16, c) for c in (1, 3)]
     beam = ConeBeam("PA", 300.0, 200.0, 1.5, 17, 23)
-    mapped = lambda p: p / 3.0 + np.array([5.5, 6.5, 7.5])
+
+    def mapped(p):
+        return p / 3.0 + np.array([5.5, 6.5, 7.5])
+
     whole = project_volumes(volumes, beam, mapped, (-20, 20))
     monkeypatch.setattr("cxw_monai.data.drr.projector._SAMPLES_PER_CHUNK", 1)
     by_rows = project_volumes(volumes, beam, mapped, (-20, 20))

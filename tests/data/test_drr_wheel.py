@@ -106,7 +106,7 @@ print(json.dumps({"seconds": sum(made) / 2, "gib": peak}))
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read in Linux's units")
 def test_time_and_memory_of_256_pixels(tmp_path):
-    """Budget on 2 idle cores: 4 s a picture, 4 GB; the bound on time is wide, as a loaded machine takes several times that."""
+    """Budget on 2 idle cores: 4 s a picture, 4 GB; the bound on time is wide, for loaded machines."""
     done = subprocess.run([sys.executable, "-c", MEASURE, str(tmp_path)], capture_output=True, text=True, check=True)
     measured = json.loads(done.stdout.strip().splitlines()[-1])
     assert measured["gib"] < 4

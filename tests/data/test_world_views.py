@@ -95,7 +95,7 @@ def test_loader_workers_do_not_change_the_numbers(cache):
         _epochs(ViewPairDataset(cache, _transform(), seed=1), EpochSampler(12, seed=1), workers) for workers in (0, 2)
     ]
     assert len(runs[0]) == len(runs[1]) == 8
-    for left, right in zip(*runs):
+    for left, right in zip(*runs, strict=True):
         _same(left, right)
     assert not torch.equal(runs[0][0]["number"], runs[0][4]["number"])  # epochs differ
 
@@ -106,7 +106,7 @@ def test_a_resumed_epoch_continues_with_the_same_samples(cache):
     sampler.set_epoch(1, start=6)
     resumed = list(DataLoader(ViewPairDataset(cache, _transform(), seed=1), batch_size=3, sampler=sampler))
     assert len(resumed) == 2 and len(sampler) == 12
-    for left, right in zip(whole[2:], resumed):
+    for left, right in zip(whole[2:], resumed, strict=True):
         _same(left, right)
 
 

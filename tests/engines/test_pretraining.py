@@ -60,7 +60,19 @@ def dataset_of(cache, noise_prob=0.0):
     return ViewPairDataset(cache, Compose([RandWorldViewPaird("image", size=SIZE), actions]), seed=3)
 
 
-def make_run(cache, folder, epochs=3, workers=0, accumulation=1, lr=1e-3, clip=1.0, model=None, handlers=(), every=1, monitor_every=1):
+def make_run(
+    cache,
+    folder,
+    epochs=3,
+    workers=0,
+    accumulation=1,
+    lr=1e-3,
+    clip=1.0,
+    model=None,
+    handlers=(),
+    every=1,
+    monitor_every=1,
+):
     """A trainer and its run state, as the bundle's config puts them together."""
     network = model or world_model()
     dataset = dataset_of(cache)
@@ -104,13 +116,17 @@ def test_training_moves_encoder_and_target_and_logs_what_it_did(cache, tmp_path)
     assert not torch.equal(before["target_encoder.norm.bias"], after["target_encoder.norm.bias"])
     assert torch.equal(before["encoder.pos_embed"], after["encoder.pos_embed"])
     metrics = trainer.state.metrics
-    assert {"loss", "loss_intra", "loss_cross", "lr", "ema", "gradient_norm", "target_std", "prediction_rank"} <= set(metrics)
+    assert {"loss", "loss_intra", "loss_cross", "lr", "ema", "gradient_norm", "target_std", "prediction_rank"} <= set(
+        metrics
+    )
     assert metrics["loss"] == pytest.approx((metrics["loss_intra"] + metrics["loss_cross"]) / 2, rel=1e-5)
 
 
 def test_the_record_has_a_value_only_where_one_was_measured(cache, tmp_path):
     validator = SimpleNamespace(state=SimpleNamespace(epoch=2, metrics={"loss": 0.5}))
-    trainer, state = make_run(cache, tmp_path, epochs=3, handlers=[RunRecord(tmp_path / "r", validator)], monitor_every=5)
+    trainer, state = make_run(
+        cache, tmp_path, epochs=3, handlers=[RunRecord(tmp_path / "r", validator)], monitor_every=5
+    )
     run_training(trainer, state)
     with (tmp_path / "r/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -122,7 +138,9 @@ def test_the_first_step_has_learning_rate_zero_and_changes_nothing(cache, tmp_pa
     trainer, state = make_run(cache, tmp_path, epochs=1)
     before = weights(trainer)
     stop = trainer.state
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: engine.terminate() if stop.iteration == 1 else None)
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda engine: engine.terminate() if stop.iteration == 1 else None
+    )
     trainer.run()
     assert_same(before, weights(trainer))
 
@@ -198,7 +216,9 @@ def test_a_resumed_run_repeats_the_numbers_of_an_uninterrupted_one(cache, tmp_pa
     run_training(whole, whole_state)
 
     cut, cut_state = make_run(cache, tmp_path / "cut", epochs=4)
-    cut.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: engine.terminate() if engine.state.epoch == 2 else None)
+    cut.add_event_handler(
+        Events.EPOCH_COMPLETED, lambda engine: engine.terminate() if engine.state.epoch == 2 else None
+    )
     run_training(cut, cut_state)
     torch.manual_seed(99)  # whatever happened to the process in between
     np.random.seed(99)
@@ -282,7 +302,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_touches_the_weights(c
     model = world_model()
     trainer, state = make_run(cache, tmp_path, epochs=3, model=model)
     kept = poison_step(trainer, 3)
-    with pytest.raises(NonFiniteLossError, match=r"loss is nan at step 3\..*checkpoint_before_failure\.pt.*learning rate"):
+    with pytest.raises(
+        NonFiniteLossError, match=r"loss is nan at step 3\..*checkpoint_before_failure\.pt.*learning rate"
+    ):
         run_training(trainer, state)
     saved = torch.load(tmp_path / "checkpoint_before_failure.pt", weights_only=True)
     assert_same(kept, saved["model"])

@@ -46,7 +46,7 @@ def test_masks_are_sorted_disjoint_and_large_enough(settings):
         for indices in (masks.context, masks.target):
             assert indices.dtype == torch.int64
             assert indices.shape[0] == batch_size
-            assert 0 <= indices.min() and indices.max() < tokens
+            assert indices.min() >= 0 and indices.max() < tokens
             assert (indices.diff(dim=1) > 0).all()
         context, target = tables(masks, tokens)
         assert not (context & target).any()

@@ -62,7 +62,7 @@ def test_other_types_agree_with_uint8(dtype):
     for step in (None, jitter):
         expected, views = render_views(image, boxes, (48, 56), step), render_views(converted, boxes, (48, 56), step)
         assert views.dtype == torch.float32
-        assert 0 <= views.min() and views.max() <= 1
+        assert views.min() >= 0 and views.max() <= 1
         assert (views - expected).abs().max() < 1.2 * 1.3 * LEVEL  # rounding to 8 bit, stretched by the jitter
 
 
@@ -215,7 +215,7 @@ def test_sample_has_exactly_the_stated_entries():
             assert type(sample[key]) is torch.Tensor
             assert sample[key].shape == (1, 48, 32)
             assert sample[key].dtype == torch.float32
-            assert 0 <= sample[key].min() and sample[key].max() <= 1
+            assert sample[key].min() >= 0 and sample[key].max() <= 1
             assert sample[key].untyped_storage().nbytes() == 48 * 32 * 4
         assert sample["box1"].dtype == sample["box2"].dtype == torch.int64
 

@@ -1,4 +1,4 @@
-"""The working volume: a labelled CT resampled once to isotropic voxels, without table, clothes and injected contrast."""
+"""The working volume: a labelled CT, resampled once to isotropic voxels, less table, clothes and injected contrast."""
 
 from __future__ import annotations
 

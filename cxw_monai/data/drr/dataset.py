@@ -33,8 +33,9 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from cxw_monai.io.atomic import atomic_file
+
 from .anatomy import Anatomy, build_anatomy
-from .atomic import write_atomically
 from .detector import draw_collimation
 from .findings import FINDINGS
 from .geometry import default_beam
@@ -167,7 +168,7 @@ class _Maker:
             "height": str(beam.height),
         }
         record = json.dumps({"fingerprint": self._fingerprint, "row": row}, indent=1)
-        write_atomically(self._folder / "records" / f"{name}.json", record.encode())
+        _write(self._folder / "records" / f"{name}.json", record.encode())
         return row
 
     def _write_pictures(self, name: str, picture: Radiograph) -> dict[str, str]:
@@ -185,7 +186,7 @@ class _Maker:
         for path, array in arrays.values():
             buffer = io.BytesIO()
             Image.fromarray(array).save(buffer, format="PNG")
-            write_atomically(self._folder / path, buffer.getvalue())
+            _write(self._folder / path, buffer.getvalue())
         return {column: path for column, (path, _) in arrays.items()}
 
 
@@ -216,5 +217,10 @@ def _write_manifest(folder: Path, rows: list[dict[str, str]]) -> Path:
     writer.writeheader()
     writer.writerows(rows)
     path = folder / "manifest.csv"
-    write_atomically(path, buffer.getvalue().encode())
+    _write(path, buffer.getvalue().encode())
     return path
+
+
+def _write(path: Path, data: bytes) -> None:
+    with atomic_file(path) as stream:
+        stream.write(data)

@@ -58,7 +58,7 @@ class VirtualPatient:
     Attributes:
         scale: size of the patient over that of the CT.
         control_mm: ``[3, n, n, n]`` B-spline control displacements in mm along the CT's axes, or None for none.
-        density: factor on the attenuation of ``lungs``, ``heart`` and ``liver``, and on the excess of ``bones`` over water.
+        density: factor on the attenuation of ``lungs``, ``heart`` and ``liver``, and on ``bones``' excess over water.
         findings: what is put in.
     """
 

@@ -59,7 +59,7 @@ class LabelledCT:
     Attributes:
         hu: float32 ``[X, Y, Z]``, Hounsfield units.
         labels: int16 ``[X, Y, Z]``.
-        affine: float64 ``[4, 4]``, voxel index to patient mm in RAS+ (the patient's right, front and head are positive).
+        affine: float64 ``[4, 4]``, voxel index to patient mm in RAS+ (right, front and head are positive).
         names: label value to structure name.
     """
 
