@@ -42,7 +42,7 @@ class Detector:
 
 @dataclass(frozen=True)
 class Collimation:
-    """Exposed rectangle of the detector in pixels: columns ``left`` to ``right``, rows ``top`` to ``bottom``, half-open."""
+    """Exposed rectangle of the detector in px: columns ``left`` to ``right``, rows ``top`` to ``bottom``, half-open."""
 
     left: int
     top: int
