@@ -38,7 +38,7 @@ def project_volumes(
         volumes: tensors ``[D0, D1, D2, C_i]`` (float32, contiguous) on one grid and one device. Fastest when rays
             cross D0 least, that is with slices from foot to head first.
         beam: the geometry.
-        to_index: maps room points ``[..., 3]`` in mm to indices ``[..., 3]`` along (D0, D1, D2); must be smooth, since it
+        to_index: maps room points ``[..., 3]`` in mm to indices ``[..., 3]`` along (D0, D1, D2); smooth, since it
             is interpolated linearly between points about 10 mm apart (exact for affine maps).
         depth_range: first and last depth in mm along the beam axis (0 at the isocentre) that is integrated.
         step_mm: largest distance of samples along the beam axis.
