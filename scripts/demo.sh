@@ -11,7 +11,7 @@ run="$out/pretraining"
 presets="'configs/presets/demo.yaml'"
 
 echo "1/4  Digitally reconstructed radiographs of virtual patients"
-python scripts/make_drr.py --output "$out/drr" --patients 32 --size 256 --views PA AP --seed 0
+python scripts/make_drr.py --output "$out/drr" --patients 24 --size 256 --views PA AP --seed 0
 
 cd bundles/chexworld_pretraining
 echo "2/4  Pretraining"

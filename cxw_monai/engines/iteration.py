@@ -150,7 +150,7 @@ class PretrainingStep:
             scalars["gradient_norm"] = self._apply(engine, step)
         if step % self.monitor_every == 0:
             scalars.update(self._monitors(output))
-        scalars["images_per_second"] = self._rate(len(inputs.view1))
+        scalars["images_per_second"] = self._rate(len(inputs.view1), first=position == 0)
         return {"loss": loss.detach(), "scalars": {k: v for k, v in scalars.items() if v is not None}}
 
     def _set_schedules(self, optimizer: torch.optim.Optimizer, step: int) -> None:
@@ -180,8 +180,8 @@ class PretrainingStep:
             found.update({f"{name}_{key}": value for key, value in embedding_statistics(joined).items()})
         return found
 
-    def _rate(self, images: int) -> float | None:
-        """Images per second since the previous micro-batch ended, data loading included."""
+    def _rate(self, images: int, first: bool) -> float | None:
+        """Images per second since the previous micro-batch of the epoch ended, data loading included."""
         now, before = time.perf_counter(), self._previous_end
         self._previous_end = now
-        return None if before is None else images / (now - before)
+        return None if first or before is None else images / (now - before)

@@ -20,8 +20,8 @@ __all__ = ["draw_curves", "draw_world_views"]
 VIEW_COLOURS = ("tab:orange", "tab:cyan")
 PANELS = (
     ("losses", ("loss", "val_loss", "loss_intra", "loss_cross", "loss_local", "loss_global", "loss_domain")),
-    ("held-out cross loss and baselines", ("val_loss_cross", "val_mean_token_cross", "val_geometry_withheld_cross",
-                                                 "val_action_withheld_cross")),
+    ("held-out cross loss and baselines", ("val_loss_cross", "val_mean_token_cross", "val_mean_position_cross",
+                                           "val_geometry_withheld_cross", "val_action_withheld_cross")),
     ("standard deviation per dimension", ("target_std", "prediction_std", "val_pooled_std")),
     ("mean pairwise cosine", ("target_cosine", "prediction_cosine", "val_pooled_cosine")),
     ("effective rank", ("target_rank", "prediction_rank", "val_pooled_rank")),

@@ -22,6 +22,9 @@ __all__ = ["EvaluationStep", "comparison_lines", "write_evaluation"]
 
 logger = logging.getLogger(__name__)
 
+TOLD = {"action": ("intra", "cross", "domain"), "geometry": ("cross", "global")}
+"""Loss terms whose prediction is told the action or the geometry."""
+
 
 class EvaluationStep:
     """`iteration_update` of a `SupervisedEvaluator` for a world model.
@@ -61,8 +64,9 @@ class EvaluationStep:
             scalars.update(mean_token_losses(output, inputs))
             if self.baselines:
                 for name, changed in withheld(model, inputs).items():
+                    told = TOLD[name.split("_")[0]]
                     losses = model(changed).losses
-                    scalars.update({f"{name}_{term}": value.item() for term, value in losses.items()})
+                    scalars.update({f"{name}_{term}": losses[term].item() for term in told if term in losses})
         tokens = torch.cat([t.flatten(0, 1) for t in output.targets.values()])
         for name, embeddings in (("target", tokens), ("pooled", pooled)):
             if len(embeddings) > 1:

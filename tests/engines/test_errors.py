@@ -1,0 +1,42 @@
+import subprocess
+import sys
+
+import pytest
+
+from cxw_monai.engines.errors import root_cause
+from cxw_monai.io import RadiographError
+
+
+def chained():
+    try:
+        try:
+            raise RadiographError("film.png", "truncated", "export it again")
+        except RadiographError as error:
+            raise RuntimeError("Failed to instantiate component") from error
+    except RuntimeError as error:
+        return error
+
+
+def test_the_first_error_of_a_chain_is_the_cause():
+    assert str(root_cause(chained())) == "film.png: truncated; export it again"
+    assert str(root_cause(ValueError("alone"))) == "alone"
+
+
+@pytest.mark.parametrize(
+    ("raised", "traceback"),
+    [
+        ("RadiographError('film.png', 'truncated', 'export it again')", False),
+        ("ValueError('size must be positive')", True),
+    ],
+)
+def test_a_program_ends_with_one_clear_line(raised, traceback):
+    program = (
+        "from cxw_monai.engines import install_error_hook; from cxw_monai.io import RadiographError\n"
+        f"install_error_hook()\ntry:\n    raise {raised}\n"
+        "except ValueError as e:\n    raise RuntimeError('wrapped') from e"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert ("Traceback" in done.stderr) == traceback
+    assert "wrapped" not in done.stderr.strip().splitlines()[-1]
