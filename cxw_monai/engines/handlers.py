@@ -31,7 +31,7 @@ class EpochSampler(Protocol):
 
 
 class EpochMeans:
-    """Puts the epoch's mean of every `engine.state.output["scalars"]` into `engine.state.metrics`.
+    """Puts the epoch's mean of every `engine.state.output[0]["scalars"]` into `engine.state.metrics`.
 
     Means are over the steps that reported a scalar, and over the processes of a distributed run. A scalar that no step
     of the epoch reported is not in the metrics.
@@ -53,7 +53,7 @@ class EpochMeans:
         self.counts.clear()
 
     def _step(self, engine: Engine) -> None:
-        for name, value in engine.state.output["scalars"].items():
+        for name, value in engine.state.output[0]["scalars"].items():
             self.sums[name] += value
             self.counts[name] += 1
 
@@ -93,8 +93,8 @@ class StepProgress(ProgressBar):
             super().attach(engine, output_transform=self._shown)
 
     @staticmethod
-    def _shown(output: dict[str, Any]) -> dict[str, str]:
-        return {k: f"{v:.3g}" for k, v in output["scalars"].items() if k.startswith("loss") or k == "images_per_second"}
+    def _shown(output: list[dict[str, Any]]) -> dict[str, str]:
+        return {k: f"{v:.3g}" for k, v in output[0]["scalars"].items() if k.startswith("loss") or k == "images_per_second"}
 
 
 class RunRecord:

@@ -68,8 +68,8 @@ def world_view_inputs(
     permutation = drawn.permutation.to(device)
     copies = {}
     for i in (1, 2):
-        view, action = moved[f"view{i}"], moved[f"action{i}"]
-        noise = torch.randn_like(view) if perturbed and bool((batch[f"action{i}"][:, 4] > 0).any()) else None
+        view, action = moved[f"view{i}"], batch[f"action{i}"]  # checking an action on the device would wait for it
+        noise = torch.randn_like(view) if perturbed and bool((action[:, 4] > 0).any()) else None
         copies[i] = perturb(view, action, noise) if perturbed else view
     return WorldModelInputs(
         view1=moved["view1"],
@@ -94,7 +94,8 @@ class PretrainingStep:
     clipping, optimiser step, and then the EMA of the target (only after a step that was applied). A loss or gradient
     that is not finite stops the run before it touches the weights.
 
-    The engine's output is a dictionary with `loss` (tensor) and `scalars` (floats to log).
+    The engine's output is one dictionary with `loss` (tensor) and `scalars` (floats to log), in a list as MONAI's
+    tracking handlers expect it.
 
     Args:
         masks: sampler of token masks.
@@ -122,7 +123,7 @@ class PretrainingStep:
         """State of the mask sampler before the current micro-batch, for a checkpoint of a step that failed."""
         self._previous_end: float | None = None
 
-    def __call__(self, engine: SupervisedTrainer, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+    def __call__(self, engine: SupervisedTrainer, batch: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         step = engine.state.iteration - 1
         position = step % engine.state.epoch_length
         group = engine.accumulation_steps
@@ -151,7 +152,7 @@ class PretrainingStep:
         if step % self.monitor_every == 0:
             scalars.update(self._monitors(output))
         scalars["images_per_second"] = self._rate(len(inputs.view1), first=position == 0)
-        return {"loss": loss.detach(), "scalars": {k: v for k, v in scalars.items() if v is not None}}
+        return [{"loss": loss.detach(), "scalars": {k: v for k, v in scalars.items() if v is not None}}]
 
     def _set_schedules(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         for group in optimizer.param_groups:

@@ -51,7 +51,7 @@ class EvaluationStep:
         self.start = masks.state_dict()
 
     @torch.no_grad()
-    def __call__(self, engine: SupervisedEvaluator, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+    def __call__(self, engine: SupervisedEvaluator, batch: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         if engine.state.iteration == 1:
             self.masks.load_state_dict(self.start)
         model, device = unwrapped(engine.network).eval(), engine.state.device
@@ -71,7 +71,7 @@ class EvaluationStep:
         for name, embeddings in (("target", tokens), ("pooled", pooled)):
             if len(embeddings) > 1:
                 scalars.update({f"{name}_{k}": v for k, v in embedding_statistics(embeddings).items()})
-        return {"loss": output.loss, "scalars": scalars}
+        return [{"loss": output.loss, "scalars": scalars}]
 
 
 def terms_of(output: WorldModelOutput) -> dict[str, Tensor]:

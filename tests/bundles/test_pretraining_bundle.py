@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -362,3 +363,14 @@ def test_the_network_of_the_training_config_is_a_world_model():
     parser.read_config(str(CONFIGS / "train.json"))
     parser.update({"network_size": "tiny", "image_size": 96, "predictor_dim": 24, "predictor_depth": 1})
     assert isinstance(parser.get_parsed_content("network_def"), WorldModel)
+
+
+@pytest.mark.slow
+def test_mlflow_records_the_run(films, tmp_path):
+    pytest.importorskip("mlflow", reason="mlflow is an extra: pip install 'cxw-monai[tracking]'")
+    done = bundle_run("training", ["train.json"], dataset_dir=films, output_dir=tmp_path, tracking="mlflow")
+    assert done.returncode == 0, done.stderr[-3000:]
+    with sqlite3.connect(tmp_path / "mlruns.db") as database:
+        recorded = dict(database.execute("select key, count(*) from metrics group by key"))
+    assert {"loss", "loss_cross", "lr", "ema", "target_rank", "mean_token_cross"} <= set(recorded)
+    assert recorded["train_loss"] == 4  # two epochs of two steps

@@ -184,7 +184,7 @@ def test_an_odd_last_group_is_applied_at_the_end_of_the_epoch(cache, tmp_path):
     trainer, _ = make_run(cache, tmp_path, epochs=2, accumulation=3)
     applied = []
     trainer.add_event_handler(
-        Events.ITERATION_COMPLETED, lambda engine: applied.append("gradient_norm" in engine.state.output["scalars"])
+        Events.ITERATION_COMPLETED, lambda engine: applied.append("gradient_norm" in engine.state.output[0]["scalars"])
     )
     trainer.run()
     assert applied == [False, True, False, True]

@@ -38,7 +38,7 @@ def batch_of(count=5):
 def scalars_of(model, batch, iteration=1, step=None):
     step = step or EvaluationStep(TokenMaskSampler(grid=GRID, min_keep=4, seed=2), amp="none")
     state = SimpleNamespace(iteration=iteration, device=torch.device("cpu"))
-    return step(SimpleNamespace(network=model, state=state), batch)["scalars"]
+    return step(SimpleNamespace(network=model, state=state), batch)[0]["scalars"]
 
 
 def test_a_world_of_one_token_is_predicted_perfectly_by_its_mean():
