@@ -94,7 +94,8 @@ class StepProgress(ProgressBar):
 
     @staticmethod
     def _shown(output: list[dict[str, Any]]) -> dict[str, str]:
-        return {k: f"{v:.3g}" for k, v in output[0]["scalars"].items() if k.startswith("loss") or k == "images_per_second"}
+        scalars = output[0]["scalars"]
+        return {k: f"{v:.3g}" for k, v in scalars.items() if k.startswith("loss") or k == "images_per_second"}
 
 
 class RunRecord:
