@@ -212,6 +212,11 @@ def split_by_patient(
         raise ValueError(f"fraction must lie in (0, 1), got {fraction}")
     shared = os.path.commonpath([os.path.dirname(item["image"]) for item in items]) if items else ""
     groups = [_group(item, shared) for item in items]
+    if all(kind == "file" for kind, _ in groups):
+        _logger.warning(
+            "No image has a patient_id: films are held out singly, and a patient may be on both sides. Give a datalist "
+            "with a column patient_id for a split by patient."
+        )
     ranked = sorted(set(groups), key=lambda group: (_rank(group, seed), group))
     if len(ranked) < 2:
         raise ValueError(

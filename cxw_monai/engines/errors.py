@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from pathlib import Path
 from types import TracebackType
 
 from cxw_monai.checkpoints import CheckpointError
@@ -15,6 +16,15 @@ __all__ = ["install_error_hook", "root_cause"]
 
 PLAIN = (CheckpointError, RadiographError, NonFiniteLossError, FileExistsError, FileNotFoundError)
 """What a user can mend without seeing a traceback."""
+PACKAGE = str(Path(__file__).parents[1])
+
+
+def is_plain(error: BaseException) -> bool:
+    """Whether the message is enough: one of `PLAIN`, or a `ValueError` that this package raises on purpose."""
+    if isinstance(error, PLAIN):
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, ValueError) and bool(frames) and frames[-1].filename.startswith(PACKAGE)
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -37,7 +47,7 @@ def install_error_hook() -> None:
         if isinstance(error, KeyboardInterrupt):
             sys.__excepthook__(kind, error, trace)
             return
-        if not isinstance(cause, PLAIN):
+        if not is_plain(cause):
             traceback.print_exception(kind, error, trace)
         print(f"error: {cause}", file=sys.stderr)
 

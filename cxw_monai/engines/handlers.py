@@ -33,8 +33,8 @@ class EpochSampler(Protocol):
 class EpochMeans:
     """Puts the epoch's mean of every `engine.state.output[0]["scalars"]` into `engine.state.metrics`.
 
-    Means are over the steps that reported a scalar, and over the processes of a distributed run. A scalar that no step
-    of the epoch reported is not in the metrics.
+    Means are over the images of the steps that reported a scalar, and over the processes of a distributed run. A
+    scalar that no step of the epoch reported is not in the metrics.
     """
 
     def __init__(self) -> None:
@@ -53,9 +53,10 @@ class EpochMeans:
         self.counts.clear()
 
     def _step(self, engine: Engine) -> None:
-        for name, value in engine.state.output[0]["scalars"].items():
-            self.sums[name] += value
-            self.counts[name] += 1
+        output = engine.state.output[0]
+        for name, value in output["scalars"].items():
+            self.sums[name] += value * output["count"]
+            self.counts[name] += output["count"]
 
     def _completed(self, engine: Engine) -> None:
         names = sorted(self.sums)
@@ -107,7 +108,8 @@ class RunRecord:
     Args:
         folder: where the files go.
         validator: engine whose `state.metrics` are recorded as `val_<name>` in the epochs in which it ran.
-        draw: function of (csv path, png path) that draws the curves; None for no picture.
+        draw: function of (csv path, png path) that draws the curves, called in epochs with a validation and in the
+            last; None for no picture.
     """
 
     def __init__(
@@ -137,23 +139,28 @@ class RunRecord:
             writer = csv.DictWriter(file, names, restval="")
             writer.writeheader()
             writer.writerows(rows)
-        if self.draw is not None:
+        validated = any(name.startswith("val_") for name in row)
+        if self.draw is not None and (validated or engine.state.epoch == engine.state.max_epochs):
             self.draw(path, self.folder / "curves.png")
 
 
-def run_training(trainer: SupervisedTrainer, run_state: RunState, resume: bool = False) -> None:
+def run_training(trainer: SupervisedTrainer, run_state: RunState, resume: bool | str = False) -> None:
     """Run a trainer to its last epoch.
 
     Args:
         trainer: the engine.
         run_state: its checkpoints.
-        resume: go on from the newest checkpoint where there is one; a finished run stays as it is.
+        resume: true to go on from the newest checkpoint where there is one, or the path of a checkpoint; a finished
+            run stays as it is.
 
     Raises:
         FileExistsError: when the folder holds checkpoints of an earlier run and `resume` is false.
     """
     epochs = trainer.state.max_epochs
-    if resume:
+    choice = str(resume)
+    if choice.lower() not in ("true", "false", "none"):
+        run_state.load(trainer, Path(choice))
+    elif choice.lower() == "true":
         if run_state.resume(trainer) and trainer.state.epoch >= epochs:
             logger.info("The run in %s has finished its %d epochs.", run_state.folder, epochs)
             return

@@ -18,11 +18,12 @@ from cxw_monai.networks import WorldModel, WorldModelInputs, WorldModelOutput
 from cxw_monai.transforms import TokenMaskSampler, perturb
 
 from .monitors import embedding_statistics
+from .random_state import random_state
 from .schedules import PretrainingSchedules
 
 __all__ = ["NonFiniteLossError", "PretrainingStep", "unwrapped", "world_view_inputs"]
 
-AMP_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "none": None}
+AMP_DTYPES = {"bfloat16": torch.bfloat16, "none": None}
 
 
 class NonFiniteLossError(RuntimeError):
@@ -34,14 +35,30 @@ def unwrapped(network: nn.Module) -> WorldModel:
     return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
 
 
-def autocast(device: torch.device, dtype: str) -> contextlib.AbstractContextManager:
-    """Autocast on a device type; `dtype` is `bfloat16`, `float16` or `none`.
+def checked_amp(amp: str) -> str:
+    """`amp` itself.
 
     Raises:
-        ValueError: for another dtype.
+        ValueError: when it is not `auto`, `bfloat16` or `none`.
     """
-    if dtype not in AMP_DTYPES:
-        raise ValueError(f"amp must be one of {sorted(AMP_DTYPES)}, got {dtype!r}.")
+    if amp != "auto" and amp not in AMP_DTYPES:
+        raise ValueError(f"amp must be 'auto', 'bfloat16' or 'none', got {amp!r}.")
+    return amp
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 products are done by hardware, and so worth it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in probes)
+
+
+def autocast(device: torch.device, dtype: str) -> contextlib.AbstractContextManager:
+    """Autocast on a device type; `dtype` is `auto`, `bfloat16` or `none`."""
+    dtype = checked_amp(dtype)
+    if dtype == "auto":
+        dtype = "bfloat16" if computes_bfloat16(device) else "none"
     if AMP_DTYPES[dtype] is None:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=AMP_DTYPES[dtype])
@@ -94,15 +111,15 @@ class PretrainingStep:
     clipping, optimiser step, and then the EMA of the target (only after a step that was applied). A loss or gradient
     that is not finite stops the run before it touches the weights.
 
-    The engine's output is one dictionary with `loss` (tensor) and `scalars` (floats to log), in a list as MONAI's
-    tracking handlers expect it.
+    The engine's output is one dictionary with `loss` (tensor), `scalars` (floats to log) and `count` (images), in a
+    list as MONAI's tracking handlers expect it.
 
     Args:
         masks: sampler of token masks.
         schedules: learning rate, weight decay and EMA momentum by micro-batch.
         clip_norm: largest gradient norm; larger ones are scaled down. None to leave them.
-        amp: `bfloat16`, `float16` or `none` (autocast).
-        monitor_every: collapse monitors are computed every so many micro-batches.
+        amp: autocast to `bfloat16`, `none`, or `auto` for bfloat16 where the hardware computes it.
+        monitor_every: collapse monitors are computed every so many micro-batches, the epoch's first among them.
     """
 
     def __init__(
@@ -110,17 +127,15 @@ class PretrainingStep:
         masks: TokenMaskSampler,
         schedules: PretrainingSchedules,
         clip_norm: float | None = 1.0,
-        amp: str = "bfloat16",
+        amp: str = "auto",
         monitor_every: int = 20,
     ) -> None:
-        if amp not in ("bfloat16", "none"):
-            raise ValueError(f"amp must be 'bfloat16' or 'none' in training, got {amp!r}.")
         if monitor_every < 1:
             raise ValueError(f"monitor_every must be at least 1, got {monitor_every}.")
         self.masks, self.schedules = masks, schedules
-        self.clip_norm, self.amp, self.monitor_every = clip_norm, amp, monitor_every
-        self.masks_before: dict[str, Any] = masks.state_dict()
-        """State of the mask sampler before the current micro-batch, for a checkpoint of a step that failed."""
+        self.clip_norm, self.amp, self.monitor_every = clip_norm, checked_amp(amp), monitor_every
+        self.before: dict[str, Any] = {}
+        """`iteration`, `masks` and `random` before the current group of micro-batches, should its step fail."""
         self._previous_end: float | None = None
 
     def __call__(self, engine: SupervisedTrainer, batch: Mapping[str, Tensor]) -> list[dict[str, Any]]:
@@ -130,7 +145,8 @@ class PretrainingStep:
         group_start = position - position % group
         group_size = min(group, engine.state.epoch_length - group_start)
         last = position == group_start + group_size - 1
-        self.masks_before = self.masks.state_dict()
+        if position == group_start:
+            self.before = {"iteration": step, "masks": self.masks.state_dict(), "random": random_state()}
         network, device = engine.network, engine.state.device
         network.train()
         if position == group_start:
@@ -149,10 +165,11 @@ class PretrainingStep:
         scalars = {"loss": loss.item(), **scalars, "lr": self.schedules.lr(step), "ema": self.schedules.ema(step)}
         if last:
             scalars["gradient_norm"] = self._apply(engine, step)
-        if step % self.monitor_every == 0:
+        if position % self.monitor_every == 0:
             scalars.update(self._monitors(output))
         scalars["images_per_second"] = self._rate(len(inputs.view1), first=position == 0)
-        return [{"loss": loss.detach(), "scalars": {k: v for k, v in scalars.items() if v is not None}}]
+        scalars = {name: value for name, value in scalars.items() if value is not None}
+        return [{"loss": loss.detach(), "scalars": scalars, "count": len(inputs.view1)}]
 
     def _set_schedules(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         for group in optimizer.param_groups:
@@ -179,6 +196,9 @@ class PretrainingStep:
         for name, tokens in sets.items():
             joined = torch.cat([t.flatten(0, 1) for t in tokens.values()])
             found.update({f"{name}_{key}": value for key, value in embedding_statistics(joined).items()})
+        whole = max(output.targets.values(), key=lambda t: t.shape[1])  # [B, N, D]
+        if len(whole) > 1:
+            found["target_image_std"] = whole.float().mean(dim=1).std(dim=0).mean().item()
         return found
 
     def _rate(self, images: int, first: bool) -> float | None:

@@ -25,7 +25,7 @@ def embedding_statistics(embeddings: Tensor, limit: int = 2048) -> EmbeddingStat
 
     Args:
         embeddings: `[..., D]`, at least two in all.
-        limit: at most this many, evenly spaced, are looked at.
+        limit: at most this many, a fixed random choice, are looked at.
 
     Returns:
         `std`: standard deviation over embeddings, averaged over dimensions;
@@ -35,14 +35,17 @@ def embedding_statistics(embeddings: Tensor, limit: int = 2048) -> EmbeddingStat
     Raises:
         ValueError: for fewer than two embeddings.
     """
-    flat = embeddings.detach().reshape(-1, embeddings.shape[-1]).float()
+    flat = embeddings.detach().reshape(-1, embeddings.shape[-1])
     if flat.shape[0] < 2:
         raise ValueError(f"Statistics need at least two embeddings, got {flat.shape[0]}.")
-    flat = flat[:: max(1, -(-flat.shape[0] // limit))]  # [M, D]
+    if flat.shape[0] > limit:
+        chosen = torch.randperm(flat.shape[0], generator=torch.Generator().manual_seed(0))[:limit]
+        flat = flat[chosen.to(flat.device)]
+    flat = flat.double()  # [M, D]; in float32 the small singular values of collapsed embeddings are noise
     count = flat.shape[0]
     unit = torch.nn.functional.normalize(flat, dim=-1)
     cosine = (unit.sum(dim=0).square().sum() - unit.square().sum()) / (count * (count - 1))
-    gram = (flat.T @ flat).double() if count > flat.shape[1] else (flat @ flat.T).double()
+    gram = flat.T @ flat if count > flat.shape[1] else flat @ flat.T
     singular = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
     share = singular / singular.sum().clamp_min(1e-12)
     rank = torch.exp(-torch.xlogy(share, share).sum()) if singular.sum() > 0 else torch.tensor(1.0)
@@ -52,7 +55,8 @@ def embedding_statistics(embeddings: Tensor, limit: int = 2048) -> EmbeddingStat
 class CollapseWarning:
     """Ignite handler that warns once when the target's or prediction's monitors look like a collapse.
 
-    It reads `engine.state.metrics["<name>_std" | "<name>_cosine" | "<name>_rank"]` at the end of each epoch.
+    It reads `engine.state.metrics["<name>_std" | "<name>_cosine" | "<name>_rank"]` at the end of each epoch, and
+    `target_image_std`, which falls when targets come to depend on their place alone.
 
     Args:
         names: whose monitors to watch.
@@ -97,7 +101,7 @@ class CollapseWarning:
                 found.append((f"{name}_cosine", f"mean pairwise cosine of {name}s is {cosine:.3f}"))
             if std is not None and std < self.min_std:
                 found.append((f"{name}_std", f"standard deviation of {name}s is {std:.4f}"))
-            for key in (f"{name}_std", f"{name}_rank"):
+            for key in (f"{name}_std", f"{name}_rank", f"{name}_image_std"):
                 if key in metrics:
                     highest = self.highest[key] = max(self.highest.get(key, 0.0), metrics[key])
                     if metrics[key] < self.min_share * highest:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
@@ -19,6 +17,7 @@ from cxw_monai.io.atomic import atomic_file
 from cxw_monai.networks import RadiographEmbedder
 
 from .iteration import NonFiniteLossError, PretrainingStep, unwrapped
+from .random_state import random_state, set_random_state
 
 __all__ = ["RunState"]
 
@@ -29,29 +28,6 @@ def save(content: Any, path: Path) -> None:
     """`torch.save` to a file that is there whole or not at all."""
     with atomic_file(path) as stream:
         torch.save(content, stream)
-
-
-def random_state() -> dict[str, Any]:
-    """States of the global generators of torch, CUDA, NumPy and Python, as tensors and plain values."""
-    kind, keys, position, has_gauss, cached = np.random.get_state()
-    version, internal, gauss = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
-        "python": [version, list(internal), gauss],
-    }
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """Restore what `random_state` gave."""
-    torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
 
 
 def dist_size() -> int:
@@ -80,7 +56,7 @@ class RunState:
     these a resumed run repeats the numbers of an uninterrupted one. The last checkpoint's network is also written as
     plain state dicts: `model.pt` (all of the world model) and `encoder.pt` (the target encoder as `RadiographEmbedder`
     names it, for inference and export). Where the loss is not finite, `checkpoint_before_failure.pt` keeps the state
-    before that step.
+    before that step (before its group of accumulated micro-batches).
 
     Args:
         folder: where checkpoints go.
@@ -128,11 +104,12 @@ class RunState:
         if isinstance(error, NonFiniteLossError):
             name = f"checkpoint_before_failure{'' if is_main_process() else f'_rank{dist.get_rank()}'}.pt"
             path = self.folder / name
-            states = {"masks": self.step.masks_before, "random": random_state()}
-            self.save(engine, path, engine.state.iteration - 1, [states])
+            before = dict(self.step.before)
+            self.save(engine, path, before.pop("iteration"), [before])
             raise NonFiniteLossError(
                 f"{error} The state before that step is in {path}. Lower the learning rate, lengthen the warm-up or "
-                "look at the images of that batch, then go on with --resume true."
+                "look at the images of that batch; then go on from the last epoch (--resume true) or from "
+                "that file (--resume FILE)."
             ) from error
         raise error
 
@@ -146,8 +123,6 @@ class RunState:
             "processes": list(processes),
             "iteration": iteration,
             "epoch_length": engine.state.epoch_length,
-            "best_metric": float(engine.state.best_metric),
-            "best_metric_epoch": int(engine.state.best_metric_epoch),
         }
         save(content, path)
 
@@ -200,8 +175,6 @@ class RunState:
         set_random_state(own["random"])
         position = {"iteration": content["iteration"], "epoch_length": content["epoch_length"]}
         engine.load_state_dict({**position, "max_epochs": max(engine.state.max_epochs, self._epochs(content))})
-        engine.state.best_metric = content["best_metric"]
-        engine.state.best_metric_epoch = content["best_metric_epoch"]
         logger.info("Resumed %s at iteration %d.", path, content["iteration"])
 
     @staticmethod

@@ -30,25 +30,33 @@ class EmbeddingWriter:
 
     def __init__(self, folder: str | Path, cache: RadiographCache) -> None:
         self.folder, self.cache = Path(folder), cache
-        self.found: dict[int, np.ndarray] = {}
+        self.pooled: dict[int, np.ndarray] = {}
+        self.patches: dict[int, np.ndarray] = {}
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, lambda _: self.found.clear())
+        engine.add_event_handler(Events.STARTED, self._started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._gather)
         engine.add_event_handler(Events.COMPLETED, self._write)
 
+    def _started(self, engine: Engine) -> None:
+        self.pooled.clear()
+        self.patches.clear()
+
     def _gather(self, engine: Engine) -> None:
-        predictions = engine.state.output["pred"].detach().float().cpu().numpy()
-        self.found.update(zip(engine.state.batch["index"].tolist(), predictions, strict=True))
+        predictions = engine.state.output["pred"].detach().float()  # [B, D] or [B, D, rows, columns]
+        indices = engine.state.batch["index"].tolist()
+        pooled = predictions if predictions.ndim == 2 else predictions.mean(dim=(2, 3))
+        self.pooled.update(zip(indices, pooled.cpu().numpy(), strict=True))
+        if predictions.ndim == 4:
+            self.patches.update(zip(indices, predictions.half().cpu().numpy(), strict=True))
 
     def _write(self, engine: Engine) -> None:
-        order = sorted(self.found)
-        values = np.stack([self.found[i] for i in order])  # [N, D] or [N, D, rows, columns]
+        order = sorted(self.pooled)
+        pooled = np.stack([self.pooled[i] for i in order])  # [N, D]
         items = [self.cache.items[i] for i in order]
-        pooled = values if values.ndim == 2 else values.mean(axis=(2, 3))
         arrays = {"embeddings": pooled, "image": np.array([str(item["image"]) for item in items])}
-        if values.ndim == 4:
-            arrays["patches"] = values.astype(np.float16)
+        if self.patches:
+            arrays["patches"] = np.stack([self.patches[i] for i in order])  # [N, D, rows, columns]
         self.folder.mkdir(parents=True, exist_ok=True)
         np.savez(self.folder / "embeddings.npz", **arrays)
         fields = list(dict.fromkeys(name for item in items for name in item))

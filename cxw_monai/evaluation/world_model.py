@@ -42,11 +42,11 @@ class EvaluationStep:
 
     Args:
         masks: sampler of token masks; every evaluation starts from the state it has here.
-        amp: `bfloat16`, `float16` or `none` (autocast).
+        amp: autocast to `bfloat16`, `none`, or `auto`.
         baselines: compute the withheld and shuffled losses too (four more forward passes).
     """
 
-    def __init__(self, masks: TokenMaskSampler, amp: str = "bfloat16", baselines: bool = True) -> None:
+    def __init__(self, masks: TokenMaskSampler, amp: str = "auto", baselines: bool = True) -> None:
         self.masks, self.amp, self.baselines = masks, amp, baselines
         self.start = masks.state_dict()
 
@@ -71,7 +71,7 @@ class EvaluationStep:
         for name, embeddings in (("target", tokens), ("pooled", pooled)):
             if len(embeddings) > 1:
                 scalars.update({f"{name}_{k}": v for k, v in embedding_statistics(embeddings).items()})
-        return [{"loss": output.loss, "scalars": scalars}]
+        return [{"loss": output.loss, "scalars": scalars, "count": len(inputs.view1)}]
 
 
 def terms_of(output: WorldModelOutput) -> dict[str, Tensor]:
@@ -118,12 +118,18 @@ def withheld(model: WorldModel, inputs: WorldModelInputs) -> dict[str, WorldMode
 
 
 def comparison_lines(metrics: Mapping[str, float]) -> list[str]:
-    """One line per loss term and baseline: `loss_cross 0.412 | mean_token 0.981 beaten | ...`."""
+    """One line per loss term: `loss_cross 0.412 | explained 58.0% | mean_token 0.981 beaten | ...`.
+
+    `explained` is the share of the targets' variance that the prediction accounts for, `1 - loss / mean_token`: unlike
+    the loss it does not improve when the targets merely shrink.
+    """
     terms = [n.removeprefix("loss_") for n in metrics if n.startswith("loss_")]
     lines = []
     for term in sorted(terms):
         own = metrics[f"loss_{term}"]
         parts = [f"loss_{term} {own:.4f}"]
+        if metrics.get(f"mean_token_{term}"):
+            parts.append(f"explained {1 - own / metrics[f'mean_token_{term}']:.1%}")
         for name in sorted(metrics):
             if name.endswith(f"_{term}") and name.startswith(("mean_", "action_", "geometry_")):
                 verdict = "beaten" if own < metrics[name] else "NOT beaten"

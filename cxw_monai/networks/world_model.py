@@ -62,6 +62,8 @@ class WorldModelSettings:
             raise ValueError(f"objectives must be a non-empty subset of {OBJECTIVES}, got {self.objectives!r}.")
         if self.cross_targets not in ("all", "masked"):
             raise ValueError(f"cross_targets must be 'all' or 'masked', got {self.cross_targets!r}.")
+        if self.swap_roles and not self.unified:
+            raise ValueError("swap_roles is defined for unified predictions only.")
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {sorted(LOSSES)}, got {self.loss!r}.")
         if self.cross_weight < 0 or (self.cross_weight == 0 and tuple(self.objectives) == ("global",)):

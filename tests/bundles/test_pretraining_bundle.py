@@ -112,7 +112,8 @@ def test_training_leaves_checkpoints_curves_and_pictures(trained):
     names = {path.name for path in output.iterdir()}
     wanted = {"checkpoint_epoch=1.pt", "checkpoint_epoch=2.pt", "model.pt", "encoder.pt", "metrics.csv", "curves.png"}
     assert wanted | {"world_views.png"} <= names
-    assert list((output / "tensorboard").glob("events.*"))
+    for part in ("step", "epoch", "validation"):
+        assert list((output / "tensorboard" / part).glob("events.*")), part
     with (output / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]

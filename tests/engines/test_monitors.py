@@ -12,7 +12,14 @@ def test_identical_embeddings_are_collapsed():
     found = embedding_statistics(torch.ones(50, 8) * torch.arange(1.0, 9.0))
     assert found["std"] == pytest.approx(0.0, abs=1e-6)
     assert found["cosine"] == pytest.approx(1.0)
-    assert found["rank"] == pytest.approx(1.0, abs=1e-2)
+    assert found["rank"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_targets_that_depend_on_their_place_alone_warn():
+    handler = CollapseWarning()
+    assert handler(engine(1, target_image_std=0.3)) == []
+    (warning,) = handler(engine(2, target_image_std=0.1))
+    assert "target_image_std fell from 0.3 to 0.1" in warning
 
 
 def test_orthogonal_embeddings_have_full_rank_and_no_cosine():

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 from monai.transforms import Compose
 from PIL import Image
@@ -80,7 +80,7 @@ def make_run(
     loader = DataLoader(dataset, BATCH, sampler=sampler, num_workers=workers, drop_last=True)
     schedules = PretrainingSchedules(len(loader), epochs, lr, warmup_epochs=1, ema=0.9)
     masks = TokenMaskSampler(grid=(SIZE // PATCH, SIZE // PATCH), min_keep=4, seed=3)
-    step = PretrainingStep(masks, schedules, clip_norm=clip, amp="none", monitor_every=monitor_every)
+    step = PretrainingStep(masks, schedules, clip_norm=clip, amp="none", monitor_every=1)
     state = RunState(folder, step, every=every)
     trainer = SupervisedTrainer(
         device=torch.device("cpu"),
@@ -124,14 +124,12 @@ def test_training_moves_encoder_and_target_and_logs_what_it_did(cache, tmp_path)
 
 def test_the_record_has_a_value_only_where_one_was_measured(cache, tmp_path):
     validator = SimpleNamespace(state=SimpleNamespace(epoch=2, metrics={"loss": 0.5}))
-    trainer, state = make_run(
-        cache, tmp_path, epochs=3, handlers=[RunRecord(tmp_path / "r", validator)], monitor_every=5
-    )
+    trainer, state = make_run(cache, tmp_path, epochs=3, handlers=[RunRecord(tmp_path / "r", validator)])
     run_training(trainer, state)
     with (tmp_path / "r/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["val_loss"] for row in rows] == ["", "0.5", ""]
-    assert [bool(row["target_rank"]) for row in rows] == [True, False, True]  # steps 1 and 6 of two an epoch
+    assert all(row["target_rank"] and row["target_image_std"] for row in rows)
 
 
 def test_the_first_step_has_learning_rate_zero_and_changes_nothing(cache, tmp_path):
@@ -259,6 +257,34 @@ def test_a_checkpoint_in_the_middle_of_an_epoch_resumes_to_the_same_numbers(cach
     assert again.state.iteration == 3
     again.run()
     assert_same(weights(whole), weights(again))
+
+
+def test_a_failure_within_accumulated_steps_goes_back_to_the_groups_start(cache, tmp_path):
+    whole, whole_state = make_run(cache, tmp_path / "whole", epochs=3, accumulation=2)
+    run_training(whole, whole_state)
+    cut, cut_state = make_run(cache, tmp_path / "cut", epochs=3, accumulation=2)
+    poison_step(cut, 4)
+    with pytest.raises(NonFiniteLossError):
+        run_training(cut, cut_state)
+    again, again_state = make_run(cache, tmp_path / "cut", epochs=3, accumulation=2)
+    run_training(again, again_state, resume=str(tmp_path / "cut/checkpoint_before_failure.pt"))
+    assert_same(weights(whole), weights(again))
+
+
+def test_epoch_means_weigh_images_and_forget_what_an_epoch_did_not_report():
+    engine = Engine(lambda engine, batch: [batch])
+    EpochMeans().attach(engine)
+    epochs = iter([[(1.0, 7.0, 3), (5.0, None, 1)], [(4.0, None, 2), (4.0, None, 2)]])
+
+    def batches():
+        for loss, rank, count in next(epochs):
+            yield {"scalars": {"loss": loss, **({} if rank is None else {"rank": rank})}, "count": count}
+
+    seen = []
+    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: seen.append(dict(engine.state.metrics)))
+    for _ in range(2):
+        engine.run(batches(), max_epochs=engine.state.epoch + 1, epoch_length=2)
+    assert seen == [{"loss": 2.0, "rank": 7.0}, {"loss": 4.0}]
 
 
 def test_a_finished_run_stays_as_it_is(cache, tmp_path, caplog):

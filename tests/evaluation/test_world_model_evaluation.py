@@ -104,7 +104,7 @@ def test_lines_say_what_is_beaten(tmp_path):
         "target_std": 1.0,
     }
     assert comparison_lines(metrics) == [
-        "loss_cross 0.4000 | geometry_withheld 0.2000 NOT beaten | mean_token 0.9000 beaten"
+        "loss_cross 0.4000 | explained 55.6% | geometry_withheld 0.2000 NOT beaten | mean_token 0.9000 beaten"
     ]
     write_evaluation(SimpleNamespace(state=SimpleNamespace(metrics=metrics)), tmp_path / "new" / "evaluation.json")
     assert json.loads((tmp_path / "new" / "evaluation.json").read_text()) == metrics

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from cxw_monai.io.atomic import atomic_file
@@ -9,7 +11,17 @@ def test_the_file_and_its_folder_are_made(tmp_path):
         stream.write("whole")
         assert not path.exists()
     assert path.read_text() == "whole"
-    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_the_users_umask_decides_who_may_read(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        with atomic_file(tmp_path / "report.txt", "w") as stream:
+            stream.write("whole")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "report.txt").stat().st_mode & 0o777 == mode
 
 
 def test_a_failed_writer_leaves_the_old_file_and_nothing_else(tmp_path):
