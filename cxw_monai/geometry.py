@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["CropBox", "relative_coordinates", "relative_geometry"]
+from cxw_monai.pixel_map import PixelMap
+
+__all__ = ["CropBox", "PixelMap", "relative_coordinates", "relative_geometry"]
 
 
 @dataclass(frozen=True)
