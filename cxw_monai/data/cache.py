@@ -1,9 +1,9 @@
-"""Radiographs decoded once, at training size, in one memory-mapped file.
+"""Radiographs decoded once, at training size, in one memory-mapped store.
 
-A cache is a folder ``<cache_dir>/<key>`` that holds ``pixels.bin`` (all images one after the other) and ``index.json``
-(offset, shape, dtype, item and description of each). The key is a hash of what went in: paths, file sizes and times,
-settings, format version. A cache is built beside its place and renamed into it when it is whole, under a lock: a killed
-build leaves nothing that could be taken for a cache, and of several processes one builds while the others wait.
+A cache is a folder ``<cache_dir>/<key>``, laid out as :mod:`cxw_monai.data.cache_store` describes. The key is a hash of
+what went in: paths, file sizes and times, settings, format version. Builders hold a lock: of several processes one
+builds while the others wait. A build that was killed, or that ran out of disk or memory, is gone on with where it
+stopped: images that are stored whole, by their checksums, aren't decoded again.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import hashlib
 import json
 import logging
 import os
-import shutil
+import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from functools import partial
 from multiprocessing import get_all_start_methods, get_context
 from os import PathLike
@@ -29,69 +31,20 @@ from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 
+from cxw_monai.data.cache_estimate import estimate_cache
+from cxw_monai.data.cache_store import FORMAT_VERSION, INDEX, CacheError, RadiographCache, StoreWriter, write_items
 from cxw_monai.io.atomic import atomic_file
 from cxw_monai.io.image import Radiograph, RadiographError
 from cxw_monai.io.radiograph import read_radiograph
 
-__all__ = ["RadiographCache", "build_cache"]
+__all__ = ["CacheError", "RadiographCache", "build_cache"]
 
-FORMAT_VERSION = 1
-"""Part of the key: raise it when the layout or what the reader returns changes."""
-
-_PIXELS, _INDEX = "pixels.bin", "index.json"
-_ALIGNMENT = 64  # bytes; every image starts at a multiple
+_GO_ON = "what is done is kept: run the same again to go on from there"
 
 _logger = logging.getLogger(__name__)
 
 _Decoded = tuple[np.ndarray, dict[str, Any]]
-
-
-class RadiographCache:
-    """Read access to a finished cache.
-
-    The pixel file is mapped on first use in each process, read-only and shared, so an instance can be pickled to, or
-    inherited by, loader workers.
-
-    Args:
-        folder: the cache's own folder, ``<cache_dir>/<key>``.
-
-    Attributes:
-        items: one dictionary per image, as given to :func:`build_cache`, sorted by ``image``.
-        meta: one dictionary per image: the reader's, with ``spacing_mm`` and ``steps`` after the resize.
-        skipped: ``{"path", "reason", "remedy"}`` of each file that was left out.
-
-    Raises:
-        ValueError: the folder holds no finished cache of this version.
-    """
-
-    def __init__(self, folder: str | PathLike[str]) -> None:
-        self.folder = Path(folder)
-        try:
-            index = json.loads((self.folder / _INDEX).read_text(encoding="utf-8"))
-            actual = (self.folder / _PIXELS).stat().st_size
-        except (OSError, json.JSONDecodeError) as error:
-            raise ValueError(f"{folder}: no finished cache ({type(error).__name__}); build it again") from error
-        if index.get("version") != FORMAT_VERSION or index.get("bytes") != actual:
-            raise ValueError(f"{folder}: a cache of another version or damaged; delete it and build it again")
-        self.items: list[dict[str, Any]] = [entry["item"] for entry in index["entries"]]
-        self.meta: list[dict[str, Any]] = [entry["meta"] for entry in index["entries"]]
-        self.skipped: list[dict[str, str]] = index["skipped"]
-        self._places = [(entry["offset"], tuple(entry["shape"]), entry["dtype"]) for entry in index["entries"]]
-        self._pixels: np.memmap | None = None
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def image(self, index: int) -> np.ndarray:
-        """One image: uint8 or uint16 ``[1, H, W]``, bone bright, the full range of its type; a read-only view."""
-        if self._pixels is None:
-            self._pixels = np.memmap(self.folder / _PIXELS, dtype=np.uint8, mode="r")
-        offset, shape, dtype = self._places[index]
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return np.asarray(self._pixels[offset : offset + size]).view(dtype).reshape(shape)  # [1, H, W]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pixels": None}
+_Decode = Callable[[str], "_Decoded | RadiographError"]
 
 
 def build_cache(
@@ -103,12 +56,13 @@ def build_cache(
     report: str | PathLike[str] | None = None,
     workers: int = 0,
     progress: bool = True,
+    verify: bool = False,
 ) -> RadiographCache:
     """Decode radiographs once, or open the finished cache of the same files and settings.
 
     Each image is resized so that its shorter side is ``size`` (antialiased bicubic, never enlarged) and stored as uint8
     where its source has up to 8 bits, else as uint16. Images are stored in the order of their paths, whatever the order
-    of ``items`` or the number of workers.
+    of ``items`` or the number of workers. How much disk that will take is logged (INFO) before anything is decoded.
 
     Args:
         items: ``{"image": path, ...}``; other fields must be JSON values and come back in ``cache.items``.
@@ -118,13 +72,16 @@ def build_cache(
         min_size: shorter images are bad images.
         report: a CSV (``path,reason``) of the images left out; written only with ``on_error="skip"``.
         workers: decoding processes; 0 decodes in this one.
-        progress: show a progress bar.
+        progress: show progress bars.
+        verify: read a finished cache whole, and decode again what doesn't have its checksum.
 
     Returns:
         The cache, of at least one image.
 
     Raises:
         RadiographError: a bad image, with ``on_error="raise"``.
+        CacheError: too little disk (before anything is decoded), the disk ran full, or a worker was killed. What was
+            decoded is kept.
         ValueError: an argument is wrong, an image is listed twice, or no image is left.
     """
     if on_error not in ("raise", "skip"):
@@ -132,24 +89,30 @@ def build_cache(
     if size < 1 or workers < 0:
         raise ValueError(f"size must be 1 or more and workers 0 or more, got size={size}, workers={workers}")
     ordered = _sorted_items(items)
+    paths = [item["image"] for item in ordered]
+    lines = _json_lines(ordered)
     root = Path(os.path.abspath(cache_dir))
     root.mkdir(parents=True, exist_ok=True)
-    key = _key(ordered, size, min_size)
-    with FileLock(root / f"{key}.lock"):
-        decode = partial(_decode, size=size, min_size=min_size)
-        cache = _open_finished(root / key, decode)
-        if cache is None:
-            with (
-                closing(_decoded(ordered, decode, workers)) as results,
-                tqdm(results, "caching", len(ordered), unit="img", disable=not progress) as bar,
-            ):
-                cache = _write(root / key, zip(bar, ordered, strict=True), on_error, report)
-        elif cache.skipped and on_error == "raise":
-            raise RadiographError(**cache.skipped[0])
-        elif on_error == "skip":
-            _write_report(report, cache.skipped)
-    fields = {item["image"]: item for item in ordered}
-    cache.items = [fields[item["image"]] for item in cache.items]  # a reused cache may hold older labels
+    folder = root / _key(paths, size, min_size)
+    decoder = partial(_decoded, decode=partial(_decode, size=size, min_size=min_size), workers=workers)
+    with FileLock(f"{folder}.lock"):
+        with _disk_errors(folder):
+            labels = write_items(folder, lines)
+        if not _is_finished(folder, decoder, verify, progress):
+            with StoreWriter(folder, len(paths), progress) as writer:
+                _announce(writer, paths, size)
+                skipped = _fill(writer, paths, decoder, on_error, progress)
+                if not writer.done.any():
+                    _write_report(report, skipped)
+                    bad = RadiographError(**skipped[0])
+                    raise ValueError(f"none of the {len(skipped)} images can be used; the first: {bad}")
+                with _disk_errors(folder):
+                    writer.finish(labels, skipped)
+        cache = RadiographCache(folder, labels)  # a reused cache may have been built with older labels
+    if cache.skipped and on_error == "raise":
+        raise RadiographError(**cache.skipped[0])
+    if on_error == "skip":
+        _write_report(report, cache.skipped)
     return cache
 
 
@@ -161,39 +124,81 @@ def _sorted_items(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     twice = [path for path, count in Counter(item["image"] for item in ordered).items() if count > 1]
     if twice:
         raise ValueError(f"{len(twice)} images are listed more than once ({twice[0]}, ...); list each image once")
-    try:
-        json.dumps(ordered)
-    except TypeError as error:
-        raise ValueError(f"an item holds a field that isn't a JSON value ({error})") from error
     return ordered
 
 
-def _key(ordered: list[dict[str, Any]], size: int, min_size: int) -> str:
+def _json_lines(ordered: list[dict[str, Any]]) -> list[bytes]:
+    """One line per item."""
+    try:
+        return [json.dumps(item).encode() for item in ordered]
+    except TypeError as error:
+        raise ValueError(f"an item holds a field that isn't a JSON value ({error})") from error
+
+
+def _key(paths: list[str], size: int, min_size: int) -> str:
     """Hash of everything the stored pixels depend on."""
     digest = hashlib.sha256(json.dumps([FORMAT_VERSION, size, min_size]).encode())
-    for item in ordered:
+    for path in paths:
         try:
-            status = os.stat(item["image"])
-            state = [status.st_size, status.st_mtime_ns]
+            status = os.stat(path)
+            state = f"{status.st_size} {status.st_mtime_ns}"
         except OSError:
-            state = [-1, -1]  # the reader will say what is wrong with it
-        digest.update(json.dumps([item["image"], *state]).encode())
+            state = "absent"  # the reader will say what is wrong with it
+        digest.update(os.fsencode(f"{path}\0{state}\0"))
     return digest.hexdigest()[:20]
 
 
-def _open_finished(folder: Path, decode: Callable[[str], _Decoded | RadiographError]) -> RadiographCache | None:
-    """The cache if there is a whole one that left out only what still can't be read (a decoder may be new)."""
-    if not folder.exists():
-        return None
+def _is_finished(folder: Path, decoder: Callable[..., Iterator[Any]], verify: bool, progress: bool) -> bool:
+    """Whether there is a whole cache that left out only what still can't be read (a decoder may be new)."""
+    if not (folder / INDEX).exists():
+        return False
     try:
         cache = RadiographCache(folder)
-    except ValueError as error:
-        _logger.warning("%s: rebuilding", error)
-        return None
-    if any(not isinstance(decode(bad["path"]), RadiographError) for bad in cache.skipped):
-        _logger.info("%s: files left out before can be read now: rebuilding", folder)
-        return None
-    return cache
+        if verify:
+            cache.verify(progress)
+    except CacheError as error:
+        _logger.warning("%s: decoding again what is damaged", error)
+        return False
+    with closing(decoder([bad["path"] for bad in cache.skipped])) as results:
+        if any(not isinstance(result, RadiographError) for result in results):
+            _logger.info("%s: files left out before can be read now: adding them", folder)
+            return False
+    return True
+
+
+def _announce(writer: StoreWriter, paths: list[str], size: int) -> None:
+    """Log what the build will take; refuse it where the disk is too small."""
+    left = [paths[index] for index in np.flatnonzero(~writer.done)]
+    if len(left) < len(paths):
+        _logger.info("%s: going on: %d of %d films are stored whole", writer.folder, len(paths) - len(left), len(paths))
+    estimate = estimate_cache(left, writer.folder, size)
+    _logger.info("%s: caching %s", writer.folder, estimate)
+    if estimate.bytes > estimate.free:
+        raise CacheError(
+            f"{writer.folder}: too little disk for the cache ({estimate}); free some, set cache_dir to a larger disk, "
+            f"or lower the cache's size ({size} px)"
+        )
+
+
+def _fill(
+    writer: StoreWriter, paths: list[str], decoder: Callable[..., Iterator[Any]], on_error: str, progress: bool
+) -> list[dict[str, str]]:
+    """Decode and store what is missing; the files left out."""
+    skipped, left = [], np.flatnonzero(~writer.done).tolist()
+    bar = tqdm(desc="caching", initial=len(paths) - len(left), total=len(paths), unit="img", disable=not progress)
+    with closing(decoder([paths[index] for index in left])) as results, bar:
+        for item, result in zip(left, results, strict=True):
+            if not isinstance(result, RadiographError):
+                with _disk_errors(writer.folder):
+                    writer.add(item, *result)
+            elif on_error == "raise":
+                _logger.info("%s: films before the bad one are kept; on_error='skip' goes on without it", writer.folder)
+                raise result
+            else:
+                _logger.warning("skipped %s", result)
+                skipped.append({"path": result.path, "reason": result.reason, "remedy": result.remedy})
+            bar.update()
+    return skipped
 
 
 def _decode(path: str, size: int, min_size: int) -> _Decoded | RadiographError:
@@ -203,6 +208,7 @@ def _decode(path: str, size: int, min_size: int) -> _Decoded | RadiographError:
     except RadiographError as error:
         return error
     array, meta = _shrink(radiograph, size)
+    meta = {**meta, "pixel_map": meta["pixel_map"].to_dict()}
     top, dtype = (255, "<u1") if meta["bits"] <= 8 else (65535, "<u2")
     return np.rint(array * np.float32(top)).astype(dtype), meta
 
@@ -220,82 +226,58 @@ def _shrink(radiograph: Radiograph, size: int) -> _Decoded:
     if spacing is not None:
         spacing = (spacing[0] * height / new_height, spacing[1] * width / new_width)
     step = f"resize {height}x{width} to {new_height}x{new_width}"
-    meta = {**meta, "spacing_mm": spacing, "steps": [*meta["steps"], step]}
+    pixel_map = meta["pixel_map"].resize(new_height, new_width)
+    meta = {**meta, "spacing_mm": spacing, "steps": [*meta["steps"], step], "pixel_map": pixel_map}
     return np.clip(np.asarray(resized), 0, 1)[None], meta  # [1, h, w]
 
 
-def _decoded(
-    ordered: list[dict[str, Any]], decode: Callable[[str], _Decoded | RadiographError], workers: int
-) -> Iterator[_Decoded | RadiographError]:
-    """Results in the order of the items, with a bounded number of them waiting."""
-    paths = [item["image"] for item in ordered]
+def _decoded(paths: list[str], decode: _Decode, workers: int) -> Iterator[_Decoded | RadiographError]:
+    """Results in the order of the paths, with a bounded number of them waiting."""
     if workers == 0:
         yield from map(decode, paths)
         return
     method = "fork" if "fork" in get_all_start_methods() else "spawn"  # as torch's loaders; no re-import of the caller
-    pool = ProcessPoolExecutor(workers, mp_context=get_context(method))
+    pool = ProcessPoolExecutor(workers, get_context(method), initializer=_end_with, initargs=(os.getpid(),))
+    waiting: deque[tuple[str, Future[_Decoded | RadiographError]]] = deque()
     try:
-        waiting = deque()
         for path in paths:
-            waiting.append(pool.submit(decode, path))
+            waiting.append((path, pool.submit(decode, path)))
             if len(waiting) >= 8 * workers:
-                yield waiting.popleft().result()
+                yield waiting[0][1].result()
+                waiting.popleft()
         while waiting:
-            yield waiting.popleft().result()
+            yield waiting[0][1].result()
+            waiting.popleft()
+    except BrokenProcessPool:
+        lost = [path for path, future in waiting if not future.done() or future.exception()]
+        raise CacheError(
+            "a decoding process was killed, often for lack of memory, at one of these films: "
+            f"{', '.join(lost[:workers])}; use fewer workers (now {workers}), or leave the film out; {_GO_ON}"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _write(
-    folder: Path,
-    results: Iterator[tuple[_Decoded | RadiographError, dict[str, Any]]],
-    on_error: str,
-    report: str | PathLike[str] | None,
-) -> RadiographCache:
-    """Write the two files into a folder beside ``folder``, then rename it."""
-    part = folder.with_suffix(".part")
-    if part.exists():  # a killed build's; the lock is ours
-        shutil.rmtree(part)
-    part.mkdir()
+def _end_with(builder: int) -> None:
+    """Let a worker end after its builder was killed: it would wait for ever, and hold the lock that it inherited."""
+
+    def watch() -> None:
+        while os.getppid() == builder:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Say what to do about a disk that can't be written."""
     try:
-        entries, skipped, total = _write_pixels(part / _PIXELS, results, on_error)
-        if on_error == "skip":
-            _write_report(report, skipped)
-        if not entries:
-            bad = RadiographError(**skipped[0])
-            raise ValueError(f"none of the {len(skipped)} images can be used; the first: {bad}")
-        index = {"version": FORMAT_VERSION, "bytes": total, "entries": entries, "skipped": skipped}
-        (part / _INDEX).write_text(json.dumps(index), encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)  # renamed away unless the build failed
-    return RadiographCache(folder)
-
-
-def _write_pixels(
-    path: Path, results: Iterator[tuple[_Decoded | RadiographError, dict[str, Any]]], on_error: str
-) -> tuple[list[dict[str, Any]], list[dict[str, str]], int]:
-    """Append every image to one file; ``(index entries, skipped files, bytes)``."""
-    entries, skipped, offset = [], [], 0
-    with path.open("wb") as stream:
-        for result, item in results:
-            if isinstance(result, RadiographError):
-                if on_error == "raise":
-                    raise result
-                _logger.warning("skipped %s", result)
-                skipped.append({"path": result.path, "reason": result.reason, "remedy": result.remedy})
-                continue
-            array, meta = result
-            place = {"offset": offset, "shape": array.shape, "dtype": array.dtype.str}
-            entries.append({**place, "item": item, "meta": meta})
-            padding = -array.nbytes % _ALIGNMENT
-            stream.write(array.tobytes() + bytes(padding))
-            offset += array.nbytes + padding
-        stream.flush()
-        os.fsync(stream.fileno())
-    return entries, skipped, offset
+        yield
+    except OSError as error:
+        raise CacheError(
+            f"{folder}: cannot be written ({error.strerror}); free some disk or check its permissions; {_GO_ON}"
+        ) from None
 
 
 def _write_report(report: str | PathLike[str] | None, skipped: list[dict[str, str]]) -> None:

@@ -1,6 +1,7 @@
 """Finds the images of a data set: a folder searched recursively, or a manifest (CSV or MONAI datalist JSON).
 
 Items are dictionaries in MONAI's form, ``{"image": absolute path, ...}``, with the manifest's other columns beside it.
+Any CSV with a column ``image`` will do; what the columns of :mod:`cxw_monai.data.schema` mean is understood.
 """
 
 from __future__ import annotations
@@ -15,12 +16,19 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from .schema import SPLITS, UNASSIGNED, CellError, cell_types, cell_values
+
 __all__ = ["IMAGE_EXTENSIONS", "find_images", "load_items", "read_datalist", "split_by_patient"]
 
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".nii", ".nii.gz")
 """Extensions that :func:`find_images` takes, in any case."""
 
+ALL_SECTIONS = "all"
+"""As a ``section``: every image of a manifest, whatever its split."""
+
 _MASK_FOLDER = "masks"
+_MASK_PREFIX = "mask_"
+_TYPED_PREFIXES = ("label_", "landmark_", "bbox_xywh")
 _SHOWN = 5  # missing files named in an error
 
 _logger = logging.getLogger(__name__)
@@ -78,21 +86,24 @@ def _is_image(path: Path) -> bool:
 
 
 def read_datalist(
-    path: str | PathLike[str], base_dir: str | PathLike[str] | None = None, section: str = "training"
+    path: str | PathLike[str], base_dir: str | PathLike[str] | None = None, section: str | None = None
 ) -> list[dict[str, Any]]:
     """Read a manifest.
 
-    - CSV with a header: the column ``image`` and any others, kept as strings, empty cells as None.
+    - CSV with a header: the column ``image`` and any others, kept as strings, empty cells as None. Columns ``label_*``,
+      ``landmark_*`` and ``bbox_xywh`` become numbers and lists, as they are in a JSON.
     - JSON: a list of items, or MONAI's datalist, a dictionary of such lists. An item is a dictionary with ``image`` or
       a bare path; its other fields are kept as they are.
 
     Args:
         path: the manifest, ``.csv`` or ``.json``.
-        base_dir: what relative image paths are relative to; the manifest's folder by default.
-        section: which list of a JSON dictionary to take; a CSV and a bare list have only one.
+        base_dir: what relative paths of images and masks are relative to; the manifest's folder by default.
+        section: which list of a JSON dictionary, or which ``split`` of a CSV, to take; ``"all"`` for all of them. None
+            takes a dictionary's ``training`` and all rows of a CSV. A bare list, and a CSV without splits, have only
+            one section.
 
     Returns:
-        The items in the manifest's order, ``image`` made absolute.
+        The items in the manifest's order, ``image`` and ``mask_*`` made absolute.
 
     Raises:
         ValueError: the manifest is malformed; the message names the file and the row or section.
@@ -104,14 +115,14 @@ def read_datalist(
     extension = manifest.suffix.lower()
     if extension not in (".csv", ".json"):
         raise ValueError(f"{path}: a manifest is a .csv or .json file, not {extension or 'one without extension'}")
-    rows = _read_csv(manifest) if extension == ".csv" else _read_json(manifest, section)
+    rows = _read_csv(manifest, section) if extension == ".csv" else _read_json(manifest, section)
     base = Path(os.path.abspath(base_dir)) if base_dir is not None else manifest.parent
     items = []
     for where, row in rows:
         image = row.get("image")
         if not isinstance(image, str) or not image:
             raise ValueError(f"{path}, {where}: 'image' must be a path, got {image!r}")
-        items.append({**row, "image": os.path.abspath(base / image)})
+        items.append({name: _absolute(base, name, value) for name, value in row.items()})
     missing = [item["image"] for item in items if not os.path.isfile(item["image"])]
     if missing:
         named = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
@@ -121,39 +132,71 @@ def read_datalist(
     return items
 
 
-def _read_csv(manifest: Path) -> list[tuple[str, dict[str, Any]]]:
-    """``(where, row)`` per data row."""
+def _absolute(base: Path, name: str, value: Any) -> Any:
+    """The value of a field, made absolute where it is a path."""
+    if isinstance(value, str) and (name == "image" or name.startswith(_MASK_PREFIX)):
+        return os.path.abspath(os.path.join(base, value))
+    return value
+
+
+def _read_csv(manifest: Path, section: str | None) -> list[tuple[str, dict[str, Any]]]:
+    """``(where, row)`` per data row of a section."""
+    where = "header"
+    rows = []
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            columns = reader.fieldnames or []
+            reader = csv.reader(stream, strict=True)
+            columns = next(reader, [])
             if "image" not in columns:
-                raise ValueError(f"{manifest}: no column 'image' among {list(columns)}")
-            rows = []
-            for row in reader:
+                raise ValueError(f"{manifest}: no column 'image' among {columns}")
+            typed = [name if name.startswith(_TYPED_PREFIXES) else "" for name in columns]
+            types = cell_types(typed)
+            for cells in filter(None, reader):  # without empty lines
                 where = f"line {reader.line_num}"
-                if None in row or None in row.values():
+                if len(cells) != len(columns):
                     raise ValueError(f"{manifest}, {where}: not {len(columns)} fields like the header")
-                rows.append((where, {name: value or None for name, value in row.items()}))
+                rows.append((where, dict(zip(columns, cell_values(columns, types, cells), strict=True))))
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{manifest}: not a readable UTF-8 CSV ({error})") from error
-    return rows
+    except CellError as error:
+        raise ValueError(f"{manifest}, {where}: {error}") from error
+    return _of_split(manifest, rows, section)
 
 
-def _read_json(manifest: Path, section: str) -> list[tuple[str, dict[str, Any]]]:
+def _of_split(
+    manifest: Path, rows: list[tuple[str, dict[str, Any]]], section: str | None
+) -> list[tuple[str, dict[str, Any]]]:
+    """The rows of one split; all where none is asked for, or no row has one."""
+    found = {row["split"] for _, row in rows if row.get("split")}
+    if section is None and len(found) > 1:
+        _logger.warning("%s: rows of all splits are taken (%s)", manifest, ", ".join(sorted(found)))
+    if not found or section in (None, ALL_SECTIONS):
+        return rows
+    if section not in found:
+        raise ValueError(f"{manifest}: no split {section!r} among {sorted(found)}")
+    return [(where, row) for where, row in rows if row["split"] == section]
+
+
+def _read_json(manifest: Path, section: str | None) -> list[tuple[str, dict[str, Any]]]:
     """``(where, item)`` per item of a section."""
     try:
         content = json.loads(manifest.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{manifest}: not readable JSON ({error})") from error
     if isinstance(content, dict):
-        if section not in content:
-            raise ValueError(f"{manifest}: no section {section!r} among {sorted(content)}")
-        content = content[section]
-    if not isinstance(content, list):
-        raise ValueError(f"{manifest}: expected a list of items, got {type(content).__name__}")  # noqa: TRY004
+        names = (section or "training",)
+        if section == ALL_SECTIONS:
+            names = tuple(name for name in (*SPLITS, UNASSIGNED) if name in content)
+        if not names or names[0] not in content:
+            raise ValueError(f"{manifest}: no section {(names or (section,))[0]!r} among {sorted(content)}")
+        lists = [content[name] for name in names]
+    else:
+        lists = [content]
+    for items in lists:
+        if not isinstance(items, list):
+            raise ValueError(f"{manifest}: expected a list of items, got {type(items).__name__}")  # noqa: TRY004
     rows = []
-    for number, item in enumerate(content):
+    for number, item in enumerate(item for items in lists for item in items):
         row = {"image": item} if isinstance(item, str) else item
         if not isinstance(row, dict):
             kind = type(item).__name__
@@ -163,13 +206,16 @@ def _read_json(manifest: Path, section: str) -> list[tuple[str, dict[str, Any]]]
 
 
 def load_items(
-    dataset_dir: str | PathLike[str] | None = None, datalist: str | PathLike[str] | None = None
+    dataset_dir: str | PathLike[str] | None = None,
+    datalist: str | PathLike[str] | None = None,
+    section: str | None = None,
 ) -> list[dict[str, Any]]:
     """The items of a data set given either way.
 
     Args:
         dataset_dir: a folder for :func:`find_images`.
         datalist: a manifest for :func:`read_datalist`.
+        section: which part of the manifest (see there); a folder has only one.
 
     Returns:
         At least one item.
@@ -181,7 +227,7 @@ def load_items(
         raise ValueError("no data set: give dataset_dir (a folder) or datalist (a .csv or .json manifest)")
     if dataset_dir and datalist:
         raise ValueError(f"two data sets: dataset_dir={dataset_dir} and datalist={datalist}; give only one")
-    items = find_images(dataset_dir) if dataset_dir else read_datalist(datalist)
+    items = find_images(dataset_dir) if dataset_dir else read_datalist(datalist, section=section)
     if not items:
         detail = f"no file with {', '.join(IMAGE_EXTENSIONS)} and no DICOM" if dataset_dir else "no rows"
         raise ValueError(f"{dataset_dir or datalist}: the data set is empty ({detail})")

@@ -1,6 +1,18 @@
 """Single-frame grey DICOM images through pydicom (2.4 or 3).
 
 Only the attributes listed here are read, so no patient name, id or date is ever held, logged or reported.
+
+What is decided here, none of it silently (``meta["steps"]`` tells):
+
+- *Colour* (RGB, YBR, PALETTE COLOR) is refused, also where the three channels are equal: such secondary captures show a
+  screen, with a window and writing burned in. Export the grey original.
+- *Pixel padding* (PixelPaddingValue, PixelPaddingRangeLimit) becomes 0, black, after the inversion.
+- *FOR PROCESSING* images hold detector values that the vendor's processing has yet to turn into a picture (linear,
+  often without a logarithm). They are read like any other, nothing is added; the steps and ``meta["intent"]`` say so.
+- *Polarity* is what the file declares (PhotometricInterpretation, PresentationLUTShape). Fluoroscopy (RF, XA) is often
+  declared with bone dark; where PixelIntensityRelationship says that values rise with the X-ray intensity, so that bone
+  is dark in the array, the steps say so.
+- *Bits above BitsStored* (old overlays) are ignored.
 """
 
 from __future__ import annotations
@@ -9,22 +21,26 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from os import PathLike
 
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from cxw_monai.io.grayscale import GrayscaleError, to_unit_range
-from cxw_monai.io.image import Radiograph, RadiographError
+from cxw_monai.geometry import PixelMap
+from cxw_monai.io.dicom_pixels import AGAIN, decode
+from cxw_monai.io.grayscale import Grayscale, padding_range, to_unit_range
+from cxw_monai.io.image import Radiograph, RadiographError, describe, refuse_huge
+from cxw_monai.io.scaling import GreyOptions, ScalingError
 
 __all__ = ["PREAMBLE", "looks_like_bare_dicom", "read_dicom"]
 
 PREAMBLE = b"DICM"
 
 _TAGS = [
+    "SOPClassUID",
+    "PresentationIntentType",
     "Rows",
     "Columns",
     "SamplesPerPixel",
@@ -35,6 +51,8 @@ _TAGS = [
     "BitsStored",
     "HighBit",
     "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
     "PixelData",
     "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths",
@@ -44,8 +62,11 @@ _TAGS = [
     "VOILUTSequence",
     "WindowCenter",
     "WindowWidth",
+    "WindowCenterWidthExplanation",
     "VOILUTFunction",
     "PresentationLUTShape",
+    "PixelIntensityRelationship",
+    "PixelIntensityRelationshipSign",
     "PixelSpacing",
     "ImagerPixelSpacing",
     "EstimatedRadiographicMagnificationFactor",
@@ -53,43 +74,35 @@ _TAGS = [
     "ImageLaterality",
     "Laterality",
 ]
-
-_JPEG = ("libjpeg", "pylibjpeg pylibjpeg-libjpeg")
-_JPEG2000 = ("openjpeg", "pylibjpeg pylibjpeg-openjpeg")
-_CODECS = {  # transfer syntax -> (module that decodes it, packages to install)
-    **{f"1.2.840.10008.1.2.4.{last}": _JPEG for last in (50, 51, 57, 70, 80, 81)},
-    **{f"1.2.840.10008.1.2.4.{last}": _JPEG2000 for last in (90, 91, 201, 202, 203)},
-}
-_AGAIN = "copy it again from its source"
+_GREY_REMEDY = "correct the tag, or read with voi='none'"
+_DICOMDIR = "1.2.840.10008.1.3.10"
+_FLUOROSCOPY = ("1.2.840.10008.5.1.4.1.1.12.1", "1.2.840.10008.5.1.4.1.1.12.2")  # XA, RF
+_BLOCK = 1 << 16  # codes looked up at a time, so that numpy's 8-byte indices stay in the processor's cache
 
 
 def looks_like_bare_dicom(head: bytes) -> bool:
     """Whether a file without preamble begins with a DICOM element of group 0002 or 0008, in any byte order."""
-    return _bare_syntax(head) is not None
-
-
-def _bare_syntax(head: bytes) -> str | None:
-    """Transfer syntax of a data set that begins with the file's first byte, or None where it isn't one."""
-    for order, is_little in (("little", True), ("big", False)):
+    for order in ("little", "big"):
         group, element = (int.from_bytes(head[at : at + 2], order) for at in (0, 2))
         if len(head) < 12 or group not in (0x0002, 0x0008) or element > 0x3000:
             continue
-        if head[4:6].isalpha() and head[4:6].isupper():
-            return ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian
-        if is_little and int.from_bytes(head[4:8], "little") < 1 << 16:  # a first element is short
-            return ImplicitVRLittleEndian
-    return None
+        explicit = head[4:6].isalpha() and head[4:6].isupper()
+        implicit = order == "little" and int.from_bytes(head[4:8], "little") < 1 << 16  # a first element is short
+        if explicit or implicit:
+            return True
+    return False
 
 
-def read_dicom(path: str | PathLike[str], *, use_voi: bool, max_pixels: int) -> Radiograph:
-    """Read a DICOM image of one grey frame: Modality LUT, VOI LUT or window, inversion, scale to [0, 1].
+def read_dicom(path: str | PathLike[str], *, options: GreyOptions, max_pixels: int) -> Radiograph:
+    """Read a DICOM image of one grey frame; see the module for what is decided here.
 
-    Files without preamble or file meta are read when their first bytes are those of a DICOM element; the transfer
-    syntax is then the uncompressed one that these bytes show. Bits above BitsStored (old overlays) are ignored.
+    Modality LUT (or rescale), VOI LUT or window, inversion, scale to [0, 1], padding to black
+    (:mod:`cxw_monai.io.grayscale`). Files without preamble or file meta are read when their first bytes are those of a
+    DICOM element; a missing transfer syntax is taken to be the uncompressed one that they are written in.
 
     Args:
         path: the file.
-        use_voi: apply the first VOI LUT or, without one, the first window.
+        options: the choice of grey scale.
         max_pixels: the most pixels that are decoded.
 
     Returns:
@@ -104,26 +117,32 @@ def read_dicom(path: str | PathLike[str], *, use_voi: bool, max_pixels: int) -> 
         dataset = _parse(path)
         try:
             _refuse_unusable(dataset, path, max_pixels)
-            codes = _decode(dataset, path)  # [H, W]
-            array, steps = _to_grey(codes, dataset, use_voi)
-            spacing, spacing_steps = _spacing(dataset)
-            meta = {
-                "path": str(path),
-                "spacing_mm": spacing,
-                "original_shape": codes.shape,
-                "bits": int(dataset.BitsStored),
-                "photometric": str(dataset.PhotometricInterpretation),
-                "steps": steps + spacing_steps,
-                "view": str(dataset.get("ViewPosition") or "") or None,
-                "laterality": str(dataset.get("ImageLaterality") or dataset.get("Laterality") or "") or None,
-            }
+            codes = decode(dataset, path)  # [H, W]
+            array, steps = _to_grey(codes, dataset, options)
+            spacing, spacing_step = _spacing(dataset)
+            intent = _text(dataset, "PresentationIntentType")
+            if intent == "FOR PROCESSING":
+                steps.insert(0, "for processing: detector values, not a picture for presentation")
+            if _is_bone_dark(dataset, inverted="inverted" in steps):
+                steps.append("bone is dark: values rise with the X-ray intensity")
+            meta = describe(
+                path,
+                PixelMap.identity(codes.shape),
+                bits=int(dataset.BitsStored),
+                photometric=str(dataset.PhotometricInterpretation),
+                steps=[*steps, spacing_step],
+                spacing=spacing,
+                intent=intent,
+                view=_text(dataset, "ViewPosition"),
+                laterality=_text(dataset, "ImageLaterality") or _text(dataset, "Laterality"),
+            )
         except RadiographError:
             raise
-        except GrayscaleError as error:
-            raise RadiographError(path, str(error), "correct the tag, or read with voi='none'") from error
+        except ScalingError as error:
+            raise RadiographError(path, str(error), error.remedy or _GREY_REMEDY) from error
         except Exception as error:  # pydicom converts attributes when they are asked for, and raises anything then
             reason = f"DICOM attributes of the image are missing or malformed ({type(error).__name__})"
-            raise RadiographError(path, reason, _AGAIN) from error
+            raise RadiographError(path, reason, AGAIN) from error
     return Radiograph(array[None], meta)  # [1, H, W]
 
 
@@ -147,102 +166,130 @@ def _quiet_pydicom() -> Iterator[None]:
 def _parse(path: str | PathLike[str]) -> Dataset:
     """The data set, reduced to the attributes needed, with a transfer syntax."""
     try:
-        with open(path, "rb") as stream:
-            head = stream.read(132)
-        bare = head[128:] != PREAMBLE
-        dataset = pydicom.dcmread(path, force=bare, specific_tags=_TAGS)
-        if bare and "TransferSyntaxUID" not in dataset.file_meta:
-            dataset.file_meta.TransferSyntaxUID = _bare_syntax(head)
+        dataset = pydicom.dcmread(path, force=True, specific_tags=_TAGS)
+        if "TransferSyntaxUID" not in dataset.file_meta:  # then it isn't compressed
+            implicit, little_endian = _encoding(dataset)
+            explicit = ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
+            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
     except Exception as error:  # pydicom's parser raises whatever the damage provokes
         reason = f"cannot be parsed as DICOM, damaged or truncated ({type(error).__name__})"
-        raise RadiographError(path, reason, _AGAIN) from error
-    if "TransferSyntaxUID" not in dataset.file_meta:
-        raise RadiographError(path, "DICOM without a transfer syntax", _AGAIN)
+        raise RadiographError(path, reason, AGAIN) from error
     return dataset
+
+
+def _encoding(dataset: Dataset) -> tuple[bool, bool]:
+    """Whether value representations are implicit, and the byte order little, as the parser found them."""
+    if hasattr(dataset, "original_encoding"):
+        return dataset.original_encoding
+    return dataset.read_implicit_vr, dataset.read_little_endian  # pydicom 2
 
 
 def _refuse_unusable(dataset: Dataset, path: str | PathLike[str], max_pixels: int) -> None:
     """Refuse, from the attributes alone, what isn't one grey frame of a sensible size."""
+    kind = UID(str(dataset.file_meta.get("MediaStorageSOPClassUID") or ""))
+    if kind == _DICOMDIR:
+        raise RadiographError(path, "a DICOMDIR, the index of a medium", "give the image files that it lists")
     if not dataset.get("PixelData") or not dataset.get("Rows") or not dataset.get("Columns"):
-        raise RadiographError(
-            path, "DICOM without pixel data (or cut off before it)", "give an image, or copy it again"
-        )
+        name = f" ({kind.name})" if kind and kind.name != kind else ""
+        reason = f"DICOM{name} without pixel data, or cut off before their end"
+        raise RadiographError(path, reason, "give an image, or copy it again from its source")
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames > 1:
         raise RadiographError(path, f"multi-frame DICOM ({frames} frames)", "export each frame to a file of its own")
     photometric = dataset.get("PhotometricInterpretation")
     if photometric not in ("MONOCHROME1", "MONOCHROME2") or dataset.get("SamplesPerPixel", 1) != 1:
         raise RadiographError(path, "colour DICOM, or no photometric interpretation", "give the original grey image")
-    if dataset.Rows * dataset.Columns > max_pixels:
-        reason = f"{dataset.Rows}x{dataset.Columns} is more than the limit of {max_pixels} pixels"
-        raise RadiographError(path, reason, "resample it, or raise max_pixels")
-    bits = int(dataset.BitsStored)
-    if not 1 <= bits <= min(int(dataset.BitsAllocated), 32) or dataset.get("HighBit", bits - 1) != bits - 1:
-        reason = f"{bits} bits stored of {dataset.BitsAllocated}, high bit {dataset.get('HighBit')}, not supported"
-        raise RadiographError(path, reason, "export it again with HighBit = BitsStored - 1")
+    refuse_huge(path, (dataset.Rows, dataset.Columns), max_pixels)
+    bits, allocated = int(dataset.BitsStored), int(dataset.BitsAllocated)
+    if not 1 <= bits <= min(allocated, 32):
+        raise RadiographError(path, f"{bits} bits stored of {allocated}, not supported", "export it again as 16 bits")
 
 
-def _decode(dataset: Dataset, path: str | PathLike[str]) -> np.ndarray:
-    """Stored codes ``[H, W]`` in native byte order."""
-    syntax = dataset.file_meta.TransferSyntaxUID
-    try:
-        if syntax == JPEGBaseline8Bit:  # decoders differ by a grey level: always take Pillow, which is always there
-            if hasattr(dataset, "pixel_array_options"):
-                dataset.pixel_array_options(decoding_plugin="pillow")
-            else:  # pydicom 2
-                dataset.convert_pixel_data("pillow")
-        codes = dataset.pixel_array
-    except Exception as error:  # decoders raise whatever the damage provokes
-        module, packages = _CODECS.get(str(syntax), (None, ""))
-        if module is not None and not _can_import(module):
-            reason = f"transfer syntax {syntax} needs a decoder that isn't installed"
-            raise RadiographError(path, reason, f"pip install {packages}") from error
-        reason = f"pixel data cannot be decoded, damaged or truncated ({type(error).__name__})"
-        raise RadiographError(path, reason, _AGAIN) from error
-    if codes.shape != (dataset.Rows, dataset.Columns) or codes.dtype.kind not in "iu":
-        raise RadiographError(path, f"pixel data decode to shape {codes.shape}, {codes.dtype}", _AGAIN)
-    return np.asarray(codes, dtype=codes.dtype.newbyteorder("="))
-
-
-def _can_import(module: str) -> bool:
-    """Whether an optional decoder is installed and works."""
-    try:
-        import_module(module)
-    except ImportError:
-        return False
-    return True
-
-
-def _to_grey(codes: np.ndarray, dataset: Dataset, use_voi: bool) -> tuple[np.ndarray, list[str]]:
+def _to_grey(codes: np.ndarray, dataset: Dataset, options: GreyOptions) -> tuple[np.ndarray, list[str]]:
     """float32 ``[H, W]`` in [0, 1] of stored codes; up to 16 bits by one table over all codes."""
-    bits, signed = int(dataset.BitsStored), dataset.PixelRepresentation == 1
-    unsigned = codes.view(f"u{codes.dtype.itemsize}") & ((1 << bits) - 1)
-    wide = bits > 16
-    levels = unsigned.astype(np.int64) if wide else np.arange(1 << bits, dtype=np.int64)
-    if signed:
-        levels = np.where(levels < 1 << (bits - 1), levels, levels - (1 << bits))
     little_endian = dataset.file_meta.TransferSyntaxUID.is_little_endian
-    grey, steps = to_unit_range(levels, bits, signed, dataset, little_endian=little_endian, use_voi=use_voi)
-    grey = grey.astype(np.float32)
-    return (grey if wide else grey[unsigned]), steps
+    scale = Grayscale(int(dataset.BitsStored), dataset.PixelRepresentation == 1, little_endian, options)
+    mask = (1 << scale.bits) - 1
+    padded = _padded_beyond_stored_bits(codes, dataset, scale)
+    if mask < np.iinfo(codes.dtype).max:
+        codes = codes & codes.dtype.type(mask)
+    table = np.arange(mask + 1, dtype=np.int64) if scale.bits <= 16 else None
+    levels = codes.astype(np.int64) if table is None else table
+    if scale.signed:
+        levels = np.where(levels < 1 << (scale.bits - 1), levels, levels - (1 << scale.bits))
+
+    def of_image(values: np.ndarray) -> np.ndarray:
+        inside = np.ones(codes.shape, dtype=bool) if padded is None else ~padded
+        padding = padding_range(dataset, scale.signed)
+        if padding is not None:
+            stored = levels if table is None else levels[codes]
+            inside &= (stored < padding[0]) | (stored > padding[1])
+        return (values if table is None else values[codes])[inside]
+
+    grey, steps = to_unit_range(levels, dataset, scale, of_image)
+    if table is not None:
+        grey = _look_up(grey, codes)
+    if padded is not None:
+        grey[padded] = 0
+    return grey, steps
 
 
-def _spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, list[str]]:
+def _look_up(table: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """``table[codes]``, block by block."""
+    codes = np.ascontiguousarray(codes)
+    grey = np.empty(codes.shape, dtype=table.dtype)
+    flat_codes, flat_grey = codes.reshape(-1), grey.reshape(-1)
+    for start in range(0, codes.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        np.take(table, flat_codes[block], out=flat_grey[block], mode="clip")  # "raise" would copy
+    return grey
+
+
+def _padded_beyond_stored_bits(codes: np.ndarray, dataset: Dataset, scale: Grayscale) -> np.ndarray | None:
+    """Where whole allocated words are padding whose value BitsStored can't hold; None for the usual padding."""
+    padding, (least, most) = padding_range(dataset, scale.signed), scale.limits
+    if padding is None or (least <= padding[0] and padding[1] <= most):
+        return None
+    words = codes.view(f"i{codes.dtype.itemsize}") if scale.signed else codes
+    outside = (words < least) | (words > most)
+    return outside & (words >= padding[0]) & (words <= padding[1])
+
+
+def _is_bone_dark(dataset: Dataset, *, inverted: bool) -> bool:
+    """Whether the file says that its array shows bone dark; PS3.3 C.8.7.1.1.2 (RF, XA) and C.8.11.3.1.2 (DX)."""
+    if dataset.get("PixelIntensityRelationship") not in ("LIN", "LOG"):
+        return False
+    sign = dataset.get("PixelIntensityRelationshipSign")
+    if sign not in (1, -1):  # in fluoroscopy both relationships are to the X-ray intensity itself
+        sign = 1 if dataset.get("SOPClassUID") in _FLUOROSCOPY else None
+    return sign is not None and (sign == 1) != inverted
+
+
+def _spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, str]:
     """(row, column) spacing in mm or None, and where it comes from."""
     for name in ("PixelSpacing", "ImagerPixelSpacing"):
-        pair = _positive(dataset.get(name))
+        pair = _positive(dataset, name)
         if len(pair) != 2:
             continue
-        magnification = _positive(dataset.get("EstimatedRadiographicMagnificationFactor"))
+        magnification = _positive(dataset, "EstimatedRadiographicMagnificationFactor")
         if name == "ImagerPixelSpacing" and magnification:
-            return (pair[0] / magnification[0], pair[1] / magnification[0]), [f"spacing: {name} / magnification"]
-        return (pair[0], pair[1]), [f"spacing: {name}"]
-    return None, ["spacing: unknown"]
+            return (pair[0] / magnification[0], pair[1] / magnification[0]), f"spacing: {name} / magnification"
+        return (pair[0], pair[1]), f"spacing: {name}"
+    return None, "spacing: unknown"
 
 
-def _positive(value: object) -> list[float]:
+def _positive(dataset: Dataset, name: str) -> list[float]:
     """An attribute's numbers if all are finite and above 0, else nothing (DICOM writers fill in 0 for unknown)."""
-    if value is None or value == "":
+    try:
+        value = dataset.get(name)
+        if value is None or value == "":
+            return []
+        numbers = [float(one) for one in (value if hasattr(value, "__len__") else [value])]
+    except (TypeError, ValueError, OverflowError):  # not decimal strings
         return []
-    numbers = [float(one) for one in (value if hasattr(value, "__len__") else [value])]
     return numbers if all(np.isfinite(one) and one > 0 for one in numbers) else []
+
+
+def _text(dataset: Dataset, name: str) -> str | None:
+    """A code string, or None where it is absent or empty."""
+    return str(dataset.get(name) or "") or None

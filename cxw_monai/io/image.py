@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
-__all__ = ["MAX_PIXELS", "Radiograph", "RadiographError"]
+from cxw_monai.geometry import PixelMap
+
+__all__ = ["MAX_PIXELS", "Radiograph", "RadiographError", "describe", "refuse_huge"]
 
 MAX_PIXELS = 80_000_000
 """Largest image decoded by default, in pixels: twice a whole-spine film, and below Pillow's own bomb warning."""
@@ -42,16 +45,61 @@ class Radiograph:
 
     Attributes:
         array: float32 ``[1, H, W]`` in [0, 1], bone bright, rows downwards.
-        meta: what is known of it:
+        meta: what is known of it; all but ``pixel_map`` are JSON values:
 
             - ``path`` (str): the source file.
             - ``spacing_mm`` ((row, column) or None): pixel spacing of ``array``; None where the file declares none.
-            - ``original_shape`` ((H, W)): the decoded pixel grid.
+            - ``original_shape`` ((H, W)): rows and columns as read.
             - ``bits`` (int): bits per stored grey value.
-            - ``photometric`` (str): DICOM's photometric interpretation, Pillow's mode or NIfTI's data type.
-            - ``steps`` (list of str): what was applied, in order.
+            - ``photometric`` (str): DICOM's photometric interpretation, Pillow's mode or the NIfTI/NRRD data type.
+            - ``intent`` (str or None): DICOM's ``FOR PRESENTATION`` or ``FOR PROCESSING``.
             - ``view``, ``laterality`` (str or None): as declared.
+            - ``steps`` (list of str): what was applied, in order.
+            - ``pixel_map`` (:class:`~cxw_monai.geometry.PixelMap`): from the stored pixel grid to ``array``.
     """
 
     array: np.ndarray
     meta: dict[str, Any] = field(default_factory=dict)
+
+
+def describe(
+    path: str | PathLike[str],
+    pixel_map: PixelMap,
+    *,
+    bits: int,
+    photometric: str,
+    steps: Sequence[str],
+    spacing: tuple[float, float] | None = None,
+    intent: str | None = None,
+    view: str | None = None,
+    laterality: str | None = None,
+) -> dict[str, Any]:
+    """The ``meta`` of a :class:`Radiograph`."""
+    return {
+        "path": str(path),
+        "spacing_mm": spacing,
+        "original_shape": pixel_map.shape,
+        "bits": bits,
+        "photometric": photometric,
+        "intent": intent,
+        "view": view,
+        "laterality": laterality,
+        "steps": list(steps),
+        "pixel_map": pixel_map,
+    }
+
+
+def refuse_huge(path: str | PathLike[str], shape: Sequence[int], max_pixels: int) -> None:
+    """Raise where a header declares more than ``max_pixels`` pixels.
+
+    Raises:
+        RadiographError: it does.
+    """
+    pixels = 1
+    for size in shape:
+        pixels *= int(size)
+    if pixels > max_pixels:
+        sizes = "x".join(str(int(size)) for size in shape)
+        raise RadiographError(
+            path, f"{sizes} is more than the limit of {max_pixels} pixels", "resample it, or raise max_pixels"
+        )

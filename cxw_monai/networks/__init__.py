@@ -1,8 +1,11 @@
-"""Networks: position tables, radiograph ViT, predictor and world model."""
+"""Networks: position tables, radiograph ViT, predictor, world model and segmentation."""
 
+from .decoders import synchronise_batch_norm
 from .embedder import RadiographEmbedder
 from .positions import relative_table, sincos_table, table_order
 from .predictor import WorldModelPredictor
+from .resizing import resize_encoder, resize_patch_embedding
+from .segmenter import RadiographSegmenter, radiograph_segmenter
 from .vit import VIT_SIZES, RadiographViT, radiograph_vit
 from .world_model import (
     OBJECTIVES,
@@ -17,6 +20,7 @@ __all__ = [
     "OBJECTIVES",
     "VIT_SIZES",
     "RadiographEmbedder",
+    "RadiographSegmenter",
     "RadiographViT",
     "WorldModel",
     "WorldModelInputs",
@@ -24,8 +28,12 @@ __all__ = [
     "WorldModelPredictor",
     "WorldModelSettings",
     "normalised",
+    "radiograph_segmenter",
     "radiograph_vit",
     "relative_table",
+    "resize_encoder",
+    "resize_patch_embedding",
     "sincos_table",
+    "synchronise_batch_norm",
     "table_order",
 ]

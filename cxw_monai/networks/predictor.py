@@ -50,6 +50,7 @@ class WorldModelPredictor(nn.Module):
             released weights hold `column_first`, an axis swap that is kept only to load them.
         flip_embedding: add a learnt vector to the mask tokens of a target that is mirrored against its context.
         mlp_ratio: hidden channels of the blocks' MLP over `embed_dim`.
+        out_dim: channels of a predicted token; those of the encoder by default.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class WorldModelPredictor(nn.Module):
         context_order: TableOrder = "row_first",
         flip_embedding: bool = False,
         mlp_ratio: float = 4.0,
+        out_dim: int | None = None,
     ) -> None:
         super().__init__()
         if conditioning not in CONDITIONINGS:
@@ -78,7 +80,7 @@ class WorldModelPredictor(nn.Module):
         self.predictor_embed = nn.Linear(encoder_dim, embed_dim)
         self.predictor_blocks = nn.ModuleList(Block(embed_dim, num_heads, mlp_ratio) for _ in range(depth))
         self.predictor_norm = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
-        self.predictor_proj = nn.Linear(embed_dim, encoder_dim)
+        self.predictor_proj = nn.Linear(embed_dim, encoder_dim if out_dim is None else out_dim)
         self.policy_net = self._policy_net()
         self.flip_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if flip_embedding else None
         self.apply(init_weights)
@@ -138,7 +140,7 @@ class WorldModelPredictor(nn.Module):
             grid: rows and columns of tokens of both views; the reference grid by default.
 
         Returns:
-            `[B, Kt, encoder_dim]`.
+            `[B, Kt, out_dim]`.
         """
         if action.shape[-1] != self.action_dim:
             raise ValueError(f"An action has {self.action_dim} numbers here, got {tuple(action.shape)}.")

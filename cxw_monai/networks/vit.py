@@ -38,10 +38,10 @@ class RadiographViT(nn.Module):
     """ViT encoder: radiographs in [0, 1] to patch tokens.
 
     The network normalises its input itself (buffers `image_mean`, `image_std`) and repeats a grey image where its stem
-    has more channels. Height and width may be any multiples
-    of the patch size. On a grid other than that of `image_size` the positions are those of the reference grid laid
-    over the same field of view, in closed form (`position_resize="closed_form"`) or by bicubic interpolation of the
-    stored table as the official fine-tuning code does (`"bicubic"`).
+    has more channels. Height and width may be any multiples of the patch size. On a grid other than that of
+    `image_size` the positions are those of the reference grid laid over the same field of view, in closed form
+    (`position_resize="closed_form"`) or by bicubic interpolation of the stored table as the official fine-tuning code
+    does (`"bicubic"`).
 
     Args:
         image_size: side, or (height, width), in px of the reference grid; a multiple of `patch_size`.
@@ -56,6 +56,9 @@ class RadiographViT(nn.Module):
             chest radiographs that the official code calls "xray".
         image_std: divides the image, likewise.
         position_resize: `closed_form` or `bicubic`.
+        position_grid: (rows, columns) of the grid in whose cells positions are counted, by default that of
+            `image_size`. With a smaller patch than in pretraining, give pretraining's grid: the smaller patches then
+            get the positions between those that the weights know (see `resize_encoder`).
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class RadiographViT(nn.Module):
         image_mean: float | Sequence[float] = 0.5056,
         image_std: float | Sequence[float] = 0.252,
         position_resize: str = "closed_form",
+        position_grid: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -86,10 +90,12 @@ class RadiographViT(nn.Module):
         self.num_heads = num_heads
         self.grid = (height // patch_size, width // patch_size)
         self.position_resize = position_resize
+        self.position_grid = self.grid if position_grid is None else (int(position_grid[0]), int(position_grid[1]))
         self.register_buffer("image_mean", self._channel_values(image_mean, in_channels, "image_mean"))
         self.register_buffer("image_std", self._channel_values(image_std, in_channels, "image_std"))
         self.patch_embed = PatchEmbed(patch_size, in_channels, embed_dim)
-        self.pos_embed = nn.Parameter(sincos_table(self.grid, embed_dim), requires_grad=False)
+        table = sincos_table(self.grid, embed_dim, reference_grid=self.position_grid)
+        self.pos_embed = nn.Parameter(table, requires_grad=False)
         rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
         self.blocks = nn.ModuleList(Block(embed_dim, num_heads, mlp_ratio, rate) for rate in rates)
         self.norm = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
@@ -123,12 +129,24 @@ class RadiographViT(nn.Module):
         if grid[0] == self.grid[0] and grid[1] == self.grid[1]:
             return self.pos_embed
         if self.position_resize == "closed_form":
-            table = sincos_table(grid, self.embed_dim, "column_first", self.grid, torch.float32)
+            table = sincos_table(grid, self.embed_dim, "column_first", self.position_grid, torch.float32)
             return table.to(self.pos_embed)
         stored = self.pos_embed.reshape(1, self.grid[0], self.grid[1], self.embed_dim).permute(0, 3, 1, 2)
         scale = [grid[0] / self.grid[0], grid[1] / self.grid[1]]
         resized = F.interpolate(stored, scale_factor=scale, mode="bicubic", align_corners=False)
         return resized.flatten(2).transpose(1, 2)
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """`[B, 1 or C, H, W]` in [0, 1] to `[B, C, H, W]` less `image_mean`, over `image_std`."""
+        image = image.expand(-1, self.in_channels, -1, -1)
+        return (image - self.image_mean.view(1, -1, 1, 1)) / self.image_std.view(1, -1, 1, 1)
+
+    def patches(self, image: Tensor) -> Tensor:
+        """Normalised values of each patch: `[B, C, H, W]` in [0, 1] to `[B, N, C * p * p]`."""
+        rows, columns = self.grid_of(image)
+        size = self.patch_size
+        patches = self.normalise(image).view(image.shape[0], self.in_channels, rows, size, columns, size)
+        return patches.permute(0, 2, 4, 1, 3, 5).reshape(image.shape[0], rows * columns, -1)
 
     def embed(self, image: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Patch embeddings with positions.
@@ -140,13 +158,8 @@ class RadiographViT(nn.Module):
         Returns:
             `[B, K, D]`, or `[B, N, D]` for all.
         """
-        rows, columns = self.grid_of(image)
-        size = self.patch_size
-        image = image.expand(-1, self.in_channels, -1, -1)
-        image = (image - self.image_mean.view(1, -1, 1, 1)) / self.image_std.view(1, -1, 1, 1)
-        patches = image.view(image.shape[0], self.in_channels, rows, size, columns, size)
-        patches = patches.permute(0, 2, 4, 1, 3, 5).reshape(image.shape[0], rows * columns, -1)  # [B, N, C * p * p]
-        positions = self.positions((rows, columns)).expand(image.shape[0], -1, -1)
+        patches = self.patches(image)  # [B, N, C * p * p]
+        positions = self.positions(self.grid_of(image)).expand(image.shape[0], -1, -1)
         if tokens is not None:
             patches = patches.gather(1, tokens.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
             positions = positions.gather(1, tokens.unsqueeze(-1).expand(-1, -1, self.embed_dim))
@@ -167,8 +180,7 @@ class RadiographViT(nn.Module):
             x = block(x)
         return self.norm(x)
 
-    @torch.jit.ignore
-    def intermediate_layers(self, image: Tensor, layers: Sequence[int], norm: bool = False) -> list[Tensor]:
+    def intermediate_layers(self, image: Tensor, layers: list[int], norm: bool = False) -> list[Tensor]:
         """Outputs of several blocks on the full image.
 
         Args:
@@ -182,8 +194,9 @@ class RadiographViT(nn.Module):
         """
         depth = len(self.blocks)
         wanted = [layer + depth if layer < 0 else layer for layer in layers]
-        if any(not 0 <= layer < depth for layer in wanted):
-            raise ValueError(f"layers must lie in -{depth}..{depth - 1}, got {list(layers)}.")
+        for layer in wanted:
+            if layer < 0 or layer >= depth:
+                raise ValueError(f"layers must lie in -{depth}..{depth - 1}, got {layers}.")
         outputs: dict[int, Tensor] = {}
         x = self.embed(image)
         for number, block in enumerate(self.blocks):

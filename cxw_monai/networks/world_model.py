@@ -22,6 +22,7 @@ __all__ = ["OBJECTIVES", "WorldModel", "WorldModelInputs", "WorldModelOutput", "
 
 OBJECTIVES = ("local", "global", "domain")
 TARGET_NORM_EPS = 1e-5
+TARGETS = ("latents", "pixels", "both")
 LOSSES = {"l2": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
 
 
@@ -40,6 +41,9 @@ class WorldModelSettings:
         cross_weight: weight of the cross-view loss.
         average_terms: divide the loss by `1 + cross_weight`.
         loss: `l2` or `smooth_l1`, averaged over batch, tokens and channels.
+        targets: `latents` of the target encoder; the `pixels` of each patch (mean 0, variance 1); or `both`, side by
+            side on the channels. With pixels and `local` alone the model is a masked autoencoder (MAE, arXiv
+            2111.06377). Pixels cannot collapse: beside the latents they keep these from losing rank.
         target_layers: the target is the mean of the layer-normed outputs of this many last blocks.
         swap_roles: context sees the clean view, target the perturbed one.
         variance_weight: weight of a hinge that keeps the predictions' standard deviation over tokens above 1.
@@ -53,6 +57,7 @@ class WorldModelSettings:
     cross_weight: float = 1.0
     average_terms: bool = True
     loss: str = "l2"
+    targets: str = "latents"
     target_layers: int = 1
     swap_roles: bool = False
     variance_weight: float = 0.0
@@ -66,10 +71,18 @@ class WorldModelSettings:
             raise ValueError("swap_roles is defined for unified predictions only.")
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {sorted(LOSSES)}, got {self.loss!r}.")
+        if self.targets not in TARGETS:
+            raise ValueError(f"targets must be one of {TARGETS}, got {self.targets!r}.")
         if self.cross_weight < 0 or (self.cross_weight == 0 and tuple(self.objectives) == ("global",)):
             raise ValueError(f"cross_weight must be positive, or 0 beside other objectives, got {self.cross_weight}.")
         if self.target_layers < 1:
             raise ValueError(f"target_layers must be at least 1, got {self.target_layers}.")
+
+    def target_channels(self, encoder: RadiographViT) -> int:
+        """Channels of a target token, which the predictor's `out_dim` must be."""
+        pixels = encoder.in_channels * encoder.patch_size**2
+        widths = {"latents": encoder.embed_dim, "pixels": pixels}
+        return widths.get(self.targets, sum(widths.values()))
 
     @classmethod
     def parity(cls, **overrides: object) -> WorldModelSettings:
@@ -163,7 +176,8 @@ class WorldModel(nn.Module):
 
     Args:
         encoder: context encoder. The target is a copy of it that never takes gradients and stays in evaluation mode.
-        predictor: its `grid` and `encoder_dim` must be the encoder's.
+        predictor: its `grid` must be the encoder's, its `out_dim` the channels of a target token: the encoder's, or
+            the values of a patch where the targets are pixels.
         settings: see `WorldModelSettings`.
 
     Raises:
@@ -174,12 +188,14 @@ class WorldModel(nn.Module):
         self, encoder: RadiographViT, predictor: WorldModelPredictor, settings: WorldModelSettings | None = None
     ) -> None:
         super().__init__()
-        if predictor.grid != encoder.grid or predictor.predictor_proj.out_features != encoder.embed_dim:
-            raise ValueError(
-                f"The predictor (grid {predictor.grid}, encoder_dim {predictor.predictor_proj.out_features}) does not "
-                f"fit the encoder (grid {encoder.grid}, embed_dim {encoder.embed_dim})."
-            )
         self.settings = settings or WorldModelSettings()
+        width = self.settings.target_channels(encoder)
+        if predictor.grid != encoder.grid or predictor.predictor_proj.out_features != width:
+            raise ValueError(
+                f"The predictor (grid {predictor.grid}, out_dim {predictor.predictor_proj.out_features}) does not fit "
+                f"the encoder (grid {encoder.grid}, embed_dim {encoder.embed_dim}) with {self.settings.targets} as "
+                f"targets: it must give {width} channels."
+            )
         self.encoder = encoder
         self.target_encoder = copy.deepcopy(encoder).requires_grad_(False).eval()
         self.predictor = predictor
@@ -206,6 +222,15 @@ class WorldModel(nn.Module):
     @torch.no_grad()
     def target_tokens(self, image: Tensor) -> Tensor:
         """Normalised target tokens `[B, N, D]` of full images `[B, C, H, W]`."""
+        kind = self.settings.targets
+        parts = []
+        if self.settings.targets != "pixels":
+            parts.append(self._target_latents(image))
+        if self.settings.targets != "latents":
+            parts.append(normalised(self.target_encoder.patches(image)))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+    def _target_latents(self, image: Tensor) -> Tensor:
         count = self.settings.target_layers
         if count == 1:
             return normalised(self.target_encoder(image))

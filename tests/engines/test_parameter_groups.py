@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from cxw_monai.engines import parameter_groups
-from cxw_monai.networks import RadiographViT, WorldModel, WorldModelPredictor
+from cxw_monai.engines.parameter_groups import layer_decay_groups
+from cxw_monai.networks import RadiographViT, WorldModel, WorldModelPredictor, radiograph_segmenter
 
 
 def model():
@@ -39,3 +40,37 @@ def test_nothing_to_train_is_an_error():
     with pytest.raises(ValueError, match="no trainable"):
         parameter_groups(frozen)
     assert torch.is_tensor(frozen.weight)
+
+
+@pytest.fixture(scope="module")
+def vit_base_segmenter():
+    with torch.device("meta"):
+        return radiograph_segmenter("base", structures=["lungs"], image_size=32)
+
+
+def test_a_vit_base_has_28_groups_of_depth(vit_base_segmenter):
+    """Stem, 12 blocks and the rest, each with and without weight decay; n = 13."""
+    groups = layer_decay_groups(vit_base_segmenter, 0.5)
+    assert len(groups) == 28
+    assert [group["lr_scale"] for group in groups] == [0.5 ** (13 - i // 2) for i in range(28)]
+    names = {id(p): name for name, p in vit_base_segmenter.named_parameters()}
+    grouped = [[names[id(p)] for p in group["params"]] for group in groups]
+    assert sorted(sum(grouped, [])) == sorted(n for n, p in vit_base_segmenter.named_parameters() if p.requires_grad)
+    scales = {name: group["lr_scale"] for group, members in zip(groups, grouped, strict=True) for name in members}
+    assert scales["encoder.patch_embed.proj.weight"] == 0.5**13
+    assert scales["encoder.blocks.0.attn.qkv.weight"] == 0.5**12
+    assert scales["encoder.blocks.11.mlp.fc2.bias"] == 0.5
+    assert scales["encoder.norm.weight"] == scales["decoder.head.bias"] == 1
+    for group in groups:
+        assert all((p.ndim > 1) == group["decays"] for p in group["params"])
+        assert ("weight_decay" in group) != group["decays"]
+
+
+def test_frozen_parameters_are_in_no_group():
+    network = radiograph_segmenter("tiny", structures=["lungs"], decoder="linear", image_size=32, frozen_blocks=10)
+    groups = layer_decay_groups(network, 0.5)
+    assert {group["lr_scale"] for group in groups} == {0.25, 0.5, 1.0}  # blocks 10 and 11, and the rest
+    with pytest.raises(ValueError, match="layer_decay"):
+        layer_decay_groups(network, 0.0)
+    with pytest.raises(ValueError, match="no trainable"):
+        layer_decay_groups(network.requires_grad_(False))

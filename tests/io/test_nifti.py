@@ -39,6 +39,19 @@ def test_every_storage_order_gives_the_same_film(tmp_path, name, array, affine, 
     radiograph = read_radiograph(_save(tmp_path / f"{name}.{extension}", array, affine))
     np.testing.assert_array_equal(radiograph.array, FILM[None])
     assert radiograph.array.dtype == np.float32 and radiograph.meta["original_shape"] == (20, 30)
+    pixel_map = radiograph.meta["pixel_map"]  # a result on the film goes back to the stored array
+    np.testing.assert_array_equal(pixel_map.restore(radiograph.array[0]), array.squeeze())
+
+
+def test_what_the_caller_asks_for(tmp_path):
+    grey = np.arange(400, dtype=np.int16).reshape(20, 20) - 100
+    path = _save(tmp_path / "a.nii", grey, None)
+    windowed = read_radiograph(path, window=(100, 200))  # 0 to 200
+    np.testing.assert_allclose(windowed.array[0], np.clip(grey.T / 200, 0, 1), atol=1e-6)
+    assert windowed.meta["steps"] == ["no declared orientation: transposed", "window as asked: center 100, width 200"]
+    percentiles = read_radiograph(path, percentiles=(0, 100))
+    np.testing.assert_allclose(percentiles.array[0], (grey.T + 100) / 399, atol=1e-6)
+    assert percentiles.meta["steps"][1] == "percentiles 0 and 100 of the image: -100 to 299"
 
 
 def test_spacing_is_row_then_column_and_never_invented(tmp_path):
@@ -65,7 +78,9 @@ def test_ranges(tmp_path):
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
 def test_values_without_a_declared_range_are_refused(tmp_path, dtype):
     path = _save(tmp_path / "a.nii", np.arange(400).reshape(20, 20).astype(dtype), None)
-    with pytest.raises(RadiographError, match="from 0 to 399 without a declared grey range; set cal_min and cal_max"):
+    with pytest.raises(
+        RadiographError, match="values from 0 to 399 without a declared grey range; set cal_min and cal_max"
+    ):
         read_radiograph(path)
 
 

@@ -43,12 +43,13 @@ from .landmarks import LANDMARKS
 from .patient import draw_patient, draw_pose, random_stream
 from .render import PatientVolume, Radiograph, build_patient, render
 from .settings import DRRSettings
+from .silhouettes import SILHOUETTES, silhouettes
 from .source import CTSource, read_labelled_ct, wheel_source
 from .structures import STRUCTURES
 
 __all__ = ["MANIFEST_COLUMNS", "make_dataset"]
 
-_RECIPE = 1  # raise when the same settings make other pictures
+_RECIPE = 2  # raise when the same settings make other pictures
 
 MANIFEST_COLUMNS: tuple[str, ...] = (
     *("id", "image", "patient_id", "anatomy", "view", "finding_labels", "no_finding"),
@@ -57,6 +58,7 @@ MANIFEST_COLUMNS: tuple[str, ...] = (
     "bbox_xywh",
     *(f"landmark_{name}" for name in LANDMARKS),
     *(f"mask_{s.name}" for s in STRUCTURES),
+    *(f"mask_{name}" for name in SILHOUETTES),
     *(f"finding_mask_{name}" for name in FINDINGS),
     *("exposed_xyxy", "pixel_spacing_mm", "magnification", "source_detector_mm", "source_isocentre_mm"),
     *("width", "height"),
@@ -152,6 +154,8 @@ class _Maker:
         beam = default_beam(view, settings.size, field_of_view)
         collimation = draw_collimation(rng, beam.height, beam.width, settings.collimation)
         picture = render(volume, beam, draw_pose(rng, view), settings.detector(), rng, collimation)
+        if view != "LAT":
+            picture.masks.update(silhouettes(picture.masks, beam.pitch_mm / beam.magnification))
         name = f"drr_{number:04d}_{shot}"
         row = dict.fromkeys(MANIFEST_COLUMNS, "")
         row |= {"id": name, "patient_id": f"drr_{number:04d}", "anatomy": "chest", "view": view}

@@ -19,7 +19,7 @@ CONTROL_POINTS = 6
 
 # Largest degrees and mm; AP is the bedside view.
 _POSE_SPREAD = {"PA": (3.0, 8.0), "AP": (6.0, 12.0), "LAT": (4.0, 8.0)}
-_DENSITY_SPREAD = {"lungs": (0.8, 1.35), "bones": (0.8, 1.2), "heart": (0.97, 1.05), "liver": (0.97, 1.05)}
+_DENSITY_SPREAD = {"lungs": (0.8, 1.35), "bones": (0.8, 1.6), "heart": (0.97, 1.05), "liver": (0.97, 1.05)}
 
 
 def random_stream(seed: int, patient: int, purpose: str) -> np.random.Generator:

@@ -39,6 +39,8 @@ STRUCTURES: tuple[Structure, ...] = (
     Structure("aorta", r"aorta", 5.0),
     Structure("liver", r"liver", 8.0),
     Structure("sternum", r"sternum", 2.0),
+    Structure("superior_vena_cava", r"superior_vena_cava", 4.0),
+    Structure("abdomen", r"liver|spleen|stomach|colon|small_bowel|duodenum|pancreas|gallbladder|kidney_.*", 8.0),
 )
 """The projected structures, in the order of their channels. Label names follow TotalSegmentator
 (https://github.com/wasserth/TotalSegmentator#class-details)."""

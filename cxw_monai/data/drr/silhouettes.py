@@ -1,0 +1,82 @@
+"""Structures as a reader outlines them on a frontal film, from the projected organs.
+
+A projected lung goes on behind and before the diaphragm, below its dome. Readers, and the masks of public data sets
+(JSRT/SCR, Montgomery, COVID), end the lung at the dome and draw heart and great vessels as one silhouette.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy import ndimage
+
+__all__ = ["SILHOUETTES", "silhouettes"]
+
+SILHOUETTES = ("lung_field_left", "lung_field_right", "mediastinum")
+"""Masks that :func:`silhouettes` can make."""
+
+_BAY_MM = 14.0  # bays between arch, pulmonary trunk and heart that the outline passes over
+_VESSEL_MM = 8.0  # half the width of lung vessels that the outline cuts off
+_PIECE_MM = 4.0  # half the width of what is left of a lung below the dome
+
+
+def silhouettes(masks: Mapping[str, np.ndarray], pixel_mm: float) -> dict[str, np.ndarray]:
+    """Outlines of lungs and mediastinum on a frontal film.
+
+    - ``lung_field_<side>``: the projected lung above the abdomen's upper edge, column by column, its largest part.
+    - ``mediastinum``: heart, and above the heart's lowest row aorta and superior vena cava, with bays filled and lung
+      vessels cut off.
+
+    Args:
+        masks: projected structures, bool ``[H, W]`` each: ``lung_left``, ``lung_right``, ``abdomen``, ``heart``,
+            ``aorta``, ``superior_vena_cava``; what is missing counts as empty.
+        pixel_mm: size of a pixel in the plane of the chest.
+
+    Returns:
+        The outlines that the given structures allow, bool ``[H, W]``.
+    """
+    found: dict[str, np.ndarray] = {}
+    if not masks:
+        return found
+    empty = np.zeros_like(next(iter(masks.values())))
+    below = np.logical_or.accumulate(masks.get("abdomen", empty), axis=0)
+    for side in ("left", "right"):
+        if f"lung_{side}" in masks:
+            found[f"lung_field_{side}"] = _largest_part(masks[f"lung_{side}"] & ~below, pixel_mm)
+    if "heart" in masks:
+        heart = masks["heart"]
+        vessels = masks.get("aorta", empty) | masks.get("superior_vena_cava", empty)
+        rows = np.flatnonzero(heart.any(axis=1))
+        if len(rows):
+            vessels = vessels & (np.arange(len(heart)) <= rows[-1])[:, None]
+        closed = _closing(heart | vessels, _BAY_MM / pixel_mm)
+        found["mediastinum"] = _largest_part(_opening(closed, _VESSEL_MM / pixel_mm), pixel_mm)
+    return found
+
+
+def _disc(radius: float) -> np.ndarray:
+    reach = max(int(radius), 1)
+    offsets = np.arange(-reach, reach + 1)
+    return offsets[:, None] ** 2 + offsets**2 <= max(radius, 1.0) ** 2
+
+
+def _closing(mask: np.ndarray, radius: float) -> np.ndarray:
+    reach = int(radius) + 2
+    padded = np.pad(mask, reach)  # the closing needs room beyond the picture's edge
+    return ndimage.binary_closing(padded, _disc(radius))[reach:-reach, reach:-reach]
+
+
+def _opening(mask: np.ndarray, radius: float) -> np.ndarray:
+    reach = int(radius) + 2
+    padded = np.pad(mask, reach, mode="edge")  # what the picture's edge cuts is not thin
+    return ndimage.binary_opening(padded, _disc(radius))[reach:-reach, reach:-reach]
+
+
+def _largest_part(mask: np.ndarray, pixel_mm: float) -> np.ndarray:
+    """The largest connected part, told from others across bridges up to twice :data:`_PIECE_MM` wide."""
+    cores, count = ndimage.label(_opening(mask, _PIECE_MM / pixel_mm))
+    if count == 0:
+        return mask
+    core = cores == 1 + np.bincount(cores.ravel())[1:].argmax()
+    return ndimage.binary_dilation(core, iterations=max(1, round(_PIECE_MM / pixel_mm)) + 1) & mask

@@ -1,0 +1,217 @@
+"""What all preparers share: finding the published files, holding out patients, reading sizes, writing masks."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from PIL import Image, PngImagePlugin
+from tqdm import tqdm
+
+from cxw_monai.data.manifest import split_by_patient
+from cxw_monai.data.schema import Record
+from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.image import RadiographError
+
+__all__ = ["Job", "MaskFile", "hold_out", "image_size", "index_images", "view_name"]
+
+_SHOWN = 5  # missing files named in an error
+_VIEWS = dict.fromkeys(("LATERAL", "LL", "RL", "L"), "LAT")
+_FINGERPRINT = "cxw_monai"  # PNG text field
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """A mask to write.
+
+    Attributes:
+        path: below the output folder, ``masks/<structure>/<name>.png``.
+        make: gives the mask, bool or 0/non-zero, ``[H, W]`` of the image.
+        key: text that changes when the mask would (its run lengths, its boxes and size): a mask that is there with the
+            same key is kept.
+    """
+
+    path: str
+    make: Callable[[], np.ndarray]
+    key: str
+
+
+@dataclass
+class Job:
+    """One preparation: where from, where to, and what all data sets can be told.
+
+    Attributes:
+        root: the published folder; never written to.
+        out: the output folder.
+        url: where the set is published, for errors.
+        seed: of splits made here.
+        validation: share of the training patients held out where there is no official validation split.
+        test: share of all patients held out where there is no official test split.
+        allow_missing: leave out records whose image isn't there, and count them, instead of stopping.
+        workers: threads that look for files and write masks.
+        progress: show progress bars.
+        missing: images that were left out.
+        notes: what was decided on the way, for the summary.
+    """
+
+    root: Path
+    out: Path
+    url: str = ""
+    seed: int = 0
+    validation: float = 0.1
+    test: float = 0.2
+    allow_missing: bool = False
+    workers: int = 8
+    progress: bool = False
+    missing: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Adds a line to the summary."""
+        self.notes.append(text)
+
+    def find(self, *names: str) -> Path:
+        """The first of these files or folders (below ``root``) that is there.
+
+        Raises:
+            FileNotFoundError: none is; names them and where they are published.
+        """
+        for name in names:
+            if (self.root / name).exists():
+                return self.root / name
+        wanted = " or ".join(names)
+        raise FileNotFoundError(f"{self.root}: no {wanted}; it is part of the set published at {self.url}")
+
+    def rows(self, path: Path, columns: Iterable[str] = ()) -> Iterator[dict[str, str]]:
+        """The rows of a CSV, plain or gzipped.
+
+        Raises:
+            ValueError: one of ``columns`` isn't there, or the file is no UTF-8 CSV.
+        """
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            absent = [name for name in columns if name not in (reader.fieldnames or [])]
+            if absent:
+                got = ", ".join(reader.fieldnames or [])
+                raise ValueError(f"{path}: no column {', '.join(map(repr, absent))} among: {got}; see {self.url}")
+            yield from reader
+
+    def present(self, records: Sequence[Record]) -> list[Record]:
+        """The records whose image is there.
+
+        Raises:
+            FileNotFoundError: some are missing and ``allow_missing`` isn't set; they are counted, the first named.
+        """
+        with ThreadPoolExecutor(self.workers) as pool:
+            there = list(
+                tqdm(
+                    pool.map(lambda record: os.path.isfile(record.image), records),
+                    **self._bar(len(records), "images"),
+                )
+            )
+        missing = [record.image for record, found in zip(records, there, strict=True) if not found]
+        if missing and not self.allow_missing:
+            named = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+            raise FileNotFoundError(
+                f"{self.root}: {len(missing)} of {len(records)} images don't exist ({named}); "
+                f"complete the download from {self.url}, or leave them out with --allow-missing"
+            )
+        self.missing += missing
+        return [record for record, found in zip(records, there, strict=True) if found]
+
+    def write_masks(self, masks: Sequence[MaskFile]) -> None:
+        """Writes the masks as 0/255 PNGs, several at a time; those that are there with the same key are kept.
+
+        Raises:
+            ValueError: a mask isn't ``[H, W]``.
+        """
+        with ThreadPoolExecutor(self.workers) as pool:
+            list(tqdm(pool.map(self._write_mask, masks), **self._bar(len(masks), "masks")))
+
+    def _write_mask(self, mask: MaskFile) -> None:
+        path, key = self.out / mask.path, hashlib.sha256(mask.key.encode()).hexdigest()
+        if path.is_file() and _fingerprint(path) == key:
+            return
+        pixels = np.asarray(mask.make()) != 0
+        if pixels.ndim != 2:
+            raise ValueError(f"{path}: a mask is [H, W], got the shape {pixels.shape}")
+        text = PngImagePlugin.PngInfo()
+        text.add_text(_FINGERPRINT, key)
+        with atomic_file(path) as stream:
+            Image.fromarray(pixels.astype(np.uint8) * 255).save(stream, format="PNG", pnginfo=text)
+
+    def _bar(self, total: int, what: str) -> dict[str, object]:
+        return {"total": total, "desc": what, "disable": not self.progress, "leave": False}
+
+
+def _fingerprint(path: Path) -> str | None:
+    """The key that a mask was written with; None of a file that isn't such a mask."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            return image.info.get(_FINGERPRINT)
+    except (OSError, SyntaxError):
+        return None
+
+
+def hold_out(records: Iterable[Record], fraction: float, seed: int, split: str = "validation") -> None:
+    """Moves a share of the patients among ``records`` to another split, in place.
+
+    Which patients depends on their ids and the seed alone (:func:`cxw_monai.data.manifest.split_by_patient`).
+
+    Args:
+        records: of one split.
+        fraction: share of the patients, in (0, 1), or 0 for none.
+        seed: another seed, another choice.
+        split: where they go.
+
+    Raises:
+        ValueError: fewer than two patients, or ``fraction`` out of range.
+    """
+    if fraction == 0:
+        return
+    items = [{"image": record.image, "patient_id": record.patient_id, "record": record} for record in records]
+    for item in split_by_patient(items, fraction, seed)[1]:
+        item["record"].split = split
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """``(width, height)`` of a stored image from its header, DICOM or anything Pillow knows.
+
+    Raises:
+        RadiographError: the header can't be read.
+    """
+    try:
+        if str(path).lower().endswith((".dcm", ".dicom")):
+            header = pydicom.dcmread(path, force=True, specific_tags=["Rows", "Columns"], stop_before_pixels=True)
+            return int(header.Columns), int(header.Rows)
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, AttributeError, pydicom.errors.InvalidDicomError, SyntaxError) as error:
+        reason = f"its header cannot be read ({type(error).__name__})"
+        raise RadiographError(path, reason, "copy it again from its source") from error
+
+
+def index_images(folders: Iterable[Path], extensions: Sequence[str] = (".png", ".jpg", ".jpeg")) -> dict[str, Path]:
+    """The images directly in some folders, by file name; the first of a name counts."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.lower().endswith(tuple(extensions)):
+                    found.setdefault(entry.name, Path(entry.path))
+    return found
+
+
+def view_name(text: str | None) -> str | None:
+    """A published view position in the manifest's words: ``PA``, ``AP``, ``LAT``, else as it is in capitals."""
+    word = (text or "").strip().upper()
+    return _VIEWS.get(word, word) or None

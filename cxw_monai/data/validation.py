@@ -1,0 +1,118 @@
+"""Checks a manifest before anything is trained on it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Iterable, Iterator
+from os import PathLike
+
+from PIL import Image
+
+from .schema import SPLITS, Record
+
+__all__ = ["validate"]
+
+_SHOWN = 5  # problems told in an error
+_OLDEST = 125  # years
+_SLACK = 1.0  # pixels that a box may lie outside: published coordinates are rounded, and often scaled
+
+
+def validate(
+    records: Iterable[Record],
+    *,
+    what: str = "manifest",
+    base_dir: str | PathLike[str] = "",
+    check_files: bool = False,
+    check_content: bool = False,
+) -> None:
+    """Check the records of one data set.
+
+    Checked: every image is there once; splits are known names, and no patient is in two; sex, age and labels are
+    in range (an unknown label is left out, not -1); boxes and landmarks are finite and, where the image's size is
+    known, inside it.
+
+    Args:
+        records: of the whole data set; read once.
+        what: what the error is to name, such as the manifest's path.
+        base_dir: what relative paths are relative to.
+        check_files: images and masks must exist, and masks have the image's size where that is known.
+        check_content: no two images may have the same bytes; reads every file.
+
+    Raises:
+        ValueError: at least one problem; the first few are told, each with the record's number (from 1) and image.
+    """
+    problems: list[str] = []
+    images: dict[str, int] = {}
+    contents: dict[bytes, int] = {}
+    patients: dict[str, tuple[str, int]] = {}
+    count = 0
+    for count, record in enumerate(records, start=1):
+        told = list(_field_problems(record))
+        path = os.path.normpath(os.path.join(base_dir, record.image))
+        first = images.setdefault(path, count)
+        if first != count:
+            told.append(f"the image is in record {first} already")
+        if record.patient_id and record.split:
+            split, where = patients.setdefault(record.patient_id, (record.split, count))
+            if split != record.split:
+                told.append(f"its patient is in {record.split} here, and in {split} in record {where}")
+        if check_files:
+            told += _file_problems(record, path, base_dir)
+        if check_content and os.path.isfile(path):
+            first = contents.setdefault(_digest(path), count)
+            if first != count:
+                told.append(f"the file has the same bytes as that of record {first}")
+        problems += [f"record {count} ({record.image}): {problem}" for problem in told]
+    if problems:
+        told = "; ".join(problems[:_SHOWN])
+        more = f" (and {len(problems) - _SHOWN} more)" if len(problems) > _SHOWN else ""
+        number = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+        raise ValueError(f"{what}: {number} in {count} records: {told}{more}")
+
+
+def _field_problems(record: Record) -> Iterator[str]:
+    if record.split is not None and record.split not in SPLITS:
+        yield f"split must be one of {', '.join(SPLITS)} or empty, got {record.split!r}"
+    if record.sex not in (None, "M", "F", "O"):
+        yield f"sex must be M, F, O or empty, got {record.sex!r}"
+    if record.age is not None and not 0 <= record.age <= _OLDEST:
+        yield f"age must be 0 to {_OLDEST} years, got {record.age!r}"
+    for side in ("width", "height"):
+        value = getattr(record, side)
+        if value is not None and (value != int(value) or value < 1):
+            yield f"{side} must be a whole number of pixels, got {value!r}"
+    for name, value in record.labels.items():
+        if not name or not math.isfinite(value) or value < 0:
+            yield f"label {name!r} must be a number from 0, or left out where unknown, got {value!r}"
+    width, height = record.width or math.inf, record.height or math.inf
+    for label, x, y, w, h in record.boxes or []:
+        inside = min(x, y) >= -_SLACK and x + w <= width + _SLACK and y + h <= height + _SLACK
+        if not (inside and min(w, h) > 0):
+            yield f"box {label!r} [{x}, {y}, {w}, {h}] is empty or not within {width} x {height} pixels"
+    for name, (x, y) in record.landmarks.items():
+        if not (-_SLACK <= x <= width and -_SLACK <= y <= height):
+            yield f"landmark {name!r} [{x}, {y}] is not within {width} x {height} pixels"
+
+
+def _file_problems(record: Record, path: str, base_dir: str | PathLike[str]) -> Iterator[str]:
+    if not os.path.isfile(path):
+        yield "the image doesn't exist"
+    for structure, relative in record.masks.items():
+        mask = os.path.join(base_dir, relative)
+        if not os.path.isfile(mask):
+            yield f"mask {structure!r} doesn't exist ({relative})"
+        elif record.width and record.height:
+            size = (record.width, record.height)
+            with Image.open(mask) as image:
+                if image.size != size:
+                    yield f"mask {structure!r} has the size {image.size}, the image {size} (width, height)"
+
+
+def _digest(path: str) -> bytes:
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.digest()

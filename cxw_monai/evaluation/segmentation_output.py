@@ -1,0 +1,288 @@
+"""Results of a segmentation run as files that a clinician can open, on the films' own pixel grids.
+
+::
+
+    DIR/measurements.csv              one row a film (:mod:`cxw_monai.evaluation.measurements`)
+    DIR/summary.json                  counts over the run
+    DIR/<film>/masks/<structure>.png        0 and 255
+    DIR/<film>/nifti/<structure>.nii.gz     0 and 1
+    DIR/<film>/segmentation.dcm             all structures as one DICOM SEG, for DICOM films
+    DIR/<film>/overlay.png
+
+``<film>`` is the file's name without its ending, below its folder
+(:func:`~cxw_monai.io.mask_files.result_folders`); nothing of a DICOM header is in any name. PNG, overlay and
+measurements have the film upright and whole; that is the stored grid, but for NIfTI and NRRD (and a turned TIFF), whose
+stored axes only the NIfTI masks keep.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from os import PathLike
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from cxw_monai.evaluation.measurements import measure, measurement_columns
+from cxw_monai.geometry import PixelMap
+from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.dicom_seg import SegAlgorithm, write_dicom_seg
+from cxw_monai.io.image import Radiograph, RadiographError
+from cxw_monai.io.mask_files import (
+    check_structures,
+    result_folders,
+    stores_columns_first,
+    write_nifti_masks,
+    write_png_masks,
+)
+from cxw_monai.io.overlay import write_overlay
+
+__all__ = ["FORMATS", "SegmentationWriter"]
+
+FORMATS = ("png", "nifti", "seg", "overlay", "csv")
+"""What can be written."""
+
+_TABLE, _SUMMARY = "measurements.csv", "summary.json"
+_ABOUT = ("image", "folder", "rows", "columns", "row_spacing_mm", "column_spacing_mm", "spacing_from", "seg_note")
+_ROUNDING = 1e-3  # what resizing may add to a probability
+_logger = logging.getLogger(__name__)
+
+
+class SegmentationWriter:
+    """Writes the masks of one film after the other.
+
+    Every file is whole or not there, and a film's row in the table comes last: after a killed run, the films that have
+    a row are done. One process writes to a folder at a time.
+
+    Args:
+        output_dir: is made.
+        structures: S names, in the order of the masks' channels; see :func:`~cxw_monai.io.mask_files.check_structures`.
+        sources: paths of all films of the run, which decide the names of their folders.
+        formats: any of :data:`FORMATS`. ``seg`` is left out for a film that no DICOM SEG can be made of (not a DICOM,
+            no UIDs), with a note in the table and a warning for the first one.
+        algorithm: what a SEG names as the maker of the masks.
+        created: time of creation in a SEG; None takes the time of this call.
+        resume: keep the rows of a table that is there (of the same columns); otherwise it is begun anew.
+
+    Raises:
+        ValueError: unknown formats, bad or equal names, no table format to resume, or a table of other columns.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | PathLike[str],
+        structures: Sequence[str],
+        sources: Iterable[str | PathLike[str]],
+        formats: Sequence[str] = FORMATS,
+        *,
+        algorithm: SegAlgorithm | None = None,
+        created: datetime | None = None,
+        resume: bool = False,
+    ) -> None:
+        unknown = sorted(set(formats) - set(FORMATS))
+        if unknown or not formats:
+            raise ValueError(f"formats must be some of {FORMATS}, got {tuple(formats)}")
+        if resume and "csv" not in formats:
+            raise ValueError(f"resume needs the format 'csv', got {tuple(formats)}")
+        self.output_dir = Path(output_dir)
+        self.structures = check_structures(structures)
+        self.formats = tuple(formats)
+        self.algorithm = algorithm or SegAlgorithm()
+        self.created = created or datetime.now()
+        paths = sorted({os.path.abspath(path) for path in sources})
+        self._folders = result_folders(paths, reserved=(_TABLE, _SUMMARY))
+        root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+        names = {path: Path(os.path.relpath(path, root)).as_posix() for path in paths}
+        self._images = {path: re.sub(r"[\x00-\x1f]", "_", name) for path, name in names.items()}  # a row is a line
+        columns = [*_ABOUT, *measurement_columns(self.structures)]
+        self._table = _Table(self.output_dir / _TABLE, columns, resume) if "csv" in self.formats else None
+        self._found: Counter[str] = Counter()
+        self._without_seg: Counter[str] = Counter()
+        self._films = 0
+
+    def is_written(self, path: str | PathLike[str]) -> bool:
+        """Whether a film has its row in the table, so all its files are there."""
+        return self._table is not None and self._images.get(os.path.abspath(path)) in self._table.images
+
+    def folder(self, path: str | PathLike[str]) -> Path:
+        """A film's own folder.
+
+        Raises:
+            ValueError: the film isn't one of ``sources``.
+        """
+        return self.output_dir / self._relative(path)
+
+    def _relative(self, path: str | PathLike[str]) -> PurePosixPath:
+        try:
+            return self._folders[os.path.abspath(path)]
+        except KeyError as error:
+            raise ValueError(f"{path} is not one of the {len(self._folders)} sources given to the writer") from error
+
+    def write(self, radiograph: Radiograph, masks: np.ndarray, pixel_map: PixelMap | None = None) -> dict[str, Any]:
+        """Write one film's masks.
+
+        Args:
+            radiograph: the film as it is to be shown. Its ``meta["pixel_map"]`` leads from the stored grid to its
+                array, its ``meta["spacing_mm"]`` is that of its array.
+            masks: ``[S, h, w]``: bool, integers 0 and 1, or probabilities in [0, 1], where 0.5 and more is inside. On a
+                resized grid probabilities give smoother edges.
+            pixel_map: from the stored grid to the masks; None takes the radiograph's.
+
+        Returns:
+            The film's row of the table.
+
+        Raises:
+            ValueError: masks of another form, or a film that isn't one of the sources.
+            OSError: a file can't be written.
+        """
+        path, own_map = radiograph.meta["path"], radiograph.meta["pixel_map"]
+        folder = self.folder(path)
+        stored = self._restore(masks, pixel_map or own_map, own_map, path)  # [S, *source_shape]
+        upright = _turn(stored, own_map)  # [S, H, W]
+        spacing = _whole_spacing(radiograph.meta["spacing_mm"], own_map)
+        columns_first = stores_columns_first(path)
+        if "png" in self.formats:
+            write_png_masks(folder / "masks", upright, self.structures)
+        if "nifti" in self.formats:
+            placed = stored if columns_first else upright
+            write_nifti_masks(folder / "nifti", placed, self.structures, source=path, spacing_mm=spacing)
+        if "overlay" in self.formats:
+            film = _turn(own_map.restore(radiograph.array[0], "linear"), own_map)
+            write_overlay(folder / "overlay.png", film, upright, self.structures, spacing_mm=spacing)
+        note = self._write_seg(folder / "segmentation.dcm", path, stored) if "seg" in self.formats else ""
+        row = self._row(radiograph, upright, spacing, note)
+        if self._table is not None:
+            self._table.append(row)
+        self._films += 1
+        self._found.update(name for name, mask in zip(self.structures, upright, strict=True) if mask.any())
+        return row
+
+    def _restore(self, masks: np.ndarray, pixel_map: PixelMap, own_map: PixelMap, path: str) -> np.ndarray:
+        """Bool masks on the stored grid, one after the other to spare memory."""
+        masks = np.asarray(masks)
+        if masks.ndim != 3 or len(masks) != len(self.structures) or masks.dtype.kind not in "bufi":
+            expected = f"[{len(self.structures)}, h, w]"
+            raise ValueError(f"{path}: masks must be {expected}, got {masks.dtype} of shape {masks.shape}")
+        if pixel_map.source_shape != own_map.source_shape:
+            shapes = f"{pixel_map.source_shape}, the film's from {own_map.source_shape}"
+            raise ValueError(f"{path}: the masks' pixel map leads from a stored grid of {shapes}")
+        least, most = masks.min(initial=0), masks.max(initial=0)
+        if not (least >= -_ROUNDING and most <= 1 + _ROUNDING):
+            raise ValueError(f"{path}: masks must lie in [0, 1], got {least:g} to {most:g}")
+        stored = np.empty((len(masks), *pixel_map.source_shape), dtype=bool)
+        for mask, place in zip(masks, stored, strict=True):
+            place[:] = pixel_map.restore(mask.astype(np.float32), "linear") >= 0.5
+        return stored
+
+    def _write_seg(self, file: Path, path: str, stored: np.ndarray) -> str:
+        """Write the SEG; why there is none, in words, where it can't be made."""
+        try:
+            write_dicom_seg(file, path, stored, self.structures, created=self.created, algorithm=self.algorithm)
+        except RadiographError as error:
+            if error.reason not in self._without_seg:  # the summary counts the others
+                _logger.warning("no DICOM SEG of %s", error)
+            self._without_seg[error.reason] += 1
+            return error.reason
+        return ""
+
+    def _row(
+        self, radiograph: Radiograph, upright: np.ndarray, spacing: tuple[float, float] | None, note: str
+    ) -> dict[str, Any]:
+        meta = radiograph.meta
+        told = [step.partition(": ")[2] for step in meta["steps"] if step.startswith("spacing: ")]
+        about = {
+            "image": self._images[os.path.abspath(meta["path"])],
+            "folder": self._relative(meta["path"]).as_posix(),
+            "rows": upright.shape[1],
+            "columns": upright.shape[2],
+            "row_spacing_mm": spacing[0] if spacing else None,
+            "column_spacing_mm": spacing[1] if spacing else None,
+            "spacing_from": (told or ["header of the file, magnification unknown"])[0] if spacing else "unknown",
+            "seg_note": note,
+        }
+        return about | measure(upright, self.structures, spacing)
+
+    def finish(self) -> dict[str, Any]:
+        """Write ``summary.json``: the films of this run, in how many each structure was found, SEGs left out and why.
+
+        Returns:
+            The summary.
+        """
+        summary = {
+            "films": self._films,
+            "found": {name: self._found[name] for name in self.structures},
+            "without_seg": dict(self._without_seg),
+        }
+        with atomic_file(self.output_dir / _SUMMARY, "w", encoding="utf-8") as stream:
+            json.dump(summary, stream, indent=2)
+        without = sum(self._without_seg.values())
+        _logger.info("%d films written to %s, %d without a DICOM SEG", self._films, self.output_dir, without)
+        return summary
+
+
+def _turn(values: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
+    """Values ``[..., *source_shape]`` turned as the film is shown, neither cropped nor resized."""
+    for name, *numbers in pixel_map.steps:
+        if name == "transpose":
+            values = np.swapaxes(values, -1, -2)
+        elif name == "flip":
+            values = np.flip(values, numbers[0] - 2)
+    return np.ascontiguousarray(values)
+
+
+def _whole_spacing(spacing_mm: tuple[float, float] | None, pixel_map: PixelMap) -> tuple[float, float] | None:
+    """(row, column) spacing of the upright film at its stored size, of the spacing of the array."""
+    if spacing_mm is None:
+        return None
+    corner, down, right = pixel_map.from_source(np.array([[0, 0], [1, 0], [0, 1]]))
+    rows, columns = np.abs(down - corner) + np.abs(right - corner)  # pixels of the array in a stored one
+    return float(spacing_mm[0] * rows), float(spacing_mm[1] * columns)
+
+
+class _Table:
+    """A CSV that grows by whole rows; one that was cut off at the end is dropped when the run is resumed."""
+
+    def __init__(self, path: Path, columns: Sequence[str], resume: bool) -> None:
+        self.path, self.columns = path, list(columns)
+        self.images: set[str] = set()
+        kept = self._rows_there() if resume and path.is_file() else []
+        with atomic_file(path) as stream:
+            stream.write(self._lines([dict(zip(columns, columns, strict=True)), *kept]))
+        self.images = {row["image"] for row in kept}
+
+    def _rows_there(self) -> list[dict[str, str]]:
+        text = self.path.read_bytes().decode("utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        reader = csv.DictReader(io.StringIO(whole, newline=""))
+        if list(reader.fieldnames or ()) != self.columns:
+            raise ValueError(f"{self.path} has other columns; give another output_dir, or don't resume")
+        return list(reader)
+
+    def _lines(self, rows: Sequence[dict[str, Any]]) -> bytes:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
+        for row in rows:
+            writer.writerow({name: f"{cell:.6g}" if isinstance(cell, float) else cell for name, cell in row.items()})
+        return text.getvalue().encode("utf-8", "backslashreplace")
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a row, on the disk when this returns; a film's earlier row gives way."""
+        if row["image"] in self.images:
+            kept = [old for old in self._rows_there() if old["image"] != row["image"]]
+            with atomic_file(self.path) as stream:
+                stream.write(self._lines([dict(zip(self.columns, self.columns, strict=True)), *kept, row]))
+            return
+        with open(self.path, "ab") as stream:
+            stream.write(self._lines([row]))
+            stream.flush()
+            os.fsync(stream.fileno())
+        self.images.add(row["image"])

@@ -1,0 +1,296 @@
+"""Masks of a DICOM film as a DICOM Segmentation (SEG) through highdicom.
+
+One instance in a series of its own, in the film's study: a binary segment per structure, segments may overlap, every
+segment has one frame of exactly the film's rows and columns. A structure that wasn't found keeps its segment, with a
+frame of zeros: it says that the structure was looked for. A projection has no patient geometry; position and spacing
+are those of the film that the SEG refers to.
+
+Of the film's header only what belongs to patient, study and reference is read, and goes nowhere but into the SEG.
+Identifiers are copied as they are, since an archive files by them; dates, times, sex and orientation that don't follow
+the standard become empty, which it allows, as does what is missing (old CR files). A film without the UIDs that a
+reference needs is refused: a SEG that points at nothing could not be opened with its film.
+
+UIDs are functions of the film's SOP Instance UID, the algorithm, the names and the masks: a second run over the same
+film with the same model gives the same instance, so an archive keeps one. With the same time of creation the file is
+the same to the byte.
+
+Sources: DICOM PS3.3 A.51 and C.8.20.2 (Segmentation IOD), https://dicom.nema.org/medical/dicom/current/output/chtml/part03/sect_A.51.html;
+UIDs under 2.25 from name-based UUIDs, PS3.5 B.2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from datetime import datetime
+from os import PathLike
+from uuid import NAMESPACE_OID, uuid5
+
+import highdicom as hd
+import numpy as np
+import pydicom
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from pydicom.config import RAISE
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.valuerep import validate_value
+
+from cxw_monai import __version__
+from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.dicom import PREAMBLE, looks_like_bare_dicom
+from cxw_monai.io.image import RadiographError
+from cxw_monai.io.mask_files import check_structures
+from cxw_monai.io.structure_codes import PRIVATE_SCHEME, describe_structure, structure_colours
+
+__all__ = ["SegAlgorithm", "is_dicom", "write_dicom_seg"]
+
+_UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+_AS_THEY_ARE = (
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "AccessionNumber",
+    "StudyID",
+    "ReferringPhysicianName",
+    "StudyDescription",
+)
+_IF_VALID = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "PatientOrientation")
+_MAY_BE_ABSENT = ("IssuerOfPatientID", "StudyDescription")
+_LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+_GRID = ("Rows", "Columns", "NumberOfFrames", "Modality", "SeriesNumber", "SpecificCharacterSet")
+_SERIES_OFFSET = 1000  # a SEG's series number is its film's plus this
+
+
+@dataclass(frozen=True)
+class SegAlgorithm:
+    """What made the masks, as the SEG names it.
+
+    Attributes:
+        name: of the algorithm, and the device's model name.
+        version: of the weights or the software.
+        manufacturer: who answers for it.
+        description: the series' description.
+    """
+
+    name: str = "chexworld_segmentation"
+    version: str = __version__
+    manufacturer: str = "cxw_monai"
+    description: str = "Segmentation by chexworld_segmentation"
+
+    def __post_init__(self) -> None:
+        for field, text in vars(self).items():
+            if not 1 <= len(text) <= 64 or "\\" in text or not text.isascii():
+                raise ValueError(f"SegAlgorithm {field} must be 1 to 64 ASCII characters without '\\', got {text!r}")
+
+
+def is_dicom(path: str | PathLike[str]) -> bool:
+    """Whether a file's first bytes are those of a DICOM file, with or without preamble."""
+    with open(path, "rb") as stream:
+        head = stream.read(132)
+    return head[128:132] == PREAMBLE or looks_like_bare_dicom(head)
+
+
+def write_dicom_seg(
+    path: str | PathLike[str],
+    source: str | PathLike[str],
+    masks: np.ndarray,
+    structures: Sequence[str],
+    *,
+    created: datetime,
+    algorithm: SegAlgorithm | None = None,
+) -> None:
+    """Write a DICOM SEG of a film.
+
+    Args:
+        path: the SEG.
+        source: the film's own DICOM file, of any transfer syntax, with or without preamble.
+        masks: bool ``[S, Rows, Columns]`` on the film's stored pixel grid.
+        structures: S names, see :func:`~cxw_monai.io.mask_files.check_structures`; they are the segments' labels.
+        created: time of creation, in the clinic's own time.
+        algorithm: what made the masks.
+
+    Raises:
+        RadiographError: the source is no DICOM image, has several frames, lacks a UID that a reference needs, or is of
+            a class that highdicom doesn't know.
+        ValueError: masks or names of another form.
+    """
+    names = check_structures(structures)
+    algorithm = algorithm or SegAlgorithm()
+    with _quiet():
+        header = _read_header(source)
+        shape = (len(names), header.Rows, header.Columns)
+        if masks.dtype != bool or masks.shape != shape:
+            raise ValueError(f"{source}: masks must be bool {list(shape)}, got {masks.dtype} of shape {masks.shape}")
+        try:
+            seg = _build(header, masks, names, algorithm)
+        except KeyError as error:  # highdicom looks the class of the source up in its copy of the standard
+            reason = f"of SOP class {header.SOPClassUID}, which the DICOM standard doesn't have as an image"
+            raise RadiographError(source, reason, "convert it to CR or DX, or leave out the format 'seg'") from error
+        _copy_patient_and_study(header, seg)
+        _date(seg, created)
+        with atomic_file(path) as stream:
+            seg.save_as(stream, enforce_file_format=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence warnings and log lines of pydicom and highdicom, which may quote the values of attributes."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom.base")]
+
+    def silence(record: logging.LogRecord) -> bool:
+        return False
+
+    for logger in loggers:
+        logger.addFilter(silence)  # a filter of its own, so that other threads can't undo each other
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(silence)
+
+
+def _read_header(source: str | PathLike[str]) -> Dataset:
+    """The attributes named above of a film that a SEG can refer to."""
+    tags = [*_UIDS, *_AS_THEY_ARE, *_IF_VALID, *_LOSSY, *_GRID]
+    if not is_dicom(source):
+        raise RadiographError(source, "not a DICOM file, which a DICOM SEG must refer to", "leave out the format 'seg'")
+    try:
+        header = pydicom.dcmread(source, force=True, stop_before_pixels=True, specific_tags=tags)
+        missing = [name for name in (*_UIDS, "Rows", "Columns") if not header.get(name)]
+        frames = int(header.get("NumberOfFrames") or 1)
+    except Exception as error:  # pydicom's parser raises whatever the damage provokes
+        reason = f"cannot be parsed as DICOM, damaged or truncated ({type(error).__name__})"
+        raise RadiographError(source, reason, "copy it again from its source") from error
+    if missing:
+        reason = f"no {', '.join(missing)} in its header, which a DICOM SEG must refer to"
+        raise RadiographError(source, reason, "export it again from the archive, or leave out the format 'seg'")
+    if frames > 1:
+        reason = f"multi-frame DICOM ({frames} frames)"
+        raise RadiographError(source, reason, "export each frame to a file of its own")
+    return header
+
+
+def _reference(header: Dataset) -> Dataset:
+    """The header without anything of the patient's: what highdicom is shown."""
+    reference = Dataset()
+    for name in _UIDS:
+        setattr(reference, name, header.get(name))
+    for name in (*_AS_THEY_ARE, *_IF_VALID):
+        if name not in _MAY_BE_ABSENT:
+            setattr(reference, name, "")
+    reference.Rows, reference.Columns, reference.NumberOfFrames = header.Rows, header.Columns, 1
+    groups = Dataset()  # highdicom asks for it where the class may hold several frames (RF); _build takes it out again
+    groups.PixelMeasuresSequence = hd.PixelMeasuresSequence((1.0, 1.0), slice_thickness=1.0)
+    reference.SharedFunctionalGroupsSequence = [groups]
+    for name in _LOSSY:
+        if header.get(name) not in (None, ""):
+            setattr(reference, name, header.get(name))
+    return reference
+
+
+def _build(
+    header: Dataset,
+    masks: np.ndarray,
+    names: Sequence[str],
+    algorithm: SegAlgorithm,
+) -> hd.seg.Segmentation:
+    """The SEG, still without patient, study and dates."""
+    digest = hashlib.sha256(np.packbits(masks).tobytes()).hexdigest()
+    identity = [header.SOPInstanceUID, *map(str, masks.shape), *vars(algorithm).values(), *names, digest]
+    private = any(not describe_structure(name).known for name in names)
+    number = header.get("SeriesNumber")
+    seg = hd.seg.Segmentation(
+        source_images=[_reference(header)],
+        pixel_array=np.ascontiguousarray(masks.transpose(1, 2, 0)[None], dtype=np.uint8),  # [1, Rows, Columns, S]
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=_segments(names, algorithm),
+        series_instance_uid=_uid("series", identity),
+        series_number=_SERIES_OFFSET + (int(number) if number is not None and 0 <= number < 1 << 20 else 0),
+        sop_instance_uid=_uid("instance", identity),
+        instance_number=1,
+        manufacturer=algorithm.manufacturer,
+        manufacturer_model_name=algorithm.name,
+        software_versions=algorithm.version,
+        device_serial_number=algorithm.version,
+        content_label="SEGMENTATION",
+        content_description=algorithm.description,
+        series_description=algorithm.description,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        omit_empty_frames=False,
+        coding_schemes=[CodingSchemeIdentificationItem(PRIVATE_SCHEME, name="cxw_monai")] if private else None,
+    )
+    seg.SharedFunctionalGroupsSequence[0].pop("PixelMeasuresSequence", None)
+    dimensions = _uid("dimensions", identity)
+    for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
+        item.DimensionOrganizationUID = dimensions
+    return seg
+
+
+def _uid(role: str, identity: Sequence[str]) -> UID:
+    return UID(f"2.25.{uuid5(NAMESPACE_OID, chr(10).join((role, *identity))).int}")
+
+
+def _segments(names: Sequence[str], algorithm: SegAlgorithm) -> list[hd.seg.SegmentDescription]:
+    """A description per structure, with its codes, its side and its colour."""
+    identification = hd.AlgorithmIdentificationSequence(
+        name=algorithm.name,
+        family=Code("123110", "DCM", "Artificial Intelligence"),
+        version=algorithm.version,
+        source=algorithm.manufacturer,
+    )
+    descriptions = []
+    for number, (name, colour) in enumerate(zip(names, structure_colours(names), strict=True), start=1):
+        code = describe_structure(name)
+        description = hd.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=name,
+            segmented_property_category=Code(*code.category),
+            segmented_property_type=Code(*code.type),
+            algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=identification,
+            display_color=hd.color.CIELabColor.from_rgb(*colour),
+        )
+        if code.side_code:
+            side = hd.sr.CodedConcept(*code.side_code)
+            description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]
+        descriptions.append(description)
+    return descriptions
+
+
+def _copy_patient_and_study(header: Dataset, seg: Dataset) -> None:
+    """Patient and study attributes of the film; highdicom, which logs names, never sees them."""
+    seg.pop("SpecificCharacterSet", None)
+    for name in ("SpecificCharacterSet", *_AS_THEY_ARE, *_IF_VALID):
+        if name in header and (name not in _IF_VALID or _is_valid(header, name)):
+            seg[name] = deepcopy(header[name])
+        elif name not in _MAY_BE_ABSENT and name != "SpecificCharacterSet":
+            setattr(seg, name, "")
+
+
+def _is_valid(header: Dataset, name: str) -> bool:
+    """Whether a date, time, sex or orientation follows the standard."""
+    value = header[name].value
+    if name == "PatientOrientation":  # towards where rows and columns run
+        return not isinstance(value, str) and len(value) == 2 and all(set(one) <= set("APLRFH") for one in value)
+    try:
+        validate_value(header[name].VR, str(value or ""), RAISE)
+    except ValueError:
+        return False
+    return name != "PatientSex" or value in ("M", "F", "O")
+
+
+def _date(seg: Dataset, created: datetime) -> None:
+    """Dates of creation: content, instance, and highdicom's part in it."""
+    for name in ("Content", "InstanceCreation"):
+        setattr(seg, f"{name}Date", created.strftime("%Y%m%d"))
+        setattr(seg, f"{name}Time", created.strftime("%H%M%S"))
+    for item in seg.get("ContributingEquipmentSequence", []):
+        item.ContributionDateTime = created.strftime("%Y%m%d%H%M%S")

@@ -1,0 +1,172 @@
+"""The reader as MONAI takes it: an image reader for ``LoadImage``, and a dictionary transform.
+
+MONAI's ``LoadImage`` catches whatever a reader's ``read`` raises and tries the next reader that is installed, which may
+give the same film transposed or inverted. What ``get_data`` raises it lets through. So ``read`` opens nothing here.
+
+``meta`` of the MetaTensor holds only what ``list_data_collate`` can put into a batch: numbers, texts and arrays, always
+under the same keys, no None.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.data import ImageReader, MetaTensor, is_supported_format
+from monai.transforms import MapTransform
+from monai.utils import ensure_tuple
+from monai.utils.enums import MetaKeys
+from torch import Tensor
+
+from cxw_monai.io.image import MAX_PIXELS, Radiograph, RadiographError
+from cxw_monai.io.radiograph import read_radiograph
+from cxw_monai.io.scaling import GreyOptions
+
+__all__ = ["LoadRadiographd", "RadiographReader", "monai_meta"]
+
+_SUFFIXES = ["dcm", "dicom", "png", "jpg", "jpeg", "tif", "tiff", "nii", "nii.gz", "nrrd"]
+
+
+def monai_meta(radiograph: Radiograph) -> dict[str, Any]:
+    """Meta data of a radiograph in a form that MONAI's readers, transforms and collation take.
+
+    Returns:
+        - ``filename_or_obj`` (str), ``spatial_shape`` (``[2]`` rows, columns), ``original_channel_dim`` (0).
+        - ``affine``, ``original_affine``: float64 ``[4, 4]``, the spacing in mm of rows and columns on its diagonal.
+          Left out where the spacing is unknown; MONAI then puts the identity there, which says nothing.
+        - ``spacing_known`` (bool) and ``spacing_mm`` (``[2]`` row, column; NaN where unknown): ask these.
+        - ``bits`` (int), ``original_shape`` (``[2]``), ``photometric``, ``intent``, ``view``, ``laterality`` (str,
+          empty where unknown).
+        - ``steps`` (str): the steps, joined by ``"; "``.
+        - ``pixel_map`` (str): JSON of :meth:`PixelMap.to_dict <cxw_monai.geometry.PixelMap.to_dict>`.
+    """
+    meta = radiograph.meta
+    spacing = meta["spacing_mm"]
+    shape = np.array(radiograph.array.shape[1:])
+    found: dict[str, Any] = {
+        "filename_or_obj": meta["path"],
+        str(MetaKeys.SPATIAL_SHAPE): shape,
+        str(MetaKeys.ORIGINAL_CHANNEL_DIM): 0,
+        "spacing_known": spacing is not None,
+        "spacing_mm": np.array((np.nan, np.nan) if spacing is None else spacing, dtype=np.float64),
+        "original_shape": np.array(meta["original_shape"]),
+        "bits": meta["bits"],
+        **{name: meta[name] or "" for name in ("photometric", "intent", "view", "laterality")},
+        "steps": "; ".join(meta["steps"]),
+        "pixel_map": json.dumps(meta["pixel_map"].to_dict()),
+    }
+    if spacing is not None:
+        for key in (MetaKeys.AFFINE, MetaKeys.ORIGINAL_AFFINE):
+            found[str(key)] = np.diag([*spacing, 1.0, 1.0])
+    return found
+
+
+class RadiographReader(ImageReader):
+    """:func:`~cxw_monai.io.read_radiograph` as a reader for MONAI's ``LoadImage`` and ``LoadImaged``.
+
+    Use it as ``LoadImaged(keys, reader=RadiographReader(...))``. The array is ``[1, H, W]``, rows first (MONAI's own
+    readers of PNG and JPEG transpose), with or without ``ensure_channel_first``.
+
+    Args:
+        voi: see :func:`~cxw_monai.io.read_radiograph`, as for the following.
+        voi_item: which VOI LUT or window.
+        window: ``(center, width)`` to apply.
+        percentiles: ``(low, high)`` percentiles to become 0 and 1.
+        min_size: the least number of pixels on the shorter side.
+        max_pixels: the most pixels that are decoded.
+
+    Raises:
+        ValueError: an argument is wrong.
+    """
+
+    def __init__(
+        self,
+        voi: str = "auto",
+        voi_item: int | str = 0,
+        window: tuple[float, float] | None = None,
+        percentiles: tuple[float, float] | None = None,
+        min_size: int = 16,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        super().__init__()
+        GreyOptions(voi, voi_item, window, percentiles)  # wrong arguments show now
+        self.options: dict[str, Any] = {"voi": voi, "voi_item": voi_item, "window": window, "percentiles": percentiles}
+        self.options |= {"min_size": min_size, "max_pixels": max_pixels}
+
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+        """Whether the name may be a radiograph's; the content decides later."""
+        return is_supported_format(filename, _SUFFIXES)
+
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> tuple[PathLike, ...]:
+        """The file names, unopened: MONAI hides what is raised here."""
+        return ensure_tuple(data)
+
+    def get_data(self, img: Sequence[PathLike]) -> tuple[np.ndarray, dict[str, Any]]:
+        """Read the file.
+
+        Args:
+            img: what :meth:`read` gave: one file name.
+
+        Returns:
+            ``(float32 [1, H, W] in [0, 1], meta)``, see :func:`monai_meta`.
+
+        Raises:
+            RadiographError: several files, or one that can't be read.
+        """
+        if len(img) != 1:
+            raise RadiographError(img[0] if img else "", f"{len(img)} files for one radiograph", "give one file")
+        radiograph = read_radiograph(img[0], **self.options)
+        return radiograph.array, monai_meta(radiograph)
+
+
+class LoadRadiographd(MapTransform):
+    """Load radiographs as MetaTensors ``[1, H, W]``, float32 in [0, 1], bone bright; plain tensors without tracking.
+
+    The same as ``LoadImaged`` with :class:`RadiographReader`, without MONAI's other readers.
+
+    Args:
+        keys: keys that hold paths; the images take their places.
+        voi: see :func:`~cxw_monai.io.read_radiograph`, as for the following.
+        voi_item: which VOI LUT or window.
+        window: ``(center, width)`` to apply.
+        percentiles: ``(low, high)`` percentiles to become 0 and 1.
+        min_size: the least number of pixels on the shorter side.
+        max_pixels: the most pixels that are decoded.
+        allow_missing_keys: leave out keys that aren't there.
+
+    Raises:
+        ValueError: an argument is wrong.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        voi: str = "auto",
+        voi_item: int | str = 0,
+        window: tuple[float, float] | None = None,
+        percentiles: tuple[float, float] | None = None,
+        min_size: int = 16,
+        max_pixels: int = MAX_PIXELS,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.reader = RadiographReader(voi, voi_item, window, percentiles, min_size, max_pixels)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Load each key.
+
+        Raises:
+            RadiographError: a file can't be read.
+        """
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self._load(d[key])
+        return d
+
+    def _load(self, path: str | PathLike[str]) -> Tensor:
+        array, meta = self.reader.get_data(self.reader.read(path))
+        return MetaTensor.ensure_torch_and_prune_meta(array, meta)

@@ -1,0 +1,134 @@
+"""How grey values become [0, 1]: what the caller may choose, and the choices that every format shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["GreyOptions", "ScalingError", "full_range", "refuse_non_finite", "scale_as_asked"]
+
+VOI = ("auto", "lut", "window", "none")
+
+
+class ScalingError(ValueError):
+    """Grey values that can't be scaled as the file declares or the caller asks.
+
+    Args:
+        reason: why.
+        remedy: what the user can do about it; None leaves it to the format.
+    """
+
+    def __init__(self, reason: str, remedy: str | None = None) -> None:
+        super().__init__(reason)
+        self.remedy = remedy
+
+
+@dataclass(frozen=True)
+class GreyOptions:
+    """The caller's choice of grey scale. The default takes what the file itself says comes first.
+
+    Args:
+        voi: of a DICOM's own choices: ``"auto"`` its VOI LUT, else its window, else the full declared range; ``"lut"``
+            or ``"window"`` insists on one of them; ``"none"`` keeps the full declared range.
+        voi_item: which of several VOI LUTs or windows: its place from 0, or its explanation (case doesn't matter).
+        window: ``(center, width)``, whatever the file has (``voi`` then says nothing); in modality values for a DICOM
+            (PS3.3's LINEAR function), in stored values for the other formats (``center - width / 2`` to
+            ``center + width / 2``).
+        percentiles: ``(low, high)`` in percent, whatever the file declares: these percentiles of the image's own values
+            become 0 and 1. The same tissue then has other values in another film.
+
+    Raises:
+        ValueError: an argument out of its range, or choices that exclude each other.
+    """
+
+    voi: str = "auto"
+    voi_item: int | str = 0
+    window: tuple[float, float] | None = None
+    percentiles: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.voi not in VOI:
+            raise ValueError(f"voi must be one of {VOI}, got {self.voi!r}")
+        if isinstance(self.voi_item, bool) or not isinstance(self.voi_item, (int, str)):
+            raise ValueError(f"voi_item must be a place from 0 or an explanation, got {self.voi_item!r}")
+        if isinstance(self.voi_item, int) and self.voi_item < 0:
+            raise ValueError(f"voi_item must be 0 or more, got {self.voi_item}")
+        for name in ("window", "percentiles"):
+            pair = getattr(self, name)
+            if pair is None:
+                continue
+            if len(pair) != 2 or not np.isfinite(np.asarray(pair, dtype=np.float64)).all():
+                raise ValueError(f"{name} must be two finite numbers, got {pair!r}")
+            object.__setattr__(self, name, (float(pair[0]), float(pair[1])))
+        if self.window is not None and self.window[1] <= 0:
+            raise ValueError(f"window must be (center, width) with a width above 0, got {self.window}")
+        if self.percentiles is not None and not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
+            raise ValueError(f"percentiles must rise within 0 to 100, got {self.percentiles}")
+        if self.window is not None and self.percentiles is not None:
+            raise ValueError(f"give window={self.window} or percentiles={self.percentiles}, not both")
+
+    def percentile_range(self, values: np.ndarray) -> tuple[float, float, str]:
+        """``(low, high, step)``: what ``percentiles`` are in an image's own values.
+
+        Raises:
+            ScalingError: no values, or both percentiles are one value.
+        """
+        low, high = np.percentile(values, self.percentiles) if values.size else (0.0, 0.0)
+        if not low < high:
+            raise ScalingError(f"percentiles {self.percentiles} are one value, {low:g}")
+        names = " and ".join(f"{percent:g}" for percent in self.percentiles)
+        return float(low), float(high), f"percentiles {names} of the image: {low:g} to {high:g}"
+
+
+def scale_as_asked(values: np.ndarray, options: GreyOptions) -> tuple[np.ndarray, str] | None:
+    """Apply the caller's own window or percentiles to values that aren't DICOM's.
+
+    Args:
+        values: ``[H, W]``, any real type.
+        options: the caller's choice.
+
+    Returns:
+        ``(float32 [H, W] in [0, 1], step)``, or None where the declared range is wanted.
+
+    Raises:
+        ScalingError: the values are not finite, or the percentiles one value.
+    """
+    if options.window is None and options.percentiles is None:
+        return None
+    refuse_non_finite(values)
+    if options.window is not None:
+        center, width = options.window
+        low, high, step = center - width / 2, center + width / 2, f"window as asked: center {center:g}, width {width:g}"
+    else:
+        low, high, step = options.percentile_range(values)
+    return np.clip((values.astype(np.float64) - low) / (high - low), 0, 1).astype(np.float32), step
+
+
+def full_range(values: np.ndarray, bits: int) -> np.ndarray:
+    """Values in [0, 1] by what their type can hold, as float32.
+
+    Args:
+        values: uint8 or uint16, or floats that already lie in [0, 1]; any shape.
+        bits: the depth of unsigned integers.
+
+    Raises:
+        ScalingError: another type, or floats that aren't finite or lie elsewhere: there is no declared range.
+    """
+    if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
+        return np.divide(values, np.float32((1 << bits) - 1), dtype=np.float32)
+    refuse_non_finite(values)
+    low, high = values.min(), values.max()
+    if values.dtype.kind == "f" and 0 <= low <= high <= 1:
+        return values.astype(np.float32)
+    raise ScalingError(f"{values.dtype} values from {low:g} to {high:g} without a declared grey range")
+
+
+def refuse_non_finite(values: np.ndarray) -> None:
+    """Raise where a value is NaN or infinite.
+
+    Raises:
+        ScalingError: one is.
+    """
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ScalingError("holds NaN or infinite values", "export it again with finite values")

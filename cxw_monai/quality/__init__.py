@@ -1,0 +1,15 @@
+"""Quality control of folders of radiographs: what would spoil a data set, before it does."""
+
+from .check import check_radiographs
+from .records import CHECKS, COLUMNS, FilmRecord, QualitySettings
+from .report import write_csv, write_page
+
+__all__ = [
+    "CHECKS",
+    "COLUMNS",
+    "FilmRecord",
+    "QualitySettings",
+    "check_radiographs",
+    "write_csv",
+    "write_page",
+]

@@ -1,0 +1,102 @@
+"""Everything that is told of one film by itself."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+import numpy as np
+
+from cxw_monai.io import RadiographError, read_radiograph
+from cxw_monai.transforms.borders import find_content_box
+
+from .film_model import FilmModel, FilmScores, default_model, features
+from .hashes import perceptual_hash, pixel_hash
+from .records import FilmRecord, QualitySettings
+
+__all__ = ["measure_array", "measure_file"]
+
+
+def measure_file(path: str | PathLike[str], settings: QualitySettings) -> FilmRecord:
+    """Read one file and judge it; an unreadable one is a finding, not an error.
+
+    Args:
+        path: the file.
+        settings: limits.
+
+    Returns:
+        Its record, without groups of duplicates.
+    """
+    try:
+        film = read_radiograph(path, min_size=1)
+    except RadiographError as error:
+        return FilmRecord(str(path), ["unreadable"], f"{error.reason}; {error.remedy}")
+    record = measure_array(film.array[0], settings)
+    record.image = str(path)
+    spacing = film.meta.get("spacing_mm")
+    if spacing is not None:
+        record.row_mm, record.column_mm = (float(value) for value in spacing)
+    return record
+
+
+def measure_array(image: np.ndarray, settings: QualitySettings, model: FilmModel | None = None) -> FilmRecord:
+    """Judge one film.
+
+    Args:
+        image: float32 ``[H, W]`` in [0, 1], bone bright.
+        settings: limits.
+        model: of frontal chests; the package's by default.
+
+    Returns:
+        Its record, without a name and groups of duplicates.
+    """
+    top, left, height, width = find_content_box(image)
+    content = np.ascontiguousarray(image[top : top + height, left : left + width])
+    low, high = np.percentile(content, (1, 99))
+    model = model or default_model()
+    scores = model.scores(features(content))
+    record = FilmRecord(
+        "",
+        rows=image.shape[0],
+        columns=image.shape[1],
+        contrast=float(high - low),
+        **{"top": top, "left": left, "height": height, "width": width},
+        **{"inverted": scores.inverted, "rotated": scores.rotated},
+        **{"mirrored": scores.mirrored, "unlike": scores.unlike},
+        pixel_hash=pixel_hash(image),
+        perceptual_hash=np.packbits(perceptual_hash(content)).tobytes().hex(),
+    )
+    record.flags = _flags(record, scores, model, settings)
+    if {"inverted", "rotated", "mirrored"} & set(record.flags):
+        record.treatment = _treatment(scores)
+    return record
+
+
+def _flags(record: FilmRecord, scores: FilmScores, model: FilmModel, settings: QualitySettings) -> list[str]:
+    """Findings of one film, in the order of the checks."""
+    flags = []
+    if record.contrast < settings.min_contrast:
+        flags.append("low_contrast")
+    elif scores.unlike > model.thresholds["unlike"]:
+        flags.append("not_frontal_chest")
+    else:
+        flags += [
+            name for name in ("inverted", "rotated", "mirrored") if getattr(scores, name) > model.thresholds[name]
+        ]
+    if max(_border(record)) >= settings.min_border:
+        flags.append("border")
+    if min(record.rows, record.columns) < settings.min_side:
+        flags.append("too_small")
+    return flags
+
+
+def _border(record: FilmRecord) -> tuple[float, ...]:
+    """Width of the border above, below, left and right, as a fraction of the side."""
+    rows, columns = record.rows, record.columns
+    below, right = rows - record.top - record.height, columns - record.left - record.width
+    return record.top / rows, below / rows, record.left / columns, right / columns
+
+
+def _treatment(scores: FilmScores) -> str:
+    invert, mirror, quarters = scores.treatment
+    steps = ["invert"] * invert + ["mirror"] * mirror + [f"turn {90 * quarters}"] * (quarters > 0)
+    return ", ".join(steps)

@@ -1,0 +1,95 @@
+"""Prepares a public data set: from the folder it was unpacked to, to manifests with official or patient-wise splits.
+
+Example: python scripts/prepare_dataset.py nih /data/ChestXray-NIHCC prepared/nih
+All sets: python scripts/prepare_dataset.py --list      Options of one: python scripts/prepare_dataset.py nih --help
+
+OUT gets manifest.csv, datalist.json (for the bundles' --datalist), summary.json and the masks that had to be made; ROOT
+is only read. Safe to run again after a kill or when more was downloaded. docs/datasets.md tells what each set becomes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from cxw_monai.data.public import datasets, format_counts, prepare_dataset
+from cxw_monai.data.public.registry import Option, PublicDataset
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """One subcommand a data set, with its own options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", action="store_true", help="list the data sets and exit")
+    commands = parser.add_subparsers(dest="name", metavar="NAME")
+    for dataset in datasets().values():
+        facts = ((fact, getattr(dataset, fact)) for fact in ("url", "terms", "split", "makes"))
+        command = commands.add_parser(
+            dataset.name,
+            help=dataset.title,
+            description="\n".join([dataset.title, "", *(f"{fact:<6} {text}" for fact, text in facts)]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        _add_common(command)
+        for option in dataset.options:
+            _add_option(command, option)
+    return parser
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("root", metavar="ROOT", help="the folder as published; only read")
+    command.add_argument("out", metavar="OUT", help="the folder to make; not in ROOT")
+    command.add_argument("--seed", type=int, default=0, help="of splits made here (default 0)")
+    command.add_argument(
+        "--validation",
+        type=float,
+        default=0.1,
+        help="share of the training patients held out where no validation split is published (default 0.1)",
+    )
+    command.add_argument(
+        "--test",
+        type=float,
+        default=0.2,
+        help="share of the patients held out where no test split is published (default 0.2)",
+    )
+    command.add_argument("--allow-missing", action="store_true", help="leave out images that aren't there")
+    command.add_argument("--relative", action="store_true", help="list images by their path from OUT")
+    command.add_argument("--workers", type=int, default=8, help="threads (default 8)")
+
+
+def _add_option(command: argparse.ArgumentParser, option: Option) -> None:
+    flag = f"--{option.name.replace('_', '-')}"
+    if isinstance(option.default, bool):
+        command.add_argument(flag, action="store_true", help=option.help)
+        return
+    text = f"{option.help} (default {option.default})" if option.default != "" else option.help
+    kind = type(option.default) if option.default is not None else str
+    command.add_argument(flag, type=kind, default=option.default, choices=option.choices or None, help=text)
+
+
+def _listing(known: dict[str, PublicDataset]) -> str:
+    width = max(map(len, known))
+    return "\n".join(f"{name:<{width}}  {dataset.title}: {dataset.makes}" for name, dataset in known.items())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = build_parser()
+    arguments: dict[str, Any] = vars(parser.parse_args(argv))
+    if arguments.pop("list"):
+        print(_listing(datasets()))
+        return 0
+    name = arguments.pop("name")
+    if name is None:
+        parser.error("which data set? give its name, ROOT and OUT; --list shows the names")
+    try:
+        summary = prepare_dataset(name, progress=sys.stderr.isatty(), **arguments)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(format_counts(summary))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

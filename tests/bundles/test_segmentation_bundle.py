@@ -1,0 +1,383 @@
+"""The segmentation bundle as a user runs it, on rendered films of the phantom."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from cxw_monai.data.drr import make_dataset
+from cxw_monai.data.drr.phantom import write_phantom
+from cxw_monai.networks import RadiographEmbedder, radiograph_vit
+from cxw_monai.segmenter_checkpoints import load_segmenter, read_settings
+
+BUNDLE = Path(__file__).parents[2] / "bundles" / "chexworld_segmentation"
+CONFIGS = BUNDLE / "configs"
+FIVE = ["lung_left", "lung_right", "heart", "clavicle_left", "clavicle_right"]
+SMALL = {
+    "network_size": "tiny",
+    "image_size": 64,
+    "cache_size": 64,
+    "base_channels": 4,
+    "batch_size": 3,
+    "epochs": 4,
+    "lr": 2e-3,
+    "warmup_epochs": 1,
+    "val_fraction": 0.25,
+    "val_interval": 2,
+    "save_interval": 1,
+    "num_workers": 0,
+}
+
+
+def command(run_id, configs, **overrides):
+    """`python -m monai.bundle run` with the small settings."""
+    listed = ",".join(f"'configs/{name}'" for name in configs)
+    arguments = [f"--{name}={value}" for name, value in {**SMALL, **overrides}.items()]
+    return [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", f"[{listed}]", *arguments]
+
+
+def bundle_run(run_id, configs, prefix=(), **overrides):
+    return subprocess.run(
+        [*prefix, *command(run_id, configs, **overrides)[0 if not prefix else 1 :]],
+        cwd=BUNDLE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+
+
+def workflow(kind, configs, **overrides):
+    """The bundle in this process."""
+    here = Path.cwd()
+    os.chdir(BUNDLE)
+    try:
+        flow = ConfigWorkflow(
+            config_file=[str(CONFIGS / name) for name in configs],
+            meta_file=str(CONFIGS / "metadata.json"),
+            logging_file=False,
+            workflow_type=kind,
+            **{**SMALL, **overrides},
+        )
+        flow.initialize()
+    finally:
+        os.chdir(here)
+    return flow
+
+
+def root_message(call):
+    """What the first error of a chain says."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        call()
+    error = caught.value
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return str(error)
+
+
+def last_line(done):
+    return done.stderr.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    """Ten rendered patients of 64 px with all masks; on the first three films nobody drew the clavicles."""
+    folder = tmp_path_factory.mktemp("drr")
+    source = write_phantom(folder / "phantom")
+    path = make_dataset(folder / "films", 10, source, size=64, views=("PA",), voxel_mm=6.0, seed=0)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows[:3]:
+        row["mask_clavicle_left"] = row["mask_clavicle_right"] = ""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def trained(manifest, cache, tmp_path_factory):
+    """A finished small run with a test at its end: its folder and what it printed."""
+    output = tmp_path_factory.mktemp("trained")
+    done = bundle_run(
+        "training", ["train.json"], datalist=manifest, output_dir=output, cache_dir=cache, test_fraction=0.2
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return output, done
+
+
+def test_training_leaves_a_model_curves_pictures_and_a_test(trained):
+    output, _ = trained
+    names = {path.name for path in output.iterdir()}
+    assert {"checkpoint_epoch=3.pt", "checkpoint_epoch=4.pt", "model.pt", "metrics.csv", "curves.png"} <= names
+    with (output / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert [bool(row["val_dice"]) for row in rows] == [False, True, False, True]
+    needed = ("loss", "loss_dice", "loss_bce", "lr", "gradient_norm", "images_per_second", "val_loss", "val_dice_heart")
+    for name in needed:
+        assert np.isfinite(float(rows[-1][name])), name
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    for picture in ("curves.png", "training_samples.png"):
+        assert (output / picture).read_bytes()[:4] == b"\x89PNG"
+    summary = json.loads((output / "test" / "summary.json").read_text())
+    assert summary["films"] == 2 and 0 <= summary["dice"] <= 1
+    assert read_settings(output / "model.pt").structures == tuple(FIVE)
+
+
+def test_evaluation_needs_the_model_alone_and_repeats_the_test(trained, manifest, cache, tmp_path):
+    """No preset, no sizes: on the test films the evaluation gives the numbers of the run's own test."""
+    output, _ = trained
+    flow = workflow(
+        "train",
+        ["train.json", "evaluate.json"],
+        datalist=str(manifest),
+        output_dir=str(tmp_path),
+        cache_dir=str(cache),
+        ckpt=str(output / "model.pt"),
+        test_fraction=0.2,
+        network_size="base",
+        base_channels=99,
+    )
+    flow.run()
+    found = (tmp_path / "evaluation" / "summary.json").read_text()
+    assert json.loads(found) == pytest.approx(json.loads((output / "test" / "summary.json").read_text()), abs=1e-4)
+
+
+def test_unknown_structures_are_left_out_of_every_score(trained, manifest, cache, tmp_path):
+    done = bundle_run(
+        "evaluating",
+        ["train.json", "evaluate.json"],
+        datalist=manifest,
+        output_dir=tmp_path,
+        cache_dir=cache,
+        ckpt=trained[0] / "model.pt",
+        subset="all",
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    with (tmp_path / "evaluation" / "films.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    empty = {row["film"] for row in rows if row["dice_clavicle_left"] == ""}
+    assert len(rows) == 10 and empty == {f"drr_{n:04d}_PA" for n in (1, 2, 3)}
+    assert all(row["dice_heart"] for row in rows)
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_numbers_of_one_that_was_not(trained, manifest, cache, tmp_path):
+    whole, _ = trained
+    settings = {"datalist": manifest, "output_dir": tmp_path, "cache_dir": cache, "test_fraction": 0.2}
+    process = subprocess.Popen(
+        command("training", ["train.json"], **settings),
+        cwd=BUNDLE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 600
+    while not (tmp_path / "checkpoint_epoch=2.pt").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    resumed = bundle_run(
+        "training", ["train.json"], resume="true", num_workers=1, **{**settings, "output_dir": tmp_path}
+    )
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    assert "Resumed" in resumed.stdout + resumed.stderr
+    for name in ("model.pt", "checkpoint_epoch=4.pt"):
+        first, second = (torch.load(folder / name, weights_only=True)["model"] for folder in (tmp_path, whole))
+        assert all(torch.equal(first[key], second[key]) for key in second), name
+    assert (tmp_path / "test/films.csv").read_text() == (whole / "test/films.csv").read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_train_with_the_multi_gpu_overlay(manifest, cache, tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = bundle_run(
+        "training",
+        ["train.json", "multi_gpu_train.json"],
+        prefix=launch,
+        datalist=manifest,
+        output_dir=tmp_path,
+        cache_dir=cache,
+        test_fraction=0.2,
+        batch_size=2,
+        epochs=2,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(torch.load(tmp_path / "checkpoint_epoch=2.pt", weights_only=True)["processes"]) == 2
+    with (tmp_path / "metrics.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert int(last["iteration"]) == 2  # six films, two processes, two a batch: one step an epoch
+    assert json.loads((tmp_path / "test" / "summary.json").read_text())["films"] == 2
+    assert load_segmenter(tmp_path / "model.pt").structures == tuple(FIVE)
+
+
+def test_settings_reach_the_network_and_the_optimiser(manifest, cache, tmp_path):
+    """A pretrained encoder at another patch size, frozen half way, with layer decay, and transforms of one's own."""
+    torch.manual_seed(0)
+    encoder = radiograph_vit("tiny", image_size=96)
+    torch.save(RadiographEmbedder(encoder).state_dict(), tmp_path / "encoder.pt")
+    flow = workflow(
+        "train",
+        ["train.json"],
+        dataset_dir=str(manifest.parent),
+        output_dir=str(tmp_path / "out"),
+        cache_dir=str(cache),
+        network_size=None,
+        patch_size=8,
+        image_size=[64, 80],
+        encoder_ckpt=str(tmp_path / "encoder.pt"),
+        freeze=6,
+        layer_decay=0.5,
+        drop_path_rate=0.2,
+        extra_augmentation=[{"_target_": "ScaleIntensityd", "keys": "image", "minv": 0.25, "maxv": 0.25}],
+        jitter_prob=0.0,
+        noise_prob=0.0,
+    )
+    network = flow.network_def
+    assert network.patch_size == 8 and len(network.encoder.blocks) == 12
+    assert torch.equal(network.encoder.blocks[3].attn.qkv.weight, encoder.blocks[3].attn.qkv.weight)
+    assert [
+        p.requires_grad for p in (network.encoder.blocks[5].norm1.weight, network.encoder.blocks[6].norm1.weight)
+    ] == [
+        False,
+        True,
+    ]
+    optimizer = flow.parser.get_parsed_content("optimizer")
+    assert [group["lr_scale"] for group in optimizer.param_groups[::2]] == [0.5**k for k in range(6, -1, -1)]
+    sample = flow.parser.get_parsed_content("train::dataset")[(0, 0)]
+    assert sample["image"].shape == (1, 64, 80) and sample["label"].shape == (5, 64, 80)
+    torch.testing.assert_close(sample["image"], torch.full((1, 64, 80), 0.25))  # one's own transform came last
+    assert set(flow.check_properties()) == set()
+
+
+def test_findings_of_rendered_films_train_without_conversion(manifest, cache, tmp_path):
+    flow = workflow(
+        "train",
+        ["train.json", "presets/pneumothorax.yaml"],
+        datalist=str(manifest),
+        output_dir=str(tmp_path),
+        cache_dir=str(cache),
+        structure_map={"pneumothorax": "finding_mask_Pneumothorax"},
+        absent_labels={"pneumothorax": "Pneumothorax"},
+    )
+    dataset = flow.parser.get_parsed_content("train::dataset")
+    assert all(dataset.films.known(index).tolist() == [True] for index in range(len(dataset)))
+    assert dataset[(0, 0)]["label"].shape == (1, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"datalist": None}, "give dataset_dir (a folder) or datalist"),
+        ({"structures": ["spleen"]}, "no column mask_spleen"),
+        ({"image_size": 100}, "multiple of patch_size 16"),
+        ({"batch_size": 64}, "fewer training films than batch_size"),
+        ({"decoder": "magic"}, "decoder must be one of"),
+        ({"freeze": "half"}, "freeze must be"),
+        ({"layer_decay": 2.0}, "layer_decay must lie in (0, 1]"),
+        ({"encoder_ckpt": "nowhere.pt"}, "nowhere.pt: no such file"),
+        ({"structures": ["lung_left"], "flip_prob": 0.5}, "set flip_prob to 0"),
+        ({"splits": "column"}, "has the split None"),
+    ],
+)
+def test_wrong_settings_say_what_is_wrong(manifest, cache, tmp_path, overrides, said):
+    settings = {"datalist": str(manifest), "output_dir": str(tmp_path), "cache_dir": str(cache), **overrides}
+    assert said in root_message(lambda: workflow("train", ["train.json"], **settings).run())
+
+
+def test_a_bad_mask_is_named_in_one_line(manifest, tmp_path):
+    folder = manifest.parent
+    bad = next((folder / "masks" / "heart").glob("drr_0005*.png"))
+    content = bad.read_bytes()
+    bad.write_bytes(content[:40])
+    try:
+        done = bundle_run("training", ["train.json"], datalist=manifest, output_dir=tmp_path)
+    finally:
+        bad.write_bytes(content)
+    assert done.returncode != 0
+    assert re.fullmatch(rf"error: {re.escape(str(bad))}: the mask cannot be read .*", last_line(done))
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("preset", ["demo", "lungs_heart_clavicles", "pneumothorax", "paper"])
+def test_presets_build_what_they_say(preset):
+    stated = yaml.safe_load((CONFIGS / f"presets/{preset}.yaml").read_text())
+    assert set(stated) <= set(json.loads((CONFIGS / "train.json").read_text()))
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / "train.json"), str(CONFIGS / f"presets/{preset}.yaml")])
+    network = parser.get_parsed_content("network_def")
+    size = stated["image_size"]
+    assert network.patch_size == (8 if preset == "paper" else 16)
+    assert network.encoder.grid == (size // network.patch_size,) * 2
+    assert network.structures == (("pneumothorax",) if preset == "pneumothorax" else tuple(FIVE))
+    assert all(isinstance(value, (int, float)) for key, value in stated.items() if key.startswith("lr"))
+    parser.get_parsed_content("train::preprocessing")
+
+
+def test_metadata_has_the_mandatory_keys():
+    """The project's own schema, from the keys that MONAI's published one makes mandatory."""
+    metadata = json.loads((CONFIGS / "metadata.json").read_text())
+    text = (
+        "version",
+        "monai_version",
+        "pytorch_version",
+        "numpy_version",
+        "task",
+        "description",
+        "authors",
+        "copyright",
+    )
+    schema = {
+        "type": "object",
+        "properties": {
+            **dict.fromkeys(text, {"type": "string"}),
+            "required_packages_version": {"type": "object"},
+            "network_data_format": {"type": "object", "required": ["inputs", "outputs"]},
+        },
+        "required": [*text, "required_packages_version", "network_data_format"],
+    }
+    jsonschema.validate(metadata, schema)
+    assert metadata["version"] in metadata["changelog"]
+    channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+    assert list(channels.values()) == json.loads((CONFIGS / "train.json").read_text())["structures"]
+
+
+@pytest.mark.slow
+def test_network_checks_and_export(trained, tmp_path):
+    """Both read the network off the model's file; the exported one gives its logits at other sizes too."""
+    ckpt = str(trained[0] / "model.pt")
+    common = ["--net_id", "network_def", "--meta_file", "configs/metadata.json", "--config_file",
+              "configs/inference.json", "--ckpt", ckpt]  # fmt: skip
+    for action in (["verify_net_in_out", *common, "--n", "4"],
+                   ["ckpt_export", *common, "--ckpt_file", ckpt, "--key_in_ckpt", "model",
+                    "--filepath", str(tmp_path / "model.ts")]):  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "monai.bundle", *action], cwd=BUNDLE, capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    script, network = torch.jit.load(str(tmp_path / "model.ts")).eval(), load_segmenter(ckpt)
+    for shape in ((64, 64), (50, 90)):
+        image = torch.rand(2, 1, *shape)
+        with torch.no_grad():
+            torch.testing.assert_close(script(image), network(image), atol=1e-4, rtol=1e-4)

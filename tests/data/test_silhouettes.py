@@ -1,0 +1,68 @@
+"""Outlines as a reader draws them, from masks whose answer is known by hand."""
+
+import numpy as np
+import pytest
+
+from cxw_monai.data.drr.silhouettes import SILHOUETTES, silhouettes
+
+SIZE = 128
+
+
+def rectangle(top, bottom, left, right):
+    mask = np.zeros((SIZE, SIZE), bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def test_a_lung_ends_at_the_dome_but_goes_down_beside_it():
+    masks = {"lung_right": rectangle(10, 100, 20, 60), "abdomen": rectangle(70, 120, 32, 60)}
+    field = silhouettes(masks, 2.0)["lung_field_right"]
+    expected = masks["lung_right"] & ~masks["abdomen"]
+    np.testing.assert_array_equal(field, expected)
+    assert field[90, 20:32].all() and not field[90, 32:].any()  # the costophrenic angle stays
+
+
+def test_what_lies_below_a_gap_in_the_abdomen_is_no_lung():
+    abdomen = rectangle(70, 80, 20, 60)
+    field = silhouettes({"lung_left": rectangle(10, 100, 20, 60), "abdomen": abdomen}, 2.0)["lung_field_left"]
+    assert field[:70].any() and not field[70:].any()
+
+
+def test_a_crumb_beside_the_lung_is_left_out():
+    masks = {"lung_left": rectangle(10, 60, 20, 60) | rectangle(80, 90, 100, 110)}
+    np.testing.assert_array_equal(silhouettes(masks, 2.0)["lung_field_left"], rectangle(10, 60, 20, 60))
+
+
+def test_mediastinum_takes_vessels_above_the_hearts_lowest_row_only():
+    heart, aorta = rectangle(60, 100, 40, 90), rectangle(20, 125, 54, 78)
+    outline = silhouettes({"heart": heart, "aorta": aorta}, 1.0)["mediastinum"]
+    assert not outline[101:].any()
+    assert outline[30:100, 58:74].all()
+    assert (outline & ~(heart | aorta)).sum() > 0  # the corners between them are rounded off
+    assert not outline[30, :54].any()
+
+
+def test_thin_vessels_are_cut_off():
+    heart, vessel = rectangle(50, 100, 40, 90), rectangle(70, 76, 90, 120)
+    outline = silhouettes({"heart": heart | vessel}, 1.0)["mediastinum"]
+    assert outline[72, 60] and not outline[:, 108:].any()
+
+
+def test_a_heart_cut_by_the_pictures_edge_stays():
+    heart = rectangle(60, SIZE, 40, 90)
+    outline = silhouettes({"heart": heart}, 1.0)["mediastinum"]
+    assert outline[-1, 50:80].all()
+
+
+def test_only_what_can_be_made_is_made():
+    assert silhouettes({}, 1.0) == {}
+    assert set(silhouettes({"ribs": rectangle(0, 5, 0, 5)}, 1.0)) == set()
+    everything = {name: rectangle(20, 60, 20, 60) for name in ("lung_left", "lung_right", "heart")}
+    assert set(silhouettes(everything, 1.0)) == set(SILHOUETTES)
+
+
+@pytest.mark.parametrize("name", SILHOUETTES)
+def test_empty_organs_give_empty_outlines(name):
+    empty = np.zeros((SIZE, SIZE), bool)
+    outlines = silhouettes(dict.fromkeys(("lung_left", "lung_right", "heart", "aorta", "abdomen"), empty), 1.0)
+    assert not outlines[name].any() and outlines[name].shape == (SIZE, SIZE)

@@ -1,0 +1,70 @@
+"""The command line of the folder check: files, exit status, wrong usage."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "check_radiographs.py"
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs the script's `main` in this process: exit status, standard output, standard error."""
+    specification = importlib.util.spec_from_file_location("check_radiographs", SCRIPT)
+    script = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(script)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        try:
+            status = script.main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = stop.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def test_a_flagged_film_exits_with_1(command, tmp_path):
+    films = tmp_path / "films"
+    films.mkdir()
+    Image.fromarray(np.eye(64, dtype=np.uint8) * 200).save(films / "pattern.png")
+    (films / "text.png").write_text("no picture")
+    status, out, err = command(films, "--output", tmp_path / "out", "--workers", 2)
+    assert status == 1 and "2 of 2 files flagged" in out
+    assert "unreadable              1" in out and "too_small               1" in out
+    assert "films" in err  # the progress bar
+    lines = (tmp_path / "out" / "radiographs.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 3 and lines[1].startswith("pattern.png,") and lines[2].startswith("text.png,unreadable,")
+    assert (tmp_path / "out" / "radiographs.html").is_file()
+
+
+def test_clean_films_exit_with_0(command, tmp_path, shared_data):
+    films = tmp_path / "films"
+    films.mkdir()
+    for name in CLEAN:
+        shutil.copy(shared_data / "nih_cxr14_subset" / "images" / name, films)
+    status, out, _ = command(films, "--output", tmp_path / "out")
+    assert status == 0 and f"0 of {len(CLEAN)} files flagged" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "error: nowhere: not a folder"),
+        ([".", "--workers", 0], "error: workers must be at least 1, got 0"),
+        ([".", "--min-contrast", 2], "error: min_contrast must lie in [0, 1], got 2"),
+        ([".", "--per-check", -1], "error: --per-check must be at least 0, got -1"),
+        ([".", "--min-side", "big"], "invalid int value: 'big'"),
+        ([], "the following arguments are required: folder"),
+    ],
+)
+def test_wrong_usage_exits_with_2(command, arguments, message):
+    status, out, err = command(*arguments)
+    assert (status, out) == (2, "") and message in err

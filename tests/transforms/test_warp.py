@@ -1,0 +1,115 @@
+"""The one resampling of a film and its masks."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from cxw_monai.transforms.warp import RandFilmWarpd, WholeFilmd, mirrored_order
+
+STILL = {"crop_prob": 0.0, "affine_prob": 0.0, "distortion_prob": 0.0}
+
+
+def sample_of(image, masks=None):
+    image = np.asarray(image)
+    masks = np.zeros((1, *image.shape[1:]), np.uint8) if masks is None else masks
+    return {"image": image, "label": masks, "known": torch.ones(len(masks), dtype=torch.bool)}
+
+
+def warp(size, structures=("spot",), seed=0, **settings):
+    return RandFilmWarpd(size, structures, **{**STILL, **settings}).set_random_state(seed)
+
+
+def test_left_and_right_change_places():
+    assert mirrored_order(["lung_left", "heart", "lung_right", "left_hilum", "right_hilum"]) == [2, 1, 0, 4, 3]
+    with pytest.raises(ValueError, match="lung_left"):
+        mirrored_order(["lung_left", "heart"])
+    with pytest.raises(ValueError, match="set flip_prob to 0"):
+        warp(8, ["lung_left", "heart"], flip_prob=0.5)
+    assert warp(8, ["lung_left", "heart"]).order == [0, 1]  # without flips one side alone will do
+
+
+def test_a_zoom_shows_the_middle():
+    image = np.random.default_rng(0).random((1, 16, 20)).astype(np.float32)
+    out = warp((16, 20), affine_prob=1.0, rotate=0, shear=0, translate=0, zoom=(2.0, 2.0))(sample_of(image))
+    middle = torch.from_numpy(image[None, :, 4:12, 5:15])
+    wanted = F.interpolate(middle, (16, 20), mode="bilinear", align_corners=False)[0]
+    torch.testing.assert_close(out["image"][:, 1:-1, 1:-1], wanted[:, 1:-1, 1:-1], atol=1e-5, rtol=0)
+
+
+def test_a_quarter_turn_is_one_of_the_film_not_of_its_stretched_picture():
+    """A film twice as wide as high: turned by 90 degrees, a horizontal bar of 20 x 4 px is a vertical one of 4 x 20."""
+    film = np.zeros((1, 24, 48), np.float32)
+    film[:, 10:14, 14:34] = 1
+    turning = warp((24, 48), affine_prob=1.0, rotate=90, shear=0, translate=0, zoom=(1.0, 1.0))
+    numbers = np.array([0, 0, 0, 0, 0, 0, 1, 0.5, 0, 0.5, 0.5])  # gate of the map, then the whole angle to one side
+    turning._theta, turning._points = turning._drawn_theta(numbers, 24, 48), None
+    out = F.grid_sample(torch.from_numpy(film)[None], turning._grid(), align_corners=False)[0, 0]
+    rows, columns = (out > 0.5).nonzero(as_tuple=True)
+    assert (rows.min(), rows.max()) == (2, 21) and (columns.min(), columns.max()) == (22, 25)
+
+
+def test_crops_lie_within_the_film_and_have_the_asked_share():
+    """On a film whose pixels hold their own coordinates, the corners of a crop tell where it lies."""
+    places = np.linspace(0, 1, 101, dtype=np.float32)
+    film = np.stack(np.meshgrid(places, places, indexing="ij"))  # [2, 101, 101]: row, column
+    cropping = warp(50, ["row", "column"], crop_prob=1.0, crop_scale=(0.4, 0.6), crop_ratio=(0.8, 1.25))
+    shares = []
+    for _ in range(40):
+        cropping.randomize((101, 101))
+        grid = cropping._grid()
+        seen = F.grid_sample(torch.from_numpy(film)[None], grid, align_corners=False, padding_mode="zeros")[0]
+        assert seen.min() >= 0 and seen.max() <= 1
+        height, width = (seen[0, -1, 0] - seen[0, 0, 0]) * 50 / 49, (seen[1, 0, -1] - seen[1, 0, 0]) * 50 / 49
+        shares.append(float(height * width))
+        assert 0.75 < height / width < 1.33
+    assert 0.38 < min(shares) < 0.45 and 0.55 < max(shares) < 0.63
+
+
+def test_what_lies_beyond_the_film_is_empty():
+    ones = np.ones((1, 20, 20), np.float32)
+    mask = np.ones((1, 20, 20), np.uint8)
+    out = warp(20, affine_prob=1.0, rotate=0, shear=0, translate=0, zoom=(0.5, 0.5))(sample_of(ones, mask))
+    assert out["image"].sum() == out["label"].sum() == 100  # the film at half its size, in the middle
+
+
+def test_a_much_larger_film_is_averaged_and_not_picked_from():
+    checkers = np.indices((256, 256)).sum(axis=0)[None] % 2
+    out = warp(64)(sample_of(checkers.astype(np.float32)))
+    torch.testing.assert_close(out["image"], torch.full((1, 64, 64), 0.5))
+
+
+def test_the_distortion_is_smooth_and_bounded():
+    still, bent = warp(64), warp(64, distortion_prob=1.0, distortion=0.05)
+    for one in (still, bent):
+        one.randomize((64, 64))
+    moved = (bent._grid() - still._grid())[0] / 2  # share of the side
+    assert 0.01 < moved.abs().max() < 0.07  # a bicubic curve may pass its points a little
+    assert moved.diff(dim=0).abs().max() < 0.01
+
+
+def test_sixteen_bits_and_eight_give_the_same():
+    eight = np.random.default_rng(0).integers(0, 256, (1, 24, 24)).astype(np.uint8)
+    first, second = (warp(24)(sample_of(pixels))["image"] for pixels in (eight, eight.astype(np.uint16) * 257))
+    torch.testing.assert_close(first, second, atol=1e-6, rtol=0)
+
+
+def test_a_film_without_masks_is_only_resized():
+    out = WholeFilmd((12, 10))({"image": np.full((1, 24, 30), 255, np.uint8)})
+    assert set(out) == {"image"} and out["image"].shape == (1, 12, 10)
+    torch.testing.assert_close(out["image"], torch.ones(1, 12, 10))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"crop_prob": 1.5}, "crop_prob"),
+        ({"crop_scale": (0.0, 1.0)}, "crop_scale"),
+        ({"crop_scale": (0.5, 1.2)}, "crop_scale"),
+        ({"zoom": (1.2, 0.8)}, "zoom"),
+        ({"rotate": 200}, "rotate"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        warp(8, **settings)
