@@ -30,6 +30,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--bits", type=int, choices=[8, 16], default=8, help="bits per pixel (default 8)")
     parser.add_argument("--photons", type=float, default=1e5, help="photons per pixel in air (default 1e5)")
     parser.add_argument("--findings-rate", type=float, default=0.2, help="probability of each finding (default 0.2)")
+    parser.add_argument("--deform", type=float, default=12.0, help="largest displacement in mm (default 12)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     arguments = parser.parse_args(argv)
     given = [name for name in ("ct", "labels", "structures") if getattr(arguments, name)]
@@ -56,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
             bits=a.bits,
             photons=a.photons,
             findings_rate=a.findings_rate,
+            deform_mm=a.deform,
         )
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -117,12 +117,14 @@ def read_datalist(
         raise ValueError(f"{path}: a manifest is a .csv or .json file, not {extension or 'one without extension'}")
     rows = _read_csv(manifest, section) if extension == ".csv" else _read_json(manifest, section)
     base = Path(os.path.abspath(base_dir)) if base_dir is not None else manifest.parent
-    items = []
     for where, row in rows:
         image = row.get("image")
         if not isinstance(image, str) or not image:
             raise ValueError(f"{path}, {where}: 'image' must be a path, got {image!r}")
-        items.append({name: _absolute(base, name, value) for name, value in row.items()})
+        for name, value in row.items():
+            if isinstance(value, str) and (name == "image" or name.startswith(_MASK_PREFIX)):
+                row[name] = os.path.abspath(os.path.join(base, value))
+    items = [row for _, row in rows]
     missing = [item["image"] for item in items if not os.path.isfile(item["image"])]
     if missing:
         named = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
@@ -130,13 +132,6 @@ def read_datalist(
             f"{path}: {len(missing)} of {len(items)} images don't exist ({named}); relative paths are taken from {base}"
         )
     return items
-
-
-def _absolute(base: Path, name: str, value: Any) -> Any:
-    """The value of a field, made absolute where it is a path."""
-    if isinstance(value, str) and (name == "image" or name.startswith(_MASK_PREFIX)):
-        return os.path.abspath(os.path.join(base, value))
-    return value
 
 
 def _read_csv(manifest: Path, section: str | None) -> list[tuple[str, dict[str, Any]]]:

@@ -32,6 +32,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -111,15 +112,15 @@ class Record:
 def cell_types(columns: Sequence[str]) -> list[Callable[[str], Any]]:
     """What turns the text of a CSV's cell into its value, by column: a number for ``age``, ``width``, ``height`` and
     labels, a list for boxes and landmarks, else the text. Not for empty cells, which are None."""
-    numbers = ("age", "width", "height")
-    return [
-        _number
-        if column in numbers or column.startswith("label_")
-        else json.loads
-        if column == _BOXES or column.startswith("landmark_")
-        else str
-        for column in columns
-    ]
+    types: list[Callable[[str], Any]] = []
+    for column in columns:
+        if column in ("age", "width", "height") or column.startswith("label_"):
+            types.append(_number)
+        elif column == _BOXES or column.startswith("landmark_"):
+            types.append(json.loads)
+        else:
+            types.append(sys.intern if column in ("view", "sex", "split") else str)  # a million rows, a few words
+    return types
 
 
 def cell_values(columns: Sequence[str], types: Sequence[Callable[[str], Any]], cells: Sequence[str]) -> list[Any]:

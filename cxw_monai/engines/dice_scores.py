@@ -38,6 +38,7 @@ class DiceScores:
         label: np.ndarray,
         known: np.ndarray,
         spacing_mm: tuple[float, float] | None = None,
+        image: np.ndarray | None = None,
     ) -> None:
         """Add a film.
 
@@ -46,7 +47,7 @@ class DiceScores:
             patient_id: not used here.
             pred, label: bool `[S, H, W]`.
             known: bool `[S]`, which structures were annotated; the others are left out.
-            spacing_mm: not used here.
+            spacing_mm, image: not used here.
         """
         pred_, label_ = (torch.from_numpy(np.ascontiguousarray(masks))[None].float() for masks in (pred, label))
         dice = compute_dice(pred_, label_, include_background=True, ignore_empty=False)[0].numpy()  # [S]

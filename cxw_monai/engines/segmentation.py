@@ -216,6 +216,7 @@ class Scores(Protocol):
         label: Any,
         known: Any,
         spacing_mm: tuple[float, float] | None,
+        image: Any = None,
     ) -> None: ...
 
     def summary(self) -> dict[str, Any]: ...
@@ -258,9 +259,8 @@ class FilmScores:
                 logits = F.interpolate(logits[None], label.shape[1:], mode="bilinear", antialias=True)[0]
             pred = (logits > 0).cpu().numpy()
             films = self.films
-            self.scores.add(
-                films.name(index), films.patient(index), pred, label, films.known(index), films.spacing_mm(index)
-            )
+            about = films.known(index), films.spacing_mm(index), films.image(index)[0]
+            self.scores.add(films.name(index), films.patient(index), pred, label, *about)
 
     def _completed(self, engine: Engine) -> None:
         summary = self.scores.summary()

@@ -334,7 +334,7 @@ def probe_files(
     """
     settings = settings or ProbeSettings()
     rows = {}
-    for item in read_datalist(datalist):
+    for item in read_datalist(datalist, section="all"):
         if item["image"] in rows:
             raise ValueError(f"{datalist}: image {item['image']} is there more than once")
         rows[item["image"]] = item

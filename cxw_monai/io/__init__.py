@@ -1,6 +1,16 @@
 """Radiographs in, results out."""
 
+from typing import Any
+
 from cxw_monai.io.radiograph import Radiograph, RadiographError, read_radiograph
-from cxw_monai.io.reader import LoadRadiographd, RadiographReader
 
 __all__ = ["LoadRadiographd", "Radiograph", "RadiographError", "RadiographReader", "read_radiograph"]
+
+
+def __getattr__(name: str) -> Any:
+    # MONAI takes seconds to import: what needs it is imported when it is asked for.
+    if name in ("LoadRadiographd", "RadiographReader"):
+        from cxw_monai.io import reader
+
+        return getattr(reader, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,26 +19,38 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
+from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom.dataset import Dataset
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filereader import data_element_generator
+from pydicom.tag import Tag
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from cxw_monai.geometry import PixelMap
 from cxw_monai.io.dicom_pixels import AGAIN, decode
 from cxw_monai.io.grayscale import Grayscale, padding_range, to_unit_range
 from cxw_monai.io.image import Radiograph, RadiographError, describe, refuse_huge
+from cxw_monai.io.integrity import refuse_bomb
 from cxw_monai.io.scaling import GreyOptions, ScalingError
 
 __all__ = ["PREAMBLE", "looks_like_bare_dicom", "read_dicom"]
 
 PREAMBLE = b"DICM"
 
-_TAGS = [
+_KEYWORDS = (
     "SOPClassUID",
     "PresentationIntentType",
     "Rows",
@@ -73,10 +85,13 @@ _TAGS = [
     "ViewPosition",
     "ImageLaterality",
     "Laterality",
-]
+)
+_TAGS = [Tag(keyword) for keyword in _KEYWORDS]  # pydicom would look them up for each file
 _GREY_REMEDY = "correct the tag, or read with voi='none'"
+_SPACING = ("PixelSpacing", "ImagerPixelSpacing", "EstimatedRadiographicMagnificationFactor")
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _FLUOROSCOPY = ("1.2.840.10008.5.1.4.1.1.12.1", "1.2.840.10008.5.1.4.1.1.12.2")  # XA, RF
+_META_BYTES = 1 << 16  # no file meta is longer
 _BLOCK = 1 << 16  # codes looked up at a time, so that numpy's 8-byte indices stay in the processor's cache
 
 
@@ -114,28 +129,15 @@ def read_dicom(path: str | PathLike[str], *, options: GreyOptions, max_pixels: i
             attributes that contradict themselves.
     """
     with _quiet_pydicom():
-        dataset = _parse(path)
+        dataset = _parse(path, max_pixels)
         try:
-            _refuse_unusable(dataset, path, max_pixels)
+            tags = _attributes(dataset)
+            _refuse_unusable(dataset.file_meta, tags, path, max_pixels)
             codes = decode(dataset, path)  # [H, W]
-            array, steps = _to_grey(codes, dataset, options)
-            spacing, spacing_step = _spacing(dataset)
-            intent = _text(dataset, "PresentationIntentType")
-            if intent == "FOR PROCESSING":
-                steps.insert(0, "for processing: detector values, not a picture for presentation")
-            if _is_bone_dark(dataset, inverted="inverted" in steps):
-                steps.append("bone is dark: values rise with the X-ray intensity")
-            meta = describe(
-                path,
-                PixelMap.identity(codes.shape),
-                bits=int(dataset.BitsStored),
-                photometric=str(dataset.PhotometricInterpretation),
-                steps=[*steps, spacing_step],
-                spacing=spacing,
-                intent=intent,
-                view=_text(dataset, "ViewPosition"),
-                laterality=_text(dataset, "ImageLaterality") or _text(dataset, "Laterality"),
-            )
+            little_endian = dataset.file_meta.TransferSyntaxUID.is_little_endian
+            scale = Grayscale(int(tags["BitsStored"]), tags["PixelRepresentation"] == 1, little_endian, options)
+            array, steps = _to_grey(codes, tags, scale)
+            meta = _describe(path, tags, codes.shape, steps)
         except RadiographError:
             raise
         except ScalingError as error:
@@ -163,18 +165,34 @@ def _quiet_pydicom() -> Iterator[None]:
         logger.removeFilter(silence)
 
 
-def _parse(path: str | PathLike[str]) -> Dataset:
+def _parse(path: str | PathLike[str], max_pixels: int) -> Dataset:
     """The data set, reduced to the attributes needed, with a transfer syntax."""
     try:
+        _refuse_deflated_bomb(path, max_pixels)
         dataset = pydicom.dcmread(path, force=True, specific_tags=_TAGS)
         if "TransferSyntaxUID" not in dataset.file_meta:  # then it isn't compressed
             implicit, little_endian = _encoding(dataset)
             explicit = ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
             dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    except RadiographError:
+        raise
     except Exception as error:  # pydicom's parser raises whatever the damage provokes
         reason = f"cannot be parsed as DICOM, damaged or truncated ({type(error).__name__})"
         raise RadiographError(path, reason, AGAIN) from error
     return dataset
+
+
+def _refuse_deflated_bomb(path: str | PathLike[str], max_pixels: int) -> None:
+    """Refuse a deflated data set too large to hold: pydicom unpacks it at once, before any attribute can be asked."""
+    with open(path, "rb") as stream:
+        head = stream.read(_META_BYTES)
+        if DeflatedExplicitVRLittleEndian.encode() not in head:
+            return
+        stream.seek(132 if head[128:132] == PREAMBLE else 0)
+        meta = data_element_generator(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+        deflated = any(DeflatedExplicitVRLittleEndian.encode() in (element.value or b"") for element in meta)
+        if deflated:  # the stream now stands behind the file meta; 4 bytes a pixel and a lot of attributes
+            refuse_bomb(path, stream, zlib.decompressobj(-zlib.MAX_WBITS), 4 * max_pixels + (1 << 26))
 
 
 def _encoding(dataset: Dataset) -> tuple[bool, bool]:
@@ -184,33 +202,69 @@ def _encoding(dataset: Dataset) -> tuple[bool, bool]:
     return dataset.read_implicit_vr, dataset.read_little_endian  # pydicom 2
 
 
-def _refuse_unusable(dataset: Dataset, path: str | PathLike[str], max_pixels: int) -> None:
+def _attributes(dataset: Dataset) -> dict[str, Any]:
+    """Keyword -> value of what is there; pydicom's own look-up costs as much as decoding a small film."""
+    values: dict[str, Any] = {}
+    for tag in dataset.keys():  # noqa: SIM118  (iterating a Dataset gives its elements)
+        keyword = keyword_for_tag(tag)
+        try:
+            values[keyword] = dataset[tag].value
+        except (TypeError, ValueError, OverflowError):
+            if keyword not in _SPACING:  # a spacing that is no number is no spacing
+                raise
+    return values
+
+
+def _refuse_unusable(
+    file_meta: FileMetaDataset, tags: Mapping[str, Any], path: str | PathLike[str], max_pixels: int
+) -> None:
     """Refuse, from the attributes alone, what isn't one grey frame of a sensible size."""
-    kind = UID(str(dataset.file_meta.get("MediaStorageSOPClassUID") or ""))
+    kind = UID(str(file_meta.get("MediaStorageSOPClassUID") or ""))
     if kind == _DICOMDIR:
         raise RadiographError(path, "a DICOMDIR, the index of a medium", "give the image files that it lists")
-    if not dataset.get("PixelData") or not dataset.get("Rows") or not dataset.get("Columns"):
+    if not tags.get("PixelData") or not tags.get("Rows") or not tags.get("Columns"):
         name = f" ({kind.name})" if kind and kind.name != kind else ""
         reason = f"DICOM{name} without pixel data, or cut off before their end"
         raise RadiographError(path, reason, "give an image, or copy it again from its source")
-    frames = int(dataset.get("NumberOfFrames") or 1)
+    frames = int(tags.get("NumberOfFrames") or 1)
     if frames > 1:
         raise RadiographError(path, f"multi-frame DICOM ({frames} frames)", "export each frame to a file of its own")
-    photometric = dataset.get("PhotometricInterpretation")
-    if photometric not in ("MONOCHROME1", "MONOCHROME2") or dataset.get("SamplesPerPixel", 1) != 1:
+    grey = tags.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
+    if not grey or tags.get("SamplesPerPixel", 1) != 1:
         raise RadiographError(path, "colour DICOM, or no photometric interpretation", "give the original grey image")
-    refuse_huge(path, (dataset.Rows, dataset.Columns), max_pixels)
-    bits, allocated = int(dataset.BitsStored), int(dataset.BitsAllocated)
+    refuse_huge(path, (tags["Rows"], tags["Columns"]), max_pixels)
+    bits, allocated = int(tags["BitsStored"]), int(tags["BitsAllocated"])
     if not 1 <= bits <= min(allocated, 32):
         raise RadiographError(path, f"{bits} bits stored of {allocated}, not supported", "export it again as 16 bits")
 
 
-def _to_grey(codes: np.ndarray, dataset: Dataset, options: GreyOptions) -> tuple[np.ndarray, list[str]]:
+def _describe(
+    path: str | PathLike[str], tags: Mapping[str, Any], shape: tuple[int, ...], steps: list[str]
+) -> dict[str, Any]:
+    """The radiograph's ``meta``."""
+    spacing, spacing_step = _spacing(tags)
+    intent = _text(tags, "PresentationIntentType")
+    if intent == "FOR PROCESSING":
+        steps = ["for processing: detector values, not a picture for presentation", *steps]
+    if _is_bone_dark(tags, inverted="inverted" in steps):
+        steps = [*steps, "bone is dark: values rise with the X-ray intensity"]
+    return describe(
+        path,
+        PixelMap.identity(shape),
+        bits=int(tags["BitsStored"]),
+        photometric=str(tags["PhotometricInterpretation"]),
+        steps=[*steps, spacing_step],
+        spacing=spacing,
+        intent=intent,
+        view=_text(tags, "ViewPosition"),
+        laterality=_text(tags, "ImageLaterality") or _text(tags, "Laterality"),
+    )
+
+
+def _to_grey(codes: np.ndarray, tags: Mapping[str, Any], scale: Grayscale) -> tuple[np.ndarray, list[str]]:
     """float32 ``[H, W]`` in [0, 1] of stored codes; up to 16 bits by one table over all codes."""
-    little_endian = dataset.file_meta.TransferSyntaxUID.is_little_endian
-    scale = Grayscale(int(dataset.BitsStored), dataset.PixelRepresentation == 1, little_endian, options)
     mask = (1 << scale.bits) - 1
-    padded = _padded_beyond_stored_bits(codes, dataset, scale)
+    padded = _padded_beyond_stored_bits(codes, tags, scale)
     if mask < np.iinfo(codes.dtype).max:
         codes = codes & codes.dtype.type(mask)
     table = np.arange(mask + 1, dtype=np.int64) if scale.bits <= 16 else None
@@ -220,13 +274,13 @@ def _to_grey(codes: np.ndarray, dataset: Dataset, options: GreyOptions) -> tuple
 
     def of_image(values: np.ndarray) -> np.ndarray:
         inside = np.ones(codes.shape, dtype=bool) if padded is None else ~padded
-        padding = padding_range(dataset, scale.signed)
+        padding = padding_range(tags, scale.signed)
         if padding is not None:
             stored = levels if table is None else levels[codes]
             inside &= (stored < padding[0]) | (stored > padding[1])
         return (values if table is None else values[codes])[inside]
 
-    grey, steps = to_unit_range(levels, dataset, scale, of_image)
+    grey, steps = to_unit_range(levels, tags, scale, of_image)
     if table is not None:
         grey = _look_up(grey, codes)
     if padded is not None:
@@ -245,9 +299,9 @@ def _look_up(table: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return grey
 
 
-def _padded_beyond_stored_bits(codes: np.ndarray, dataset: Dataset, scale: Grayscale) -> np.ndarray | None:
+def _padded_beyond_stored_bits(codes: np.ndarray, tags: Mapping[str, Any], scale: Grayscale) -> np.ndarray | None:
     """Where whole allocated words are padding whose value BitsStored can't hold; None for the usual padding."""
-    padding, (least, most) = padding_range(dataset, scale.signed), scale.limits
+    padding, (least, most) = padding_range(tags, scale.signed), scale.limits
     if padding is None or (least <= padding[0] and padding[1] <= most):
         return None
     words = codes.view(f"i{codes.dtype.itemsize}") if scale.signed else codes
@@ -255,41 +309,41 @@ def _padded_beyond_stored_bits(codes: np.ndarray, dataset: Dataset, scale: Grays
     return outside & (words >= padding[0]) & (words <= padding[1])
 
 
-def _is_bone_dark(dataset: Dataset, *, inverted: bool) -> bool:
+def _is_bone_dark(tags: Mapping[str, Any], *, inverted: bool) -> bool:
     """Whether the file says that its array shows bone dark; PS3.3 C.8.7.1.1.2 (RF, XA) and C.8.11.3.1.2 (DX)."""
-    if dataset.get("PixelIntensityRelationship") not in ("LIN", "LOG"):
+    if tags.get("PixelIntensityRelationship") not in ("LIN", "LOG"):
         return False
-    sign = dataset.get("PixelIntensityRelationshipSign")
+    sign = tags.get("PixelIntensityRelationshipSign")
     if sign not in (1, -1):  # in fluoroscopy both relationships are to the X-ray intensity itself
-        sign = 1 if dataset.get("SOPClassUID") in _FLUOROSCOPY else None
+        sign = 1 if tags.get("SOPClassUID") in _FLUOROSCOPY else None
     return sign is not None and (sign == 1) != inverted
 
 
-def _spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, str]:
+def _spacing(tags: Mapping[str, Any]) -> tuple[tuple[float, float] | None, str]:
     """(row, column) spacing in mm or None, and where it comes from."""
-    for name in ("PixelSpacing", "ImagerPixelSpacing"):
-        pair = _positive(dataset, name)
+    for name in _SPACING[:2]:
+        pair = _positive(tags, name)
         if len(pair) != 2:
             continue
-        magnification = _positive(dataset, "EstimatedRadiographicMagnificationFactor")
+        magnification = _positive(tags, "EstimatedRadiographicMagnificationFactor")
         if name == "ImagerPixelSpacing" and magnification:
             return (pair[0] / magnification[0], pair[1] / magnification[0]), f"spacing: {name} / magnification"
         return (pair[0], pair[1]), f"spacing: {name}"
     return None, "spacing: unknown"
 
 
-def _positive(dataset: Dataset, name: str) -> list[float]:
+def _positive(tags: Mapping[str, Any], name: str) -> list[float]:
     """An attribute's numbers if all are finite and above 0, else nothing (DICOM writers fill in 0 for unknown)."""
+    value = tags.get(name)
+    if value is None or value == "":
+        return []
     try:
-        value = dataset.get(name)
-        if value is None or value == "":
-            return []
         numbers = [float(one) for one in (value if hasattr(value, "__len__") else [value])]
-    except (TypeError, ValueError, OverflowError):  # not decimal strings
+    except (TypeError, ValueError):  # an empty one of two
         return []
     return numbers if all(np.isfinite(one) and one > 0 for one in numbers) else []
 
 
-def _text(dataset: Dataset, name: str) -> str | None:
+def _text(tags: Mapping[str, Any], name: str) -> str | None:
     """A code string, or None where it is absent or empty."""
-    return str(dataset.get(name) or "") or None
+    return str(tags.get(name) or "") or None

@@ -25,6 +25,7 @@ from pydicom.uid import (
 )
 
 from cxw_monai.io.image import RadiographError
+from cxw_monai.io.integrity import codestream_size
 
 __all__ = ["AGAIN", "decode"]
 
@@ -72,7 +73,7 @@ def decode(dataset: Dataset, path: str | PathLike[str]) -> np.ndarray:
 
 
 def _refuse_unknown_or_cut(dataset: Dataset, syntax: UID, path: str | PathLike[str]) -> None:
-    """Refuse a compressed stream that has no decoder here, or no end."""
+    """Refuse a compressed stream that has no decoder here, no end, or another size."""
     known = _DECODERS.get(str(syntax))
     if known is None:
         name = f"{syntax} ({syntax.name})" if syntax.name != syntax else str(syntax)
@@ -87,6 +88,10 @@ def _refuse_unknown_or_cut(dataset: Dataset, syntax: UID, path: str | PathLike[s
             raise RadiographError(path, reason, f"pip install {packages}") from error
     if plugin == "pylibjpeg" and _END_MARKER not in dataset.PixelData[-_TAIL_BYTES:]:
         raise RadiographError(path, "pixel data are truncated: the compressed stream has no end", AGAIN)
+    claimed = codestream_size(dataset.PixelData) if plugin == "pylibjpeg" else None
+    if claimed is not None and (claimed[0] > dataset.Rows or claimed[1] > dataset.Columns):  # would take long to decode
+        stream, header = (f"{rows}x{columns}" for rows, columns in (claimed, (dataset.Rows, dataset.Columns)))
+        raise RadiographError(path, f"the compressed stream claims {stream} pixels, the header {header}", AGAIN)
 
 
 def _by_pillow(dataset: Dataset, syntax: UID) -> bool:

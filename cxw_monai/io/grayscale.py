@@ -11,7 +11,7 @@ https://dicom.nema.org/medical/dicom/current/output/chtml/part03/sect_C.11.html
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,13 +49,13 @@ class Grayscale:
 
 
 def to_unit_range(
-    codes: np.ndarray, dataset: Dataset, scale: Grayscale, of_image: Callable[[np.ndarray], np.ndarray]
+    codes: np.ndarray, tags: Mapping[str, Any], scale: Grayscale, of_image: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, list[str]]:
     """Grey values in [0, 1], bone bright, of stored pixel codes; padding is 0.
 
     Args:
         codes: integers of any shape, with the unused high bits already removed and the sign extended.
-        dataset: the attributes of the Image Pixel, Modality LUT and VOI LUT modules.
+        tags: keyword -> value of the attributes of the Image Pixel, Modality LUT and VOI LUT modules.
         scale: depth, sign, byte order and the caller's choice.
         of_image: values of ``codes``' shape -> one for each pixel that isn't padding; only percentiles ask for it.
 
@@ -65,14 +65,14 @@ def to_unit_range(
     Raises:
         ScalingError: a LUT or window that the standard doesn't allow or the file doesn't have.
     """
-    values, limits, steps = _modality(codes, dataset, scale)
-    unit, step = _present(values, limits, dataset, scale, of_image)
+    values, limits, steps = _modality(codes, tags, scale)
+    unit, step = _present(values, limits, tags, scale, of_image)
     unit = unit.astype(np.float32)
     steps.append(step)
-    if dataset.PhotometricInterpretation == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE":
+    if tags["PhotometricInterpretation"] == "MONOCHROME1" or tags.get("PresentationLUTShape") == "INVERSE":
         unit = 1 - unit
         steps.append("inverted")
-    padding = padding_range(dataset, scale.signed)
+    padding = padding_range(tags, scale.signed)
     if padding is not None:
         unit[(codes >= padding[0]) & (codes <= padding[1])] = 0
         low, high = padding
@@ -80,9 +80,9 @@ def to_unit_range(
     return unit, steps
 
 
-def padding_range(dataset: Dataset, signed: bool) -> tuple[int, int] | None:
+def padding_range(tags: Mapping[str, Any], signed: bool) -> tuple[int, int] | None:
     """The stored codes, ends included, that mark pixels outside the image, or None."""
-    ends = [dataset.get(name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    ends = [tags.get(name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
     if ends[0] is None:
         return None
     ends = [int(end) for end in ends if end is not None]
@@ -94,24 +94,26 @@ def padding_range(dataset: Dataset, signed: bool) -> tuple[int, int] | None:
 
 
 def _modality(
-    codes: np.ndarray, dataset: Dataset, scale: Grayscale
+    codes: np.ndarray, tags: Mapping[str, Any], scale: Grayscale
 ) -> tuple[np.ndarray, tuple[float, float], list[str]]:
     """Modality LUT, or rescale, with the range that its output can take."""
     limits = scale.limits
-    if dataset.get("ModalityLUTSequence"):
-        table, first, _ = _lut(dataset.ModalityLUTSequence[0], scale.signed, scale.little_endian)
+    if tags.get("ModalityLUTSequence"):
+        table, first, _ = _lut(tags["ModalityLUTSequence"][0], scale.signed, scale.little_endian)
         begin, end = (int(np.clip(limit - first, 0, len(table) - 1)) for limit in limits)
         reached = table[begin : end + 1]  # what the stored range maps to; often far less than its declared 16 bits
         if reached.min() == reached.max():
             raise ScalingError("a Modality LUT that maps every pixel to one value")
         values = _look_up(codes.astype(np.int64), table, first)
         return values, (int(reached.min()), int(reached.max())), ["Modality LUT"]
-    slope, intercept = _numbers(dataset, "RescaleSlope"), _numbers(dataset, "RescaleIntercept")
+    slope, intercept = _numbers(tags, "RescaleSlope"), _numbers(tags, "RescaleIntercept")
     if not (slope and intercept) or (slope[0] == 1 and intercept[0] == 0):
         return codes, limits, []
     if slope[0] == 0:
         raise ScalingError("RescaleSlope is 0")
     ends = [limit * slope[0] + intercept[0] for limit in limits]
+    if not 0 < max(ends) - min(ends) < np.inf:
+        raise ScalingError("RescaleSlope and RescaleIntercept leave no range of numbers")
     step = f"rescale: slope {slope[0]:g}, intercept {intercept[0]:g}"
     return codes * slope[0] + intercept[0], (min(ends), max(ends)), [step]
 
@@ -119,7 +121,7 @@ def _modality(
 def _present(
     values: np.ndarray,
     limits: tuple[float, float],
-    dataset: Dataset,
+    tags: Mapping[str, Any],
     scale: Grayscale,
     of_image: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, str]:
@@ -131,27 +133,27 @@ def _present(
     if options.percentiles is not None:
         low, high, step = options.percentile_range(of_image(values))
         return np.clip((np.asarray(values, dtype=np.float64) - low) / (high - low), 0, 1), step
-    choice = _choose(dataset, options)
+    choice = _choose(tags, options)
     if choice is None:
         unit = (np.asarray(values, dtype=np.float64) - limits[0]) / (limits[1] - limits[0])
         return unit, f"declared range {limits[0]:g} to {limits[1]:g}"
     kind, number, count = choice
     if kind == "lut":
-        table, first, depth = _lut(dataset.VOILUTSequence[number], limits[0] < 0, scale.little_endian)
+        table, first, depth = _lut(tags["VOILUTSequence"][number], limits[0] < 0, scale.little_endian)
         unit = _look_up(np.rint(values).astype(np.int64), table, first) / float((1 << depth) - 1)
         return unit, f"VOI LUT {number + 1} of {count}"
-    center, width = (_numbers(dataset, name)[number] for name in ("WindowCenter", "WindowWidth"))
-    function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
+    center, width = (_numbers(tags, name)[number] for name in ("WindowCenter", "WindowWidth"))
+    function = str(tags.get("VOILUTFunction") or "LINEAR").upper()
     step = f"window {number + 1} of {count}: center {center:g}, width {width:g}, {function}"
     return _window(values, center, width, function), step
 
 
-def _choose(dataset: Dataset, options: GreyOptions) -> tuple[str, int, int] | None:
+def _choose(tags: Mapping[str, Any], options: GreyOptions) -> tuple[str, int, int] | None:
     """``(kind, place, how many there are)`` of the file's VOI LUT or window to apply, or None for the full range."""
     if options.voi == "none":
         return None
-    windows = min(len(_numbers(dataset, name)) for name in ("WindowCenter", "WindowWidth"))
-    counts = {"lut": len(dataset.get("VOILUTSequence") or ()), "window": windows}
+    windows = min(len(_numbers(tags, name)) for name in ("WindowCenter", "WindowWidth"))
+    counts = {"lut": len(tags.get("VOILUTSequence") or ()), "window": windows}
     item = options.voi_item
     wanted = ("lut", "window") if options.voi == "auto" else (options.voi,)
     kinds = [kind for kind in wanted if counts[kind]]
@@ -162,7 +164,7 @@ def _choose(dataset: Dataset, options: GreyOptions) -> tuple[str, int, int] | No
             if item < counts[kind]:
                 return kind, item, counts[kind]
             break
-        explanations = _explanations(dataset, kind)[: counts[kind]]
+        explanations = _explanations(tags, kind)[: counts[kind]]
         if item.strip().casefold() in explanations:
             return kind, explanations.index(item.strip().casefold()), counts[kind]
     raise ScalingError(
@@ -171,12 +173,12 @@ def _choose(dataset: Dataset, options: GreyOptions) -> tuple[str, int, int] | No
     )
 
 
-def _explanations(dataset: Dataset, kind: str) -> list[str]:
+def _explanations(tags: Mapping[str, Any], kind: str) -> list[str]:
     """Explanations of the VOI LUTs or windows, in order, for comparison."""
     if kind == "lut":
-        found = [item.get("LUTExplanation") or "" for item in dataset.VOILUTSequence]
+        found = [item.get("LUTExplanation") or "" for item in tags["VOILUTSequence"]]
     else:
-        value = dataset.get("WindowCenterWidthExplanation") or ""
+        value = tags.get("WindowCenterWidthExplanation") or ""
         found = [value] if isinstance(value, str) else list(value)
     return [str(text).strip().casefold() for text in found]
 
@@ -224,9 +226,9 @@ def _window(values: np.ndarray, center: float, width: float, function: str) -> n
     return np.clip((values - center) / width + 0.5, 0.0, 1.0)
 
 
-def _numbers(dataset: Dataset, name: str) -> list[float]:
+def _numbers(tags: Mapping[str, Any], name: str) -> list[float]:
     """The values of a decimal attribute; empty where it is absent or has no value."""
-    value: Any = dataset.get(name)
+    value: Any = tags.get(name)
     if value is None or value == "":
         return []
     numbers = [float(one) for one in (value if hasattr(value, "__len__") else [value])]

@@ -8,13 +8,17 @@ Detached headers are refused: they name other files, anywhere.
 
 from __future__ import annotations
 
+import bz2
+import math
 import warnings
+import zlib
 from os import PathLike
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from cxw_monai.io.image import Radiograph, RadiographError, describe
+from cxw_monai.io.integrity import refuse_bomb
 from cxw_monai.io.scaling import GreyOptions
 from cxw_monai.io.slices import film_axes, known_spacing, refuse_unless_slice, to_film, unit_range
 
@@ -57,6 +61,7 @@ def read_nrrd(path: str | PathLike[str], *, options: GreyOptions, max_pixels: in
             warnings.simplefilter("ignore")  # they quote the header
             header = nrrd.read_header(stream)
             _refuse_unusable(header, path, max_pixels)
+            _refuse_bomb(header, stream, path)
             return _to_radiograph(nrrd.read_data(header, stream, None, index_order="F"), header, path, options)
     except RadiographError:
         raise
@@ -69,6 +74,8 @@ def _refuse_unusable(header: dict[str, Any], path: str | PathLike[str], max_pixe
     """Refuse, from the header alone, what isn't one grey slice in this very file."""
     if "data file" in header or "datafile" in header:
         raise RadiographError(path, "a NRRD header without its data", "save header and data as one .nrrd file")
+    if any(header.get(name) for name in ("line skip", "lineskip", "byte skip", "byteskip")):
+        raise RadiographError(path, "a NRRD whose data don't follow its header", "save it without line or byte skip")
     kinds = [str(kind).lower() for kind in header.get("kinds", ())]
     if any("color" in kind or "vector" in kind for kind in kinds):
         raise RadiographError(path, "colour or vector samples aren't grey", "save a grey image")
@@ -76,6 +83,17 @@ def _refuse_unusable(header: dict[str, Any], path: str | PathLike[str], max_pixe
         raise RadiographError(path, "samples of type block aren't grey", "save a grey image")
     # all of pynrrd's other types are real numbers
     refuse_unless_slice(path, [int(size) for size in header["sizes"]], np.dtype(np.float32), max_pixels)
+
+
+def _refuse_bomb(header: dict[str, Any], stream: IO[bytes], path: str | PathLike[str]) -> None:
+    """Refuse packed data of another size than the header's: pynrrd unpacks all there is."""
+    encoding, start = str(header.get("encoding")).lower(), stream.tell()
+    unpackers = {"gz": lambda: zlib.decompressobj(16 + zlib.MAX_WBITS), "bz2": bz2.BZ2Decompressor}
+    unpacker = unpackers.get({"gzip": "gz", "bzip2": "bz2"}.get(encoding, encoding))
+    if unpacker is not None:
+        pixels = math.prod(int(size) for size in header["sizes"])
+        refuse_bomb(path, stream, unpacker(), 8 * pixels)  # no sample is wider
+        stream.seek(start)
 
 
 def _to_radiograph(

@@ -23,6 +23,7 @@ from PIL import ExifTags, Image, ImageFile
 
 from cxw_monai.geometry import PixelMap
 from cxw_monai.io.image import Radiograph, RadiographError, describe, refuse_huge
+from cxw_monai.io.integrity import refuse_short_png
 from cxw_monai.io.scaling import GreyOptions, ScalingError, full_range, scale_as_asked
 
 __all__ = ["is_raster_header", "read_raster"]
@@ -69,6 +70,8 @@ def read_raster(path: str | PathLike[str], *, options: GreyOptions, max_pixels: 
                 image.load()
                 if image.format != "TIFF":
                     _note_orientation(image, steps)
+                if image.format == "PNG" and _has_black_end(image):
+                    refuse_short_png(path)
                 values = _grey(image)  # [H, W]
         array, scaling = _unit_range(values, bits, options)
     except RadiographError:
@@ -107,6 +110,12 @@ def _no_half_pictures() -> Iterator[None]:
             yield
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES = True
+
+
+def _has_black_end(image: Image.Image) -> bool:
+    """Whether one of the last two rows holds nothing: Pillow leaves missing rows so, every other one if interlaced."""
+    rows = np.asarray(image)[-2:]
+    return not rows.reshape(len(rows), -1).any(axis=1).all()
 
 
 def _bits(image: Image.Image) -> int:

@@ -222,7 +222,6 @@ class WorldModel(nn.Module):
     @torch.no_grad()
     def target_tokens(self, image: Tensor) -> Tensor:
         """Normalised target tokens `[B, N, D]` of full images `[B, C, H, W]`."""
-        kind = self.settings.targets
         parts = []
         if self.settings.targets != "pixels":
             parts.append(self._target_latents(image))

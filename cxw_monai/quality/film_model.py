@@ -85,14 +85,24 @@ class FilmScores:
         rotated: log odds that the film lies on a side or stands on its head.
         mirrored: log odds that it is mirrored, given the likeliest polarity and turn.
         unlike: share of its features, in [0, 1], that calibration films don't explain.
-        treatment: the likeliest ``(invert, mirror, quarter turns counter-clockwise)`` that would put it right.
+        invert: the likeliest polarity needs inverting.
+        quarters: quarter turns counter-clockwise that would most likely put it right, were it not mirrored.
     """
 
     inverted: float
     rotated: float
     mirrored: float
     unlike: float
-    treatment: tuple[bool, bool, int]
+    invert: bool
+    quarters: int
+
+    def treatment(self, mirror: bool) -> tuple[bool, bool, int]:
+        """``(invert, mirror, quarter turns)`` as in :func:`way` that would put the film right.
+
+        Args:
+            mirror: whether it is taken to be mirrored. Mirroring reverses the sense of a turn.
+        """
+        return self.invert, mirror, -self.quarters % 4 if mirror else self.quarters
 
 
 @dataclass(frozen=True)
@@ -117,8 +127,7 @@ class FilmModel:
         logits = np.tensordot(ways, self.weights, axes=3).astype(np.float64)  # [16]
         best = int(logits.argmax())
         invert, mirror, quarters = way(best)
-        # Mirroring reverses the sense of a turn: turned by q, or mirrored and turned by -q.
-        straight = quarters if not mirror else -quarters % 4
+        straight = -quarters % 4 if mirror else quarters  # mirroring reverses the sense of a turn
         pair = 8 * invert + straight, 8 * invert + 4 + (-straight % 4)
         upright = [index for index in range(16) if way(index)[2] == 0]
         other = [index for index in range(16) if way(index)[2] != 0]
@@ -127,7 +136,8 @@ class FilmModel:
             rotated=float(logsumexp(logits[other]) - logsumexp(logits[upright])),
             mirrored=float(logits[pair[1]] - logits[pair[0]]),
             unlike=self.unexplained(ways[best]),
-            treatment=(invert, mirror, quarters),
+            invert=invert,
+            quarters=straight,
         )
 
     def unexplained(self, values: np.ndarray) -> float:

@@ -67,7 +67,7 @@ def measure_array(image: np.ndarray, settings: QualitySettings, model: FilmModel
     )
     record.flags = _flags(record, scores, model, settings)
     if {"inverted", "rotated", "mirrored"} & set(record.flags):
-        record.treatment = _treatment(scores)
+        record.treatment = _treatment(scores, "mirrored" in record.flags)
     return record
 
 
@@ -96,7 +96,8 @@ def _border(record: FilmRecord) -> tuple[float, ...]:
     return record.top / rows, below / rows, record.left / columns, right / columns
 
 
-def _treatment(scores: FilmScores) -> str:
-    invert, mirror, quarters = scores.treatment
+def _treatment(scores: FilmScores, mirrored: bool) -> str:
+    """What would put a film right; mirroring only where it is flagged."""
+    invert, mirror, quarters = scores.treatment(mirrored)
     steps = ["invert"] * invert + ["mirror"] * mirror + [f"turn {90 * quarters}"] * (quarters > 0)
     return ", ".join(steps)

@@ -32,9 +32,12 @@ EVEN = 0.012
 """Span of the grey values of an evenly grey line: 3 of 255. The abdomen at the lower rim of a film spans 5 or more."""
 STRAY = 0.005
 """Share of a line's pixels that may differ on either end of the range: specks and compression."""
+STEP = 0.04
+"""Least median step from a white or grey border to the picture, as a fraction of the range."""
 LEAST_CONTENT = 0.1
 """Share of the height, and of the width, that must remain; a picture with less is not cropped."""
 
+_BLUR = 2  # lines over which a resized or compressed edge is smeared
 PIXEL_MAP = "pixel_map"  # key of a MetaTensor's meta
 
 
@@ -78,14 +81,25 @@ def find_content_box(image: np.ndarray | Tensor) -> tuple[int, int, int, int]:
 
 
 def _border_lines(lines: np.ndarray, scale: float) -> int:
-    """How many of ``[N, L, C]`` lines are border, counted from the first to the first that isn't."""
-    for number, line in enumerate(lines):
+    """How many of ``[N, L, C]`` lines are border, counted from the first.
+
+    White and grey lines count only where the picture begins with a step: an overexposed abdomen fades into white.
+    """
+    black, number = 0, 0
+    for line in lines:
         values = line.ravel()
         stray = int(STRAY * values.size)
         low, high = np.partition(values, (stray, values.size - 1 - stray))[[stray, values.size - 1 - stray]] / scale
         if not (high <= BLACK or low >= WHITE or high - low <= EVEN):
-            return number
-    return len(lines)
+            break
+        number += 1
+        if high <= BLACK and black == number - 1:
+            black = number
+    if number in (black, len(lines)):
+        return number
+    inner = lines[min(number + _BLUR, len(lines) - 1)].astype(np.float32)
+    step = np.median(np.abs(inner - lines[number - 1])) / scale
+    return number if step >= STEP else black
 
 
 class RemoveBorders(Crop):

@@ -197,7 +197,8 @@ class RandFilmWarpd(Randomizable, MapTransform):
 
     def _steps(self, height: int, width: int) -> tuple[int, int]:
         """Whole film pixels per output pixel, rows and columns, at least 1."""
-        per_column, per_row = np.abs(self._theta[:, :2]).sum(axis=0) * (width / self.size[1], height / self.size[0])
+        scale = np.linalg.norm(self._theta[:, :2], axis=0)  # along the output's x and y
+        per_column, per_row = scale * (width / self.size[1], height / self.size[0])
         return max(int(per_row), 1), max(int(per_column), 1)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -18,7 +18,7 @@ SMALL = QualitySettings(min_side=64)
 
 
 def film(seed: int, rows: int = 120, columns: int = 100) -> np.ndarray:
-    blobs = gaussian_filter(np.random.default_rng(seed).standard_normal((rows, columns)), sigma=8)
+    blobs = gaussian_filter(np.random.default_rng(seed).standard_normal((rows, columns)), sigma=3)
     return np.rint(20 + 220 * (blobs - blobs.min()) / np.ptp(blobs)).astype(np.uint8)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+CLEAN = ("00000061_012.jpg", "00000061_015.jpg", "00000193_019.jpg")
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "check_radiographs.py"
 
 

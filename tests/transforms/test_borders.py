@@ -83,6 +83,13 @@ def test_a_constant_image_stays_whole(image):
     assert find_content_box(image) == (0, 0, *image.shape[-2:])
 
 
+def test_a_picture_that_fades_into_white_stays():
+    image = film(100, 80)
+    image[60:] += (0.99 - image[60:]) * np.linspace(0, 1, 40)[:, None] ** 0.2  # its last rows span less than 3/255
+    assert np.ptp(image[-1]) < 0.01 and np.ptp(image[-2]) < 0.012
+    assert find_content_box(image) == (0, 0, 100, 80)
+
+
 def test_a_speck_in_the_dark_is_no_film():
     image = np.zeros((100, 100), np.float32)
     image[50:55, 50:55] = 1

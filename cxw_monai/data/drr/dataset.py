@@ -4,7 +4,8 @@ Layout::
 
     manifest.csv                        one row per picture, paths relative to the folder
     images/<id>.png                     8- or 16-bit grey, bone bright
-    masks/<structure>/<id>.png          0/255, exactly the picture's size
+    masks/<structure>/<id>.png          0/255, exactly the picture's size; projected organs, and on frontal views their
+                                        outlines as a reader draws them (:mod:`silhouettes`)
     finding_masks/<finding>/<id>.png    the same for findings that were put in
     records/<id>.json                   the manifest's row and a fingerprint of what made it; written last
 

@@ -21,10 +21,12 @@ from cxw_monai.data.schema import Record
 from cxw_monai.io.atomic import atomic_file
 from cxw_monai.io.image import RadiographError
 
-__all__ = ["Job", "MaskFile", "hold_out", "image_size", "index_images", "view_name"]
+__all__ = ["Job", "MaskFile", "hold_out", "image_size", "index_images", "view_name", "years"]
 
 _SHOWN = 5  # missing files named in an error
 _VIEWS = dict.fromkeys(("LATERAL", "LL", "RL", "L"), "LAT")
+_UNITS = {"Y": 1.0, "M": 1 / 12, "W": 1 / 52.18, "D": 1 / 365.25}
+_OLDEST = 120  # years
 _FINGERPRINT = "cxw_monai"  # PNG text field
 
 
@@ -215,3 +217,16 @@ def view_name(text: str | None) -> str | None:
     """A published view position in the manifest's words: ``PA``, ``AP``, ``LAT``, else as it is in capitals."""
     word = (text or "").strip().upper()
     return _VIEWS.get(word, word) or None
+
+
+def years(text: str | None) -> float | None:
+    """Years of DICOM's ``058Y``, ``006M``, ``010W``, ``012D``, or of a bare ``58``.
+
+    None of what is empty or no age, and of 0 and above 120 years, which are placeholders and slips in published sets.
+    """
+    word = (text or "").strip().upper()
+    number, unit = (word, "Y") if word.isdigit() else (word[:-1], word[-1:])
+    if not number.isdigit() or unit not in _UNITS:
+        return None
+    age = round(int(number) * _UNITS[unit], 2)
+    return age if 0 < age <= _OLDEST else None

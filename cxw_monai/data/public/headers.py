@@ -14,13 +14,11 @@ from tqdm import tqdm
 from cxw_monai.data.schema import Record
 from cxw_monai.io.image import RadiographError
 
-from .common import Job, view_name
+from .common import Job, view_name, years
 
 __all__ = ["DicomHeader", "fill_from_headers", "read_header"]
 
 _TAGS = ["Rows", "Columns", "PatientID", "PatientSex", "PatientAge", "ViewPosition"]
-_UNITS = {"Y": 1.0, "M": 1 / 12, "W": 1 / 52.18, "D": 1 / 365.25}
-_OLDEST = 120  # years
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def read_header(path: str | os.PathLike[str]) -> DicomHeader:
         height,
         _text(header, "PatientID") or None,
         sex if sex in ("M", "F", "O") else None,
-        _years(_text(header, "PatientAge").upper()),
+        years(_text(header, "PatientAge")),
         view_name(_text(header, "ViewPosition")),
     )
 
@@ -63,15 +61,6 @@ def _text(header: Dataset, keyword: str) -> str:
     element = header.get_item(keyword)
     value = "" if element is None or element.value is None else element.value
     return (value.decode("latin-1") if isinstance(value, bytes) else str(value)).strip(" \0")
-
-
-def _years(text: str) -> float | None:
-    """Years of ``058Y``, ``006M`` or ``58``; None of what is empty, 0 or above 120 (placeholders of published sets)."""
-    number, unit = (text, "Y") if text.isdigit() else (text[:-1], text[-1:])
-    if not number.isdigit() or unit not in _UNITS:
-        return None
-    age = round(int(number) * _UNITS[unit], 2)
-    return age if 0 < age <= _OLDEST else None
 
 
 def fill_from_headers(job: Job, records: Sequence[Record], *, patients: bool = False) -> None:

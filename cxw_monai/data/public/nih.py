@@ -19,7 +19,7 @@ from pathlib import Path
 
 from cxw_monai.data.schema import Box, Record
 
-from .common import Job, hold_out, image_size, index_images, view_name
+from .common import Job, hold_out, image_size, index_images, view_name, years
 from .registry import PublicDataset
 
 __all__ = ["DATASET", "FINDINGS"]
@@ -31,7 +31,6 @@ FINDINGS = (
 _NO_FINDING = "No Finding"
 _BOX_NAMES = {"Infiltrate": "Infiltration"}  # the box list's own word
 _BOX_PIXELS = 1024
-_OLDEST = 120  # years; the first release has ages up to 414
 
 
 def prepare(job: Job) -> list[Record]:
@@ -50,15 +49,15 @@ def prepare(job: Job) -> list[Record]:
         if split is None:
             unlisted += 1
             continue
-        age = int(row["Patient Age"].rstrip("Y"))
-        ageless += age > _OLDEST
+        age = years(row["Patient Age"])
+        ageless += age is None
         records.append(
             Record(
                 image=str(images.get(name) or folders[0] / name),
                 patient_id=row["Patient ID"],
                 view=view_name(row["View Position"]),
                 sex=row.get("Patient Gender") or row.get("Patient Sex") or None,
-                age=age if age <= _OLDEST else None,
+                age=age,
                 split=split,
                 labels=_labels(row["Finding Labels"], f"{table}, {name}"),
                 boxes=boxes.get(name),
@@ -67,7 +66,7 @@ def prepare(job: Job) -> list[Record]:
     if unlisted:
         job.note(f"{unlisted} films of {table.name} are in neither train_val_list.txt nor test_list.txt: left out")
     if ageless:
-        job.note(f"{ageless} ages above {_OLDEST} years: taken as unknown")
+        job.note(f"{ageless} ages that can't be true (the first release has some of 414 years): taken as unknown")
     hold_out([record for record in records if record.split == "training"], job.validation, job.seed)
     records = job.present(records)
     for record in records:

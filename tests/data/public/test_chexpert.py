@@ -7,6 +7,8 @@ import pytest
 from cxw_monai.data.public import prepare_dataset
 from cxw_monai.data.public.chexpert import COMPETITION_LABELS
 from cxw_monai.data.public.report_labels import OBSERVATIONS
+from cxw_monai.data.schema import read_records
+from cxw_monai.data.validation import validate
 
 HEADER = "Path,Sex,Age,Frontal/Lateral,AP/PA," + ",".join(OBSERVATIONS) + "\n"
 UNCERTAIN = "patient00001_study1_view1_frontal"
@@ -42,9 +44,6 @@ def _by_place(films):
 @pytest.fixture
 def films(tree, root, tmp_path):
     def run(**options):
-        from cxw_monai.data.schema import read_records
-        from cxw_monai.data.validation import validate
-
         prepare_dataset("chexpert", root, tmp_path / "out", **options)
         records = list(read_records(tmp_path / "out/manifest.csv"))
         validate(records, base_dir=tmp_path / "out", check_files=True)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cxw_monai.data.manifest import read_datalist
 from cxw_monai.data.public import datasets, format_counts, prepare_dataset
-from cxw_monai.data.public.common import Job, MaskFile, hold_out, view_name
+from cxw_monai.data.public.common import Job, MaskFile, hold_out, view_name, years
 from cxw_monai.data.public.prepare import summarise
 from cxw_monai.data.schema import Record, read_records
 
@@ -119,6 +119,14 @@ def test_hold_out_moves_whole_patients():
 @pytest.mark.parametrize(("text", "view"), [("pa", "PA"), ("LL", "LAT"), (" lateral", "LAT"), ("", None), (None, None)])
 def test_view_names(text, view):
     assert view_name(text) == view
+
+
+@pytest.mark.parametrize(
+    ("text", "age"),
+    [("058Y", 58), ("58", 58), ("006M", 0.5), ("073D", 0.2), ("000Y", None), ("414", None), ("", None), ("Y", None)],
+)
+def test_ages(text, age):
+    assert years(text) == age
 
 
 def test_summary_counts():

@@ -12,6 +12,8 @@ from cxw_monai.data.public import prepare_dataset
 from cxw_monai.data.public.rsna_pneumonia import CLASSES
 from cxw_monai.data.schema import Box
 
+pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR AS")  # "51", as published
+
 FILMS = [f"film{n}" for n in range(10)]
 NIH = {film: f"0000000{n // 2}_00{n % 2}.png" for n, film in enumerate(FILMS)}  # five patients, two films each
 
