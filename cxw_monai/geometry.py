@@ -12,9 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cxw_monai.pixel_map import PixelMap
-
-__all__ = ["CropBox", "PixelMap", "relative_coordinates", "relative_geometry"]
+__all__ = ["CropBox", "relative_coordinates", "relative_geometry"]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from .schema import SPLITS, UNASSIGNED, CellError, cell_types, cell_values
 
 __all__ = ["IMAGE_EXTENSIONS", "find_images", "load_items", "read_datalist", "split_by_patient"]
 
-IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".nii", ".nii.gz")
+IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".nii", ".nii.gz", ".nrrd")
 """Extensions that :func:`find_images` takes, in any case."""
 
 ALL_SECTIONS = "all"

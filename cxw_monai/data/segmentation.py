@@ -244,7 +244,8 @@ def _shrunk(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _packed(packer: _Packer, workers: int, progress: bool) -> Iterator[np.ndarray]:
-    loader = DataLoader(packer, batch_size=None, num_workers=workers, collate_fn=_unchanged)
+    own = torch.Generator()  # a run must not depend on whether its masks were packed before
+    loader = DataLoader(packer, batch_size=None, num_workers=workers, collate_fn=_unchanged, generator=own)
     for record in tqdm(loader, "caching masks", len(packer), unit="film", disable=not progress):
         if isinstance(record, RadiographError):
             raise record

@@ -39,13 +39,13 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cxw_monai import __version__
 from cxw_monai.engines import install_error_hook
-from cxw_monai.engines.iteration import autocast
+from cxw_monai.engines.iteration import autocast, computes_bfloat16
 from cxw_monai.evaluation.segment_inputs import SegmentSettings
 from cxw_monai.evaluation.segmentation_output import SegmentationWriter
-from cxw_monai.geometry import PixelMap
 from cxw_monai.io import Radiograph, RadiographError, read_radiograph
 from cxw_monai.io.atomic import atomic_file
 from cxw_monai.io.dicom_seg import SegAlgorithm
+from cxw_monai.pixel_map import PixelMap
 
 __all__ = [
     "FilmSegmenter",
@@ -220,13 +220,15 @@ class FilmSegmenter:
             float32 ``[S, h, w]`` of the whole film.
 
         Raises:
-            ValueError: the network's channels aren't the structures.
+            ValueError: the network's channels aren't the structures, or its outputs aren't numbers.
         """
         image = torch.as_tensor(np.asarray(self.preprocessing({"image": array})["image"]), dtype=torch.float32)
         with autocast(self.device, self.settings.amp):
             logits: Tensor = self.inferer(image[None].to(self.device), self.network)[0]  # [S, h, w]
         if len(logits) != len(self.structures):
             raise ValueError(f"the network has {len(logits)} channels for {len(self.structures)} structures")
+        if not torch.isfinite(logits).all():
+            raise ValueError("the network's outputs aren't finite; check the model, or give --amp none")
         found = self.postprocessing({"pred": logits.float()})["pred"]
         return np.asarray(found.cpu(), dtype=np.float32)
 
@@ -244,6 +246,8 @@ class FilmSegmenter:
         made = asdict(self.settings)
         for name in ("batch_size", "num_workers", "resume"):  # no mask depends on them
             del made[name]
+        if made["amp"] == "auto":
+            made["amp"] = "bfloat16" if computes_bfloat16(self.device) else "none"
         made["keep_largest"] = [name for name, kept in zip(self.structures, self.keep_largest, strict=True) if kept]
         made |= {"structures": self.structures, "model_sha256": self.model, "package_version": __version__}
         made = json.loads(json.dumps(made))

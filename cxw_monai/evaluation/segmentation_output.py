@@ -33,7 +33,6 @@ from typing import Any
 import numpy as np
 
 from cxw_monai.evaluation.measurements import measure, measurement_columns
-from cxw_monai.geometry import PixelMap
 from cxw_monai.io.atomic import atomic_file
 from cxw_monai.io.dicom_seg import SegAlgorithm, write_dicom_seg
 from cxw_monai.io.image import Radiograph, RadiographError
@@ -45,6 +44,7 @@ from cxw_monai.io.mask_files import (
     write_png_masks,
 )
 from cxw_monai.io.overlay import write_overlay
+from cxw_monai.pixel_map import PixelMap
 
 __all__ = ["FORMATS", "SegmentationWriter"]
 

@@ -39,12 +39,12 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from cxw_monai.geometry import PixelMap
 from cxw_monai.io.dicom_pixels import AGAIN, decode
 from cxw_monai.io.grayscale import Grayscale, padding_range, to_unit_range
 from cxw_monai.io.image import Radiograph, RadiographError, describe, refuse_huge
 from cxw_monai.io.integrity import refuse_bomb
 from cxw_monai.io.scaling import GreyOptions, ScalingError
+from cxw_monai.pixel_map import PixelMap
 
 __all__ = ["PREAMBLE", "looks_like_bare_dicom", "read_dicom"]
 
@@ -133,7 +133,7 @@ def read_dicom(path: str | PathLike[str], *, options: GreyOptions, max_pixels: i
         try:
             tags = _attributes(dataset)
             _refuse_unusable(dataset.file_meta, tags, path, max_pixels)
-            codes = decode(dataset, path)  # [H, W]
+            codes = decode(dataset, tags, path)  # [H, W]
             little_endian = dataset.file_meta.TransferSyntaxUID.is_little_endian
             scale = Grayscale(int(tags["BitsStored"]), tags["PixelRepresentation"] == 1, little_endian, options)
             array, steps = _to_grey(codes, tags, scale)
@@ -265,7 +265,7 @@ def _to_grey(codes: np.ndarray, tags: Mapping[str, Any], scale: Grayscale) -> tu
     """float32 ``[H, W]`` in [0, 1] of stored codes; up to 16 bits by one table over all codes."""
     mask = (1 << scale.bits) - 1
     padded = _padded_beyond_stored_bits(codes, tags, scale)
-    if mask < np.iinfo(codes.dtype).max:
+    if codes.max() > mask:  # overlays, signs
         codes = codes & codes.dtype.type(mask)
     table = np.arange(mask + 1, dtype=np.int64) if scale.bits <= 16 else None
     levels = codes.astype(np.int64) if table is None else table

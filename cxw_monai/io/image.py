@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cxw_monai.geometry import PixelMap
+from cxw_monai.pixel_map import PixelMap
 
 __all__ = ["MAX_PIXELS", "Radiograph", "RadiographError", "describe", "refuse_huge"]
 

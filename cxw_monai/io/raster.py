@@ -21,10 +21,10 @@ from os import PathLike
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
-from cxw_monai.geometry import PixelMap
 from cxw_monai.io.image import Radiograph, RadiographError, describe, refuse_huge
 from cxw_monai.io.integrity import refuse_short_png
 from cxw_monai.io.scaling import GreyOptions, ScalingError, full_range, scale_as_asked
+from cxw_monai.pixel_map import PixelMap
 
 __all__ = ["is_raster_header", "read_raster"]
 

@@ -1,7 +1,8 @@
-"""World-model views, domain perturbations and token masks."""
+"""World-model views, domain perturbations, token masks, border removal."""
 
 from __future__ import annotations
 
+from .borders import RemoveBorders, RemoveBordersd, find_content_box
 from .masks import TokenMasks, TokenMaskSampler
 from .perturb import IDENTITY_ACTION, ActionSampler, Perturbd, RandActiond, normalise_action, perturb
 from .views import BaseJitter, RandWorldViewPaird, render_views, sample_base_jitter, sample_crop_pair
@@ -13,8 +14,11 @@ __all__ = [
     "Perturbd",
     "RandActiond",
     "RandWorldViewPaird",
+    "RemoveBorders",
+    "RemoveBordersd",
     "TokenMaskSampler",
     "TokenMasks",
+    "find_content_box",
     "normalise_action",
     "perturb",
     "render_views",

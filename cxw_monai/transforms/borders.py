@@ -20,7 +20,7 @@ from monai.transforms import Crop, Cropd
 from monai.utils import TraceKeys, convert_to_tensor
 from torch import Tensor
 
-from cxw_monai.geometry import PixelMap
+from cxw_monai.pixel_map import PixelMap
 
 __all__ = ["RemoveBorders", "RemoveBordersd", "find_content_box"]
 

@@ -27,8 +27,8 @@ from cxw_monai.data.cache import CacheError, RadiographCache, build_cache
 from cxw_monai.data.cache_estimate import estimate_cache
 from cxw_monai.data.cache_store import ROW
 from cxw_monai.data.manifest import find_images
-from cxw_monai.geometry import PixelMap
 from cxw_monai.io import Radiograph, RadiographError
+from cxw_monai.pixel_map import PixelMap
 
 
 def _build(folder, cache_dir, **options):

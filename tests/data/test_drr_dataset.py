@@ -25,6 +25,7 @@ from cxw_monai.data.drr import (
     wheel_source,
 )
 from cxw_monai.data.drr.phantom import PHANTOM_SHAPE, write_phantom
+from cxw_monai.data.drr.silhouettes import SILHOUETTES
 from cxw_monai.data.drr.source import read_volume
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,8 +63,11 @@ def test_manifest_and_files(tmp_path, source):
         image = np.asarray(Image.open(manifest.parent / row["image"]))
         assert image.shape == (32, 32)
         assert image.dtype == np.uint16
-        for structure in STRUCTURES:
-            mask = np.asarray(Image.open(manifest.parent / row[f"mask_{structure.name}"]))
+        assert row["mask_superior_vena_cava"] == ""  # the phantom has none
+        outlines = SILHOUETTES if row["view"] == "PA" else ()
+        assert all(bool(row[f"mask_{name}"]) == (name in outlines) for name in SILHOUETTES)
+        for name in [s.name for s in STRUCTURES if s.name != "superior_vena_cava"] + list(outlines):
+            mask = np.asarray(Image.open(manifest.parent / row[f"mask_{name}"]))
             assert mask.shape == (32, 32)
             assert set(np.unique(mask)) <= {0, 255}
         found = {k for k in ("Cardiomegaly", "Nodule", "Pneumothorax", "Effusion") if row[k] == "1"}

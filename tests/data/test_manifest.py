@@ -17,13 +17,13 @@ def _touch(folder, *names, content=b"x"):
 
 
 def test_find_images_takes_images_and_bare_dicom_in_a_fixed_order(tmp_path):
-    _touch(tmp_path, "b/2.PNG", "b/10.jpeg", "a.nii.gz", "c.Tif", "d.dcm", "notes.txt", "plain")
+    _touch(tmp_path, "b/2.PNG", "b/10.jpeg", "a.nii.gz", "c.Tif", "d.dcm", "f.nrrd", "notes.txt", "plain")
     _touch(tmp_path, ".hidden.png", ".cache/x.png", "masks/lung/a.png", "b/Masks/a.png")
     dicom = bytes(128) + b"DICM"
     _touch(tmp_path, "e/IM0001", "e/1.2.840.5", content=dicom)
     _touch(tmp_path, "e/report.pdf", content=dicom)
     found = [item["image"] for item in find_images(tmp_path)]
-    names = ["a.nii.gz", "b/10.jpeg", "b/2.PNG", "c.Tif", "d.dcm", "e/1.2.840.5", "e/IM0001"]
+    names = ["a.nii.gz", "b/10.jpeg", "b/2.PNG", "c.Tif", "d.dcm", "e/1.2.840.5", "e/IM0001", "f.nrrd"]
     assert found == [str(tmp_path / name) for name in names]
 
 

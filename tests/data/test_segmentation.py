@@ -314,3 +314,13 @@ def test_cached_films_are_shared_by_path_with_other_columns(lungs):
     one, two = films_of(lungs), films_of(lungs, ["lung_right"])
     assert one.cache.folder == two.cache.folder
     np.testing.assert_array_equal(one.label(3)[1], two.label(3)[0])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_packing_masks_draws_nothing_from_the_global_generator(lungs, workers):
+    """Else a run whose cache was there before would start with other weights than one that made it."""
+    folder, rows = lungs
+    items = annotated_items(write_manifest(folder, rows), LUNGS)
+    before = torch.get_rng_state()
+    annotated_films(items, LUNGS, folder / "cache", 64, workers=workers, progress=False)
+    assert torch.equal(torch.get_rng_state(), before)

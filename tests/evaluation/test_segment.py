@@ -17,8 +17,8 @@ from torch import nn
 from cxw_monai.evaluation import segment
 from cxw_monai.evaluation.segment import FilmSegmenter, restore_masks
 from cxw_monai.evaluation.segment_inputs import SegmentSettings, film_inferer, find_films, on_device
-from cxw_monai.geometry import PixelMap
 from cxw_monai.networks import radiograph_segmenter
+from cxw_monai.pixel_map import PixelMap
 from cxw_monai.transforms.warp import WholeFilmd
 
 BLOB = (150.0, 120.0, 60.0, 45.0)  # centre row and column, half axes, px
@@ -125,7 +125,8 @@ def test_only_the_largest_part_is_kept_where_asked(tmp_path):
     one.run()
     kept = mask(tmp_path / "out", "two", "bright")
     assert kept[10:50, 10:50].all() and kept.sum() == 1600
-    assert json.loads((tmp_path / "out" / "settings.json").read_text())["keep_largest"] == ["bright"]
+    told = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert told["keep_largest"] == ["bright"] and told["amp"] in ("bfloat16", "none")  # not "auto"
     both = segmenter([tmp_path / "two.png"], tmp_path / "all", Brightness(), ["bright", "dark"])
     both.run()
     assert mask(tmp_path / "all", "two", "bright").sum() == 1600 + 300
@@ -284,6 +285,8 @@ def test_models_and_devices_that_do_not_fit_are_said(tmp_path):
         segmenter([film], tmp_path / "out", Brightness(), ["bright", "dark"], keep_largest=["spleen"])
     with pytest.raises(ValueError, match="the network has 2 channels for 1 structures"):
         segmenter([film], tmp_path / "out", Brightness(), ["bright"]).run()
+    with pytest.raises(ValueError, match="outputs aren't finite; check the model"):
+        segmenter([film], tmp_path / "out", Brightness(float("nan")), ["bright", "dark"]).run()
     with pytest.raises(ValueError, match="device 'cuda:99' can't be used .*; give --device cpu"):
         on_device(nn.Linear(1, 1), "cuda:99")
     with pytest.raises(ValueError, match="sliding_window must be a number of px of at least 16, got 8"):

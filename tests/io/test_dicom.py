@@ -14,8 +14,8 @@ import pytest
 from pydicom.pixel_data_handlers.util import apply_voi_lut
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from cxw_monai.geometry import PixelMap
 from cxw_monai.io import RadiographError, read_radiograph
+from cxw_monai.pixel_map import PixelMap
 
 _spec = importlib.util.spec_from_file_location("dicom_files", Path(__file__).with_name("dicom_files.py"))
 _files = importlib.util.module_from_spec(_spec)

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxw_monai.geometry import PixelMap
 from cxw_monai.io import Radiograph, RadiographError, read_radiograph
+from cxw_monai.pixel_map import PixelMap
 
 
 def _load(name):

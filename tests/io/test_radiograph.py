@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxw_monai.geometry import PixelMap
 from cxw_monai.io import RadiographError, read_radiograph
+from cxw_monai.pixel_map import PixelMap
 
 RAMP8 = np.arange(256, dtype=np.uint8).reshape(16, 16)
 

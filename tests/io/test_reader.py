@@ -14,8 +14,8 @@ from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch, list_da
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImage, LoadImaged, RandFlipd, SpatialPadd
 from PIL import Image
 
-from cxw_monai.geometry import PixelMap
 from cxw_monai.io import LoadRadiographd, RadiographError, RadiographReader, read_radiograph
+from cxw_monai.pixel_map import PixelMap
 
 _spec = importlib.util.spec_from_file_location("dicom_files", Path(__file__).with_name("dicom_files.py"))
 _files = importlib.util.module_from_spec(_spec)

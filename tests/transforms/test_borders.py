@@ -13,7 +13,7 @@ from monai.transforms import Compose, Flipd
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from cxw_monai.geometry import PixelMap
+from cxw_monai.pixel_map import PixelMap
 from cxw_monai.transforms.borders import RemoveBorders, RemoveBordersd, find_content_box
 
 
