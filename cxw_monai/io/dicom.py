@@ -1,6 +1,6 @@
 """Single-frame grey DICOM images through pydicom (2.4 or 3).
 
-Only the attributes listed here are read, so no patient name, id or date is ever held, logged or reported.
+Only the attributes listed here are looked at, so no patient name, id or date is ever logged or reported.
 
 What is decided here, none of it silently (``meta["steps"]`` tells):
 
@@ -23,11 +23,10 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pydicom
-from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import data_element_generator
 from pydicom.tag import Tag
@@ -86,12 +85,12 @@ _KEYWORDS = (
     "ImageLaterality",
     "Laterality",
 )
-_TAGS = [Tag(keyword) for keyword in _KEYWORDS]  # pydicom would look them up for each file
+_TAGS = {Tag(keyword): keyword for keyword in _KEYWORDS}
 _GREY_REMEDY = "correct the tag, or read with voi='none'"
 _SPACING = ("PixelSpacing", "ImagerPixelSpacing", "EstimatedRadiographicMagnificationFactor")
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _FLUOROSCOPY = ("1.2.840.10008.5.1.4.1.1.12.1", "1.2.840.10008.5.1.4.1.1.12.2")  # XA, RF
-_META_BYTES = 1 << 16  # no file meta is longer
+_META_BYTES = 1 << 14  # no file meta is longer
 _BLOCK = 1 << 16  # codes looked up at a time, so that numpy's 8-byte indices stay in the processor's cache
 
 
@@ -166,10 +165,12 @@ def _quiet_pydicom() -> Iterator[None]:
 
 
 def _parse(path: str | PathLike[str], max_pixels: int) -> Dataset:
-    """The data set, reduced to the attributes needed, with a transfer syntax."""
+    """The data set, with a transfer syntax."""
     try:
-        _refuse_deflated_bomb(path, max_pixels)
-        dataset = pydicom.dcmread(path, force=True, specific_tags=_TAGS)
+        with open(path, "rb") as stream:
+            _refuse_deflated_bomb(path, stream, max_pixels)
+            stream.seek(0)
+            dataset = pydicom.dcmread(stream, force=True)  # its `specific_tags` compares each with each
         if "TransferSyntaxUID" not in dataset.file_meta:  # then it isn't compressed
             implicit, little_endian = _encoding(dataset)
             explicit = ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
@@ -182,17 +183,16 @@ def _parse(path: str | PathLike[str], max_pixels: int) -> Dataset:
     return dataset
 
 
-def _refuse_deflated_bomb(path: str | PathLike[str], max_pixels: int) -> None:
+def _refuse_deflated_bomb(path: str | PathLike[str], stream: IO[bytes], max_pixels: int) -> None:
     """Refuse a deflated data set too large to hold: pydicom unpacks it at once, before any attribute can be asked."""
-    with open(path, "rb") as stream:
-        head = stream.read(_META_BYTES)
-        if DeflatedExplicitVRLittleEndian.encode() not in head:
-            return
-        stream.seek(132 if head[128:132] == PREAMBLE else 0)
-        meta = data_element_generator(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
-        deflated = any(DeflatedExplicitVRLittleEndian.encode() in (element.value or b"") for element in meta)
-        if deflated:  # the stream now stands behind the file meta; 4 bytes a pixel and a lot of attributes
-            refuse_bomb(path, stream, zlib.decompressobj(-zlib.MAX_WBITS), 4 * max_pixels + (1 << 26))
+    head = stream.read(_META_BYTES)
+    if DeflatedExplicitVRLittleEndian.encode() not in head:
+        return
+    stream.seek(132 if head[128:132] == PREAMBLE else 0)
+    meta = data_element_generator(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+    deflated = any(DeflatedExplicitVRLittleEndian.encode() in (element.value or b"") for element in meta)
+    if deflated:  # the stream now stands behind the file meta; 4 bytes a pixel and a lot of attributes
+        refuse_bomb(path, stream, zlib.decompressobj(-zlib.MAX_WBITS), 4 * max_pixels + (1 << 26))
 
 
 def _encoding(dataset: Dataset) -> tuple[bool, bool]:
@@ -203,10 +203,10 @@ def _encoding(dataset: Dataset) -> tuple[bool, bool]:
 
 
 def _attributes(dataset: Dataset) -> dict[str, Any]:
-    """Keyword -> value of what is there; pydicom's own look-up costs as much as decoding a small film."""
+    """Keyword -> value of what there is of the attributes listed above; no other is ever converted from its bytes."""
     values: dict[str, Any] = {}
-    for tag in dataset.keys():  # noqa: SIM118  (iterating a Dataset gives its elements)
-        keyword = keyword_for_tag(tag)
+    for tag in dataset.keys() & _TAGS.keys():
+        keyword = _TAGS[tag]
         try:
             values[keyword] = dataset[tag].value
         except (TypeError, ValueError, OverflowError):
@@ -219,11 +219,11 @@ def _refuse_unusable(
     file_meta: FileMetaDataset, tags: Mapping[str, Any], path: str | PathLike[str], max_pixels: int
 ) -> None:
     """Refuse, from the attributes alone, what isn't one grey frame of a sensible size."""
-    kind = UID(str(file_meta.get("MediaStorageSOPClassUID") or ""))
+    kind = file_meta.get("MediaStorageSOPClassUID")
     if kind == _DICOMDIR:
         raise RadiographError(path, "a DICOMDIR, the index of a medium", "give the image files that it lists")
     if not tags.get("PixelData") or not tags.get("Rows") or not tags.get("Columns"):
-        name = f" ({kind.name})" if kind and kind.name != kind else ""
+        name = f" ({kind.name})" if isinstance(kind, UID) and kind.name != kind else ""
         reason = f"DICOM{name} without pixel data, or cut off before their end"
         raise RadiographError(path, reason, "give an image, or copy it again from its source")
     frames = int(tags.get("NumberOfFrames") or 1)

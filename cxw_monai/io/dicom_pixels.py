@@ -69,7 +69,7 @@ def decode(dataset: Dataset, tags: Mapping[str, Any], path: str | PathLike[str])
     Raises:
         RadiographError: needs a decoder that isn't installed or doesn't exist, is cut off or damaged.
     """
-    syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
+    syntax = dataset.file_meta.TransferSyntaxUID
     if syntax not in _UNCOMPRESSED:
         _refuse_unknown_or_cut(tags, syntax, path)
     try:

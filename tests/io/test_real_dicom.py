@@ -110,6 +110,8 @@ def test_every_pixel_by_hand(shared_data, facts, name):
     path, fact = _path(shared_data, name), facts[name]
     dataset, codes = _by_pydicom(path)
     assert str(codes.dtype) == fact["raw_dtype"]
+    if codes.dtype.kind == "i":  # pydicom 2 leaves the sign of 12 bits in 16 to the caller
+        codes = (codes << (16 - int(fact["bits_stored"]))) >> (16 - int(fact["bits_stored"]))
     assert hashlib.sha1(codes.tobytes()).hexdigest() == fact["raw_sha1"]  # of the rows' bytes, little endian
     radiograph = _read(path)
     assert radiograph.array.shape == (1, int(fact["rows"]), int(fact["columns"]))
