@@ -6,6 +6,7 @@ brought back to the stored grid by undoing the steps in reverse. All but a resiz
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -175,6 +176,15 @@ class PixelMap:
     def from_dict(cls, state: Mapping[str, Any]) -> PixelMap:
         """The map that :meth:`to_dict` was made from."""
         return cls(tuple(state["source_shape"]), tuple(tuple(step) for step in state["steps"]))
+
+    def to_json(self) -> str:
+        """One string, for meta data that are put into batches (a MetaTensor's)."""
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_json(cls, text: str) -> PixelMap:
+        """The map that :meth:`to_json` was made from."""
+        return cls.from_dict(json.loads(text))
 
 
 def _undo(

@@ -10,16 +10,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from cxw_monai.evaluation.benchmark import AMPS, default_cases, format_report, run_benchmark
+from cxw_monai.evaluation.reading import measure_reading
 from cxw_monai.networks import VIT_SIZES
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller batches, 3 repeats unless told otherwise")
+    parser.add_argument("--reading", action="store_true", help="only reading, beside pydicom and Pillow")
     parser.add_argument("--output", default="benchmark.json", help="where the JSON goes (default: benchmark.json)")
     parser.add_argument("--repeats", type=int, help="timed repeats a figure (default: 5)")
     parser.add_argument("--sizes", nargs="+", choices=sorted(VIT_SIZES), default=["tiny", "base"])
@@ -35,12 +39,26 @@ def main() -> int:
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if arguments.reading:
+        return report_reading(output, max(repeats, 15))
     cases = default_cases(arguments.sizes, arguments.amp, arguments.quick)
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
     report = run_benchmark(cases, repeats, lambda line: print(line, file=sys.stderr, flush=True))
     output.write_text(json.dumps({"date": date, "quick": arguments.quick, **report}, indent=2) + "\n")
     print(format_report(report))
     return 1 if any("error" in result for result in report["results"]) else 0
+
+
+def report_reading(output: Path, repeats: int) -> int:
+    """Reading beside the same steps by hand, and beside Pillow's bare decoding."""
+    with TemporaryDirectory() as folder:
+        rows, bare = measure_reading(Path(folder), repeats=repeats)
+    output.write_text(json.dumps({"by_hand": [asdict(r) for r in rows], "bare": [asdict(r) for r in bare]}, indent=2))
+    print("processor time over that of the same steps by hand ('bare': of decoding alone), median [quartiles]")
+    for row in (*rows, *bare):
+        low, high = row.quartiles
+        print(f"{row.name:32} {row.median:5.2f} [{low:.2f}, {high:.2f}] {row.milliseconds:8.2f} ms")
+    return 0
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ under the same keys, no None.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Mapping, Sequence
 from os import PathLike
 from typing import Any
@@ -42,7 +41,7 @@ def monai_meta(radiograph: Radiograph) -> dict[str, Any]:
         - ``bits`` (int), ``original_shape`` (``[2]``), ``photometric``, ``intent``, ``view``, ``laterality`` (str,
           empty where unknown).
         - ``steps`` (str): the steps, joined by ``"; "``.
-        - ``pixel_map`` (str): JSON of :meth:`PixelMap.to_dict <cxw_monai.geometry.PixelMap.to_dict>`.
+        - ``pixel_map`` (str): :meth:`PixelMap.to_json <cxw_monai.pixel_map.PixelMap.to_json>`.
     """
     meta = radiograph.meta
     spacing = meta["spacing_mm"]
@@ -57,7 +56,7 @@ def monai_meta(radiograph: Radiograph) -> dict[str, Any]:
         "bits": meta["bits"],
         **{name: meta[name] or "" for name in ("photometric", "intent", "view", "laterality")},
         "steps": "; ".join(meta["steps"]),
-        "pixel_map": json.dumps(meta["pixel_map"].to_dict()),
+        "pixel_map": meta["pixel_map"].to_json(),
     }
     if spacing is not None:
         for key in (MetaKeys.AFFINE, MetaKeys.ORIGINAL_AFFINE):

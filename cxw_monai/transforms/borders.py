@@ -106,8 +106,8 @@ class RemoveBorders(Crop):
     """Crop a film to the part inside its burnt-in borders (:func:`find_content_box`).
 
     A MetaTensor remembers the crop: :meth:`inverse` pads the result (a mask, a map) with zeros to the film's size, and
-    a :class:`~cxw_monai.geometry.PixelMap` in ``meta["pixel_map"]`` takes the crop as a further step (padding, for the
-    inverse).
+    the :class:`~cxw_monai.pixel_map.PixelMap` in ``meta["pixel_map"]`` (as JSON, which the reader leaves there) takes
+    the crop as a further step (padding, for the inverse).
     """
 
     requires_current_data = True  # the box depends on the pixels: never lazy
@@ -184,5 +184,5 @@ class RemoveBordersd(Cropd):
 
 def _map(img: Tensor, step: Callable[[PixelMap], PixelMap]) -> None:
     """Add a step to the pixel map of an image that has one."""
-    if isinstance(img, MetaTensor) and isinstance(img.meta.get(PIXEL_MAP), PixelMap):
-        img.meta[PIXEL_MAP] = step(img.meta[PIXEL_MAP])
+    if isinstance(img, MetaTensor) and PIXEL_MAP in img.meta:
+        img.meta[PIXEL_MAP] = step(PixelMap.from_json(img.meta[PIXEL_MAP])).to_json()
