@@ -474,7 +474,7 @@ class TestPixelTargets:
         )
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
         losses = []
-        for _ in range(60):
+        for _ in range(150):
             output = model(inputs)
             optimizer.zero_grad()
             output.loss.backward()
