@@ -285,6 +285,19 @@ def test_every_row_of_the_ablation_trains(films, tmp_path, preset):
     assert {"encoder.blocks.0.attn.qkv.weight", "predictor.predictor_proj.weight"} <= changed
 
 
+@pytest.mark.parametrize(
+    ("overlays", "targets", "width"), [(["presets/mae_tiny.yaml"], "pixels", 256), ([], "both", 448)]
+)
+def test_pixels_can_be_the_target_or_stand_beside_it(films, tmp_path, overlays, targets, width):
+    configs = ["train.json", *overlays]
+    settings = {} if overlays else {"targets": targets}
+    flow = workflow("train", configs, dataset_dir=str(films), output_dir=str(tmp_path), epochs=1, **settings)
+    flow.run()
+    assert flow.network_def.settings.targets == targets
+    assert flow.network_def.predictor.predictor_proj.out_features == width  # patches of 16 x 16, and tokens of 192
+    assert (tmp_path / "encoder.pt").exists()
+
+
 def test_the_ablation_has_the_papers_seven_rows():
     assert [path.name[:4] for path in ABLATION] == [f"row{i}" for i in range(1, 8)]
 
