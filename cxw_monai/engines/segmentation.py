@@ -283,7 +283,7 @@ def test_best(
     """Test the best epoch's weights once, after the training.
 
     Args:
-        evaluator: runs the test films; does nothing where there are none, or where the folder holds results already.
+        evaluator: runs the test films; does nothing where there are none, or where the folder holds their summary.
         scores: of those films.
         network: the evaluator's; takes the weights.
         ckpt: the run's `model.pt`.
@@ -292,7 +292,7 @@ def test_best(
     if not len(scores.films):
         logger.info("No test films: set test_datalist, test_fraction or splits for a test of the best epoch.")
         return
-    if Path(folder).is_dir() and any(Path(folder).iterdir()):
+    if (Path(folder) / "summary.json").exists():  # a test that was killed while it wrote is made again
         logger.info("%s: the test was done already.", folder)
         return
     if dist_size() > 1:

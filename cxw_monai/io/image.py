@@ -44,7 +44,7 @@ class Radiograph:
     """One grey image in the package's convention.
 
     Attributes:
-        array: float32 ``[1, H, W]`` in [0, 1], bone bright, rows downwards.
+        array: float32 ``[1, H, W]`` in [0, 1], bone bright (fluoroscopy: as declared, see ``steps``), rows downwards.
         meta: what is known of it; all but ``pixel_map`` are JSON values:
 
             - ``path`` (str): the source file.

@@ -314,7 +314,12 @@ def test_there_is_no_test_without_films_and_only_one_with(films, tmp_path, caplo
     assert "No test films" in caplog.text
     (tmp_path / "done").mkdir()
     (tmp_path / "done" / "films.csv").write_text("")
-    test_best(None, FilmScores(films, DiceScores), None, tmp_path / "model.pt", tmp_path / "done")
+    scores, model = FilmScores(films, DiceScores), tmp_path / "model.pt"
+    with pytest.raises(CheckpointError, match=r"model\.pt"):  # half a result is made again, so the model is looked for
+        test_best(None, scores, torch.nn.Identity(), model, tmp_path / "done")
+    assert "done already" not in caplog.text
+    (tmp_path / "done" / "summary.json").write_text("{}")
+    test_best(None, scores, None, model, tmp_path / "done")
     assert "done already" in caplog.text
 
 
