@@ -50,7 +50,7 @@ from .structures import STRUCTURES
 
 __all__ = ["MANIFEST_COLUMNS", "make_dataset"]
 
-_RECIPE = 2  # raise when the same settings make other pictures
+_RECIPE = 3  # raise when the same settings make other pictures
 
 MANIFEST_COLUMNS: tuple[str, ...] = (
     *("id", "image", "patient_id", "anatomy", "view", "finding_labels", "no_finding"),
@@ -156,7 +156,7 @@ class _Maker:
         collimation = draw_collimation(rng, beam.height, beam.width, settings.collimation)
         picture = render(volume, beam, draw_pose(rng, view), settings.detector(), rng, collimation)
         if view != "LAT":
-            picture.masks.update(silhouettes(picture.masks, beam.pitch_mm / beam.magnification))
+            picture.masks.update(silhouettes(picture.masks, picture.depths, beam.pitch_mm / beam.magnification))
         name = f"drr_{number:04d}_{shot}"
         row = dict.fromkeys(MANIFEST_COLUMNS, "")
         row |= {"id": name, "patient_id": f"drr_{number:04d}", "anatomy": "chest", "view": view}

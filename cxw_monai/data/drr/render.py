@@ -50,6 +50,7 @@ class Radiograph:
         image: float32 ``[1, H, W]`` in [0, 1], bone bright, head up.
         line_integral: float32 ``[H, W]``, attenuation along the ray before noise.
         masks: structure to bool ``[H, W]``, path length over the structure's threshold; empty without masks.
+        depths: structure to float32 ``[H, W]``, path length through it in mm; empty without masks.
         finding_masks: finding to bool ``[H, W]``.
         boxes: finding to ``(x, y, width, height)`` in pixels, the box around its mask; none for an unseen finding.
         landmarks: name to ``(column, row)`` in pixels, only those inside the exposed field.
@@ -58,6 +59,7 @@ class Radiograph:
     image: np.ndarray
     line_integral: np.ndarray
     masks: dict[str, np.ndarray]
+    depths: dict[str, np.ndarray]
     finding_masks: dict[str, np.ndarray]
     boxes: dict[str, tuple[float, float, float, float]]
     landmarks: dict[str, tuple[float, float]]
@@ -143,13 +145,12 @@ def render(
         name: (paths[i] > _FINDING_THRESHOLD_MM[name]) & exposed for i, name in enumerate(volume.findings, start=1)
     }
     present = volume.anatomy.present if len(volume.tables) > 1 else ()
-    masks = {
-        s.name: (paths[count + i] > s.threshold_mm) & exposed for i, s in enumerate(STRUCTURES) if s.name in present
-    }
+    depths = {s.name: paths[count + i] for i, s in enumerate(STRUCTURES) if s.name in present}
+    masks = {s.name: (depths[s.name] > s.threshold_mm) & exposed for s in STRUCTURES if s.name in present}
     boxes = {name: _box(mask) for name, mask in finding_masks.items() if mask.any()}
     landmarks = _visible_landmarks(volume.landmarks, transform, beam, collimation)
     image = expose(line_integral, detector, collimation, rng)
-    return Radiograph(image, line_integral, masks, finding_masks, boxes, landmarks)
+    return Radiograph(image, line_integral, masks, depths, finding_masks, boxes, landmarks)
 
 
 def _box(mask: np.ndarray) -> tuple[float, float, float, float]:
