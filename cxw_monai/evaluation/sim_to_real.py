@@ -29,7 +29,9 @@ MASK_COLUMNS = {
     "mask_lung_field_right": ("mask_lung_field_right", "mask_right_lung", "mask_lung_right"),
     "mask_mediastinum": ("mask_mediastinum", "mask_cardiomediastinum"),
 }
-"""Columns of the bundle's preset, and what they are called in other manifests, the first that exists."""
+"""Columns of the bundle's preset that are scored, and what they are called in other manifests, the first that exists."""
+UNSCORED = ("mask_heart", "mask_clavicle_left", "mask_clavicle_right")
+"""Columns of the preset that are learnt from rendered films but need not be drawn on real ones."""
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +72,7 @@ def annotated_manifest(datalist: str | Path) -> list[dict[str, Any]]:
         for column, names in MASK_COLUMNS.items():
             found = next((item[name] for name in names if item.get(name)), None)
             row[column] = str(folder / found) if found else ""
+        row |= {column: str(folder / item[column]) if item.get(column) else "" for column in UNSCORED}
         if all(row[column] for column in MASK_COLUMNS):
             rows.append(row)
     if not rows:
@@ -160,6 +163,7 @@ def few_shot_runs(
             for arm, checkpoint in encoders.items():
                 settings = {
                     "datalist": str(manifest.resolve()),
+                    "structures": list(STRUCTURES),
                     "splits": "column",
                     "encoder_ckpt": checkpoint,
                     "seed": split,

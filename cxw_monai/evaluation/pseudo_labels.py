@@ -1,0 +1,189 @@
+"""Masks of unlabelled films by several segmenters that agree, as a manifest to train the next one on.
+
+A segmenter of rendered films meets another world in films of people. What several of them say of such a film together,
+where they agree, teaches one that has seen both (self-training; arXiv 1911.04252 for classification)::
+
+    DIR/manifest.csv                    image, patient_id, agreement, mask_<structure>; then the labelled films
+    DIR/<film>/masks/<structure>.png    0 and 255 on the film's own grid
+    DIR/agreement.csv                   every film, the dropped ones too
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from cxw_monai.data.manifest import load_items
+from cxw_monai.engines.iteration import autocast
+from cxw_monai.evaluation.segment import restore_masks
+from cxw_monai.io import Radiograph, RadiographError, read_radiograph
+from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.mask_files import result_folders, write_png_masks
+from cxw_monai.segmenter_checkpoints import load_segmenter, read_settings
+from cxw_monai.transforms.warp import WholeFilmd
+
+__all__ = ["Committee", "agreement_of", "make_pseudo_labels"]
+
+_logger = logging.getLogger(__name__)
+
+
+def agreement_of(probabilities: np.ndarray) -> float:
+    """How far models draw the same: Dice of each one's mask with that of their mean.
+
+    Args:
+        probabilities: ``[M, S, h, w]`` of M models.
+
+    Returns:
+        Mean over the models, for the structure where it is least, in [0, 1]; 0 where the mean has no mask at all.
+    """
+    masks = probabilities >= 0.5
+    mean = probabilities.mean(axis=0) >= 0.5
+    shared = (masks & mean).sum(axis=(2, 3))  # [M, S]
+    total = masks.sum(axis=(2, 3)) + mean.sum(axis=(1, 2))
+    dice = 2 * shared / np.maximum(total, 1)
+    return float(dice.mean(axis=0).min())
+
+
+class Committee:
+    """Segmenters of the same structures that look at a film together.
+
+    Args:
+        models: files of saved segmenters.
+        device: where they compute.
+        amp: ``auto``, ``bfloat16`` or ``none``.
+
+    Raises:
+        ValueError: no model, or models of different structures.
+        CheckpointError: a file that is no saved segmenter.
+    """
+
+    def __init__(
+        self, models: Sequence[str | PathLike[str]], device: str | torch.device = "cpu", amp: str = "auto"
+    ) -> None:
+        if not models:
+            raise ValueError("no model; give at least one model.pt of a segmentation run")
+        self.device, self.amp = torch.device(device), amp
+        settings = [read_settings(model) for model in models]
+        for model, other in zip(models, settings, strict=True):
+            if other.structures != settings[0].structures:
+                raise ValueError(f"{model} segments {other.structures}, {models[0]} {settings[0].structures}")
+        self.structures = settings[0].structures
+        self._looks = [WholeFilmd(chosen.image_size, keys=("image", "label")) for chosen in settings]
+        self._networks = [load_segmenter(model).to(self.device) for model in models]
+
+    @torch.inference_mode()
+    def probabilities(self, array: np.ndarray) -> np.ndarray:
+        """Each model's probabilities of one film.
+
+        Args:
+            array: ``[1, H, W]`` in [0, 1], bone bright.
+
+        Returns:
+            float32 ``[M, S, h, w]`` of the whole film at the first model's size.
+        """
+        found: list[torch.Tensor] = []
+        for look, network in zip(self._looks, self._networks, strict=True):
+            image = look({"image": array})["image"][None].to(self.device)
+            with autocast(self.device, self.amp):
+                logits = network(image)
+            probability = torch.sigmoid(logits.float())
+            if found and probability.shape != found[0].shape:
+                probability = torch.nn.functional.interpolate(probability, found[0].shape[2:], mode="bilinear")
+            found.append(probability)
+        return torch.cat(found).cpu().numpy()
+
+
+def make_pseudo_labels(
+    datalist: str | PathLike[str],
+    models: Sequence[str | PathLike[str]],
+    output_dir: str | PathLike[str],
+    *,
+    agreement: float = 0.9,
+    labelled: str | PathLike[str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    device: str | torch.device = "cpu",
+) -> Path:
+    """Masks of the films on which the models agree.
+
+    Args:
+        datalist: manifest of the unlabelled films.
+        models: files of saved segmenters with the same structures.
+        output_dir: folder to make; a film whose masks are there already is made again.
+        agreement: least :func:`agreement_of` a film, in [0, 1].
+        labelled: manifest with masks, whose films come into the new manifest too.
+        columns: structure to the name of its mask in ``labelled``, where that is another.
+        device: where the models compute.
+
+    Returns:
+        Path of the new ``manifest.csv``; its mask columns are called as the structures.
+
+    Raises:
+        ValueError: the agreement is out of range, no film is left, or ``labelled`` lacks a column.
+        CheckpointError, FileNotFoundError: a file that isn't there or isn't what it should be.
+    """
+    if not 0 <= agreement <= 1:
+        raise ValueError(f"agreement must lie in [0, 1], got {agreement}")
+    folder = Path(output_dir)
+    committee = Committee(models, device)
+    names = [f"mask_{name}" for name in committee.structures]
+    added = list(_labelled_rows(labelled, committee.structures, columns or {})) if labelled else []
+    items = load_items(datalist=datalist, section="all")
+    folders = result_folders([item["image"] for item in items])
+    rows, seen = [], []
+    for item, film in _readable(items):
+        probabilities = committee.probabilities(film.array)
+        score = agreement_of(probabilities)
+        seen.append({"image": item["image"], "agreement": f"{score:.4f}", "kept": int(score >= agreement)})
+        if score < agreement:
+            continue
+        own_map = film.meta["pixel_map"].resize(*probabilities.shape[2:])
+        mean = probabilities.mean(axis=0)
+        masks = restore_masks(mean, own_map, 0.5, [True] * len(mean))
+        files = write_png_masks(folder / folders[item["image"]] / "masks", masks, committee.structures)
+        paths = [str(file.relative_to(folder)) for file in files]
+        row = {"image": item["image"], "patient_id": item.get("patient_id") or "", "agreement": f"{score:.4f}"}
+        rows.append(row | dict(zip(names, paths, strict=True)))
+    _write_csv(folder / "agreement.csv", ["image", "agreement", "kept"], seen)
+    _logger.info("The models agree on %d of %d films (%.2f or more).", len(rows), len(items), agreement)
+    if not rows:
+        raise ValueError(f"{datalist}: the models agree on no film at {agreement}; look at {folder / 'agreement.csv'}")
+    _write_csv(folder / "manifest.csv", ["image", "patient_id", "agreement", *names], rows + added)
+    return folder / "manifest.csv"
+
+
+def _readable(items: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], Radiograph]]:
+    """The films that can be read; a line in the log for each other one."""
+    for item in tqdm(list(items), desc="films", unit="film"):
+        try:
+            yield item, read_radiograph(item["image"])
+        except RadiographError as error:
+            _logger.warning("left out: %s", error)
+
+
+def _labelled_rows(
+    datalist: str | PathLike[str], structures: Sequence[str], columns: Mapping[str, str]
+) -> Iterator[dict[str, str]]:
+    for item in load_items(datalist=datalist, section="all"):
+        row = {"image": item["image"], "patient_id": item.get("patient_id") or "", "agreement": ""}
+        for name in structures:
+            column = f"mask_{columns.get(name, name)}"
+            if column not in item:
+                raise ValueError(f"{datalist}: no column {column} for {name}; give --columns {name}=NAME")
+            row[f"mask_{name}"] = item[column] or ""
+        yield row
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,119 @@
+"""Masks by several segmenters: who agrees, what is written, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cxw_monai.data.segmentation_items import annotated_items
+from cxw_monai.evaluation.pseudo_labels import agreement_of, make_pseudo_labels
+from cxw_monai.segmenter_checkpoints import save_segmenter, segmenter_settings
+
+STRUCTURES = ("lung_left", "heart")
+SIZE = (40, 56)
+
+
+def model(path: Path, logits=(3.0, 3.0), structures=STRUCTURES) -> Path:
+    """A segmenter that gives the same logit everywhere, whatever it is shown."""
+    settings = segmenter_settings(structures, image_size=32, size="tiny", decoder="linear")
+    network = settings.network()
+    with torch.no_grad():
+        network.decoder.head.weight.zero_()
+        network.decoder.head.bias.copy_(torch.tensor(logits).repeat_interleave(network.decoder.cells**2))
+    save_segmenter(network, settings, path)
+    return path
+
+
+def films(folder: Path, names=("a", "b")) -> Path:
+    folder.mkdir()
+    for number, name in enumerate(names):
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, SIZE, dtype=np.uint8)).save(
+            folder / f"{name}.png"
+        )
+    rows = "".join(f"{name}.png,p{number}\n" for number, name in enumerate(names))
+    (folder / "manifest.csv").write_text("image,patient_id\n" + rows)
+    return folder / "manifest.csv"
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_agreement_by_hand():
+    """Two models, four pixels: masks of 2 and 1 pixels, mean of 2: Dice 1 and 2/3, of mean 5/6."""
+    first, second = [0.9, 0.9, 0.1, 0.1], [0.9, 0.2, 0.1, 0.1]
+    probabilities = np.array([first, second], np.float32).reshape(2, 1, 2, 2)
+    assert agreement_of(probabilities) == pytest.approx(5 / 6)
+    same = np.array([first, first], np.float32).reshape(2, 1, 2, 2)
+    assert agreement_of(same) == 1.0
+    both = np.concatenate([same, probabilities], axis=1)
+    assert agreement_of(both) == pytest.approx(5 / 6)  # the structure where it is least
+
+
+def test_a_structure_that_nobody_draws_is_no_agreement():
+    assert agreement_of(np.full((3, 1, 4, 4), 0.2, np.float32)) == 0.0
+
+
+def test_masks_are_on_the_films_grid_and_train_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    manifest = make_pseudo_labels(
+        films(tmp_path / "films"), [model(tmp_path / "1.pt"), model(tmp_path / "2.pt")], "out"
+    )
+    items = annotated_items(manifest, STRUCTURES)
+    assert [item["patient_id"] for item in items] == ["p0", "p1"]
+    for item in items:
+        for name in STRUCTURES:
+            mask = np.asarray(Image.open(item["masks"][name][0]))
+            assert mask.shape == SIZE and (mask == 255).all()
+
+
+def test_films_without_agreement_are_left_out_and_listed(tmp_path):
+    models = [model(tmp_path / "1.pt"), model(tmp_path / "2.pt", (3.0, -9.0))]
+    with pytest.raises(ValueError, match=r"agree on no film at 0\.9.*agreement\.csv"):
+        make_pseudo_labels(films(tmp_path / "films"), models, tmp_path / "out")
+    listed = rows_of(tmp_path / "out" / "agreement.csv")
+    assert [(row["agreement"], row["kept"]) for row in listed] == [("0.0000", "0")] * 2
+
+
+def test_labelled_films_come_along_under_the_structures_names(tmp_path):
+    labelled = films(tmp_path / "labelled", ["c"])
+    Image.new("L", SIZE[::-1]).save(tmp_path / "labelled" / "m.png")
+    labelled.write_text("image,patient_id,mask_lung_field_left,mask_heart\nc.png,p9,m.png,\n")
+    manifest = make_pseudo_labels(
+        films(tmp_path / "films"),
+        [model(tmp_path / "1.pt")],
+        tmp_path / "out",
+        labelled=labelled,
+        columns={"lung_left": "lung_field_left"},
+    )
+    last = annotated_items(manifest, STRUCTURES)[-1]
+    assert last["patient_id"] == "p9"
+    assert last["masks"] == {"lung_left": [str(tmp_path / "labelled" / "m.png")]}  # the heart is unknown there
+
+
+def test_an_unreadable_film_is_left_out_and_told(tmp_path, caplog):
+    manifest = films(tmp_path / "films")
+    (tmp_path / "films" / "a.png").write_bytes(b"no picture")
+    made = make_pseudo_labels(manifest, [model(tmp_path / "1.pt")], tmp_path / "out")
+    assert [Path(row["image"]).name for row in rows_of(made)] == ["b.png"]
+    assert "a.png" in caplog.text
+
+
+def test_what_does_not_fit_is_refused(tmp_path):
+    manifest, one = films(tmp_path / "films"), model(tmp_path / "1.pt")
+    other = model(tmp_path / "2.pt", (1.0,), ("heart",))
+    with pytest.raises(ValueError, match=r"2\.pt segments \('heart',\)"):
+        make_pseudo_labels(manifest, [one, other], tmp_path / "out")
+    with pytest.raises(ValueError, match="no model"):
+        make_pseudo_labels(manifest, [], tmp_path / "out")
+    with pytest.raises(ValueError, match="agreement must lie"):
+        make_pseudo_labels(manifest, [one], tmp_path / "out", agreement=1.5)
+    with pytest.raises(ValueError, match="no column mask_lung_left"):
+        make_pseudo_labels(manifest, [one], tmp_path / "out", labelled=manifest)
+    assert not (tmp_path / "out").exists()
