@@ -1,10 +1,11 @@
-"""What a vendor's processing does to a film, drawn at random: dynamic range compression."""
+"""What films of people have and rendered ones lack, drawn at random: a vendor's processing, air above the shoulders."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
 from torch import Tensor
@@ -12,7 +13,9 @@ from torch.nn import functional as F
 
 from .warp import unit_float
 
-__all__ = ["RandRangeCompressiond", "compress_range"]
+__all__ = ["RandRangeCompressiond", "RandShoulderAird", "compress_range", "corner_air"]
+
+_MARGIN = 0.04  # of the film's width, that stays between the air and the structures
 
 
 def compress_range(image: Tensor, cells: int, shading: float, detail: float, grey: float) -> Tensor:
@@ -78,4 +81,66 @@ class RandRangeCompressiond(RandomizableTransform, MapTransform):
         for key in self.key_iterator(sample):
             image = unit_float(sample[key])
             sample[key] = compress_range(image, round(cells), shading, detail, grey) if self._do_transform else image
+        return sample
+
+
+def corner_air(size: Sequence[int], width: float, height: float, power: float, left: bool) -> Tensor:
+    """Where an upper corner of a film is air: under a superellipse around the corner.
+
+    Args:
+        size: rows and columns of the film.
+        width, height: reach along the upper edge and down the side, in shares of the film; above 0.
+        power: shape of the shoulder: 1 is straight, 2 an ellipse that falls steeply at the side, below 1 hollow.
+        left: the film's left corner, or its right.
+
+    Returns:
+        Bool `[rows, columns]`.
+    """
+    rows, columns = size
+    down = (torch.arange(rows) + 0.5) / rows / height
+    across = (torch.arange(columns) + 0.5) / columns / width
+    inside = down[:, None] ** power + across**power < 1
+    return inside if left else inside.flip(1)
+
+
+class RandShoulderAird(RandomizableTransform, MapTransform):
+    """Air above the shoulders. Chest CTs are taken with raised arms, so that films rendered from them have none.
+
+    Args:
+        keys: image float32 `[1, H, W]` in [0, 1], and masks `[S, H, W]` whose surroundings stay as they are.
+        width, height, power: ranges for :func:`corner_air`, drawn for each corner.
+        prob: how often a corner gets air.
+
+    Raises:
+        ValueError: for a range that isn't positive and ascending.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = ("image", "label"),
+        width: Sequence[float] = (0.15, 0.5),
+        height: Sequence[float] = (0.08, 0.45),
+        power: Sequence[float] = (0.7, 2.0),
+        prob: float = 0.5,
+    ) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, 1.0)
+        self.ranges, self.corner_prob = {"width": width, "height": height, "power": power}, prob
+        for name, (least, largest) in self.ranges.items():
+            if not 0 < least <= largest:
+                raise ValueError(f"{name} must be a range above 0, got {[least, largest]}.")
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        sample = dict(data)
+        image_key, label_key = self.keys
+        image = unit_float(sample[image_key])
+        reach = 2 * max(1, round(_MARGIN * image.shape[2])) + 1
+        near = torch.as_tensor(sample[label_key]).amax(dim=0, keepdim=True).float()
+        near = F.max_pool2d(near[None], reach, stride=1, padding=reach // 2)[0] > 0  # [1, H, W]
+        for left in (True, False):
+            drawn = {name: self.R.uniform(*limits) for name, limits in self.ranges.items()}
+            grey, there = self.R.uniform(0.0, 0.1), self.R.random() < self.corner_prob
+            if there:
+                image[corner_air(image.shape[1:], left=left, **drawn) & ~near] = grey
+        sample[image_key] = image
         return sample

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from cxw_monai.transforms.film_processing import RandRangeCompressiond, compress_range
+from cxw_monai.transforms.film_processing import (
+    RandRangeCompressiond,
+    RandShoulderAird,
+    compress_range,
+    corner_air,
+)
 
 SIDE = 64
 
@@ -60,3 +65,29 @@ def test_without_a_draw_a_film_is_only_scaled():
 def test_ranges_out_of_place_are_refused(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be a range within"):
         RandRangeCompressiond(**wrong)
+
+
+def test_air_of_power_one_is_a_triangle_in_its_corner():
+    """4 x 4 px, half the width and height: centres at 1/8 and 3/8, so 1/4 + 1/4, 3/4 + 1/4 (on the line: outside)."""
+    expected = torch.zeros(4, 4, dtype=torch.bool)
+    expected[0, 0] = True
+    torch.testing.assert_close(corner_air((4, 4), 0.5, 0.5, 1.0, left=True), expected)
+    torch.testing.assert_close(corner_air((4, 4), 0.5, 0.5, 1.0, left=False), expected.flip(1))
+
+
+def test_air_spares_the_structures_and_their_surroundings():
+    label = torch.zeros(2, 50, 50)
+    label[1, :10, 20:24] = 1
+    draw = RandShoulderAird(width=(0.5, 0.5), height=(0.4, 0.4), power=(2, 2), prob=1.0)
+    image = draw({"image": torch.ones(1, 50, 50), "label": label})["image"]
+    assert (image[0, :12, 18:26] == 1).all()  # 2 px around it
+    assert (image[0, :5, :16] <= 0.1).all() and (image[0, :5, 30:] <= 0.1).all()
+    assert (image[0, 21:] == 1).all()
+
+
+def test_no_air_where_none_is_drawn():
+    draw = RandShoulderAird(prob=0.0)
+    film = {"image": torch.rand(1, 20, 20), "label": torch.zeros(1, 20, 20)}
+    assert torch.equal(draw(film)["image"], film["image"])
+    with pytest.raises(ValueError, match="width must be a range above 0"):
+        RandShoulderAird(width=(0, 1))
