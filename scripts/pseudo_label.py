@@ -25,6 +25,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--agreement", type=float, default=0.9, help="least Dice with the models' mean (default 0.9)")
     parser.add_argument("--labelled", type=Path, help="manifest with masks, to go into the new manifest too")
     parser.add_argument("--columns", nargs="*", default=[], metavar="STRUCTURE=MASK", help="its other mask names")
+    parser.add_argument("--no-adapt", action="store_true", help="keep the models' own batch statistics")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     arguments = parser.parse_args(argv)
     for given in arguments.columns:
@@ -47,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
                 agreement=a.agreement,
                 labelled=a.labelled,
                 columns=columns,
+                adapt=not a.no_adapt,
                 device=a.device,
             )
         )

@@ -27,6 +27,7 @@ from cxw_monai.evaluation.segment import restore_masks
 from cxw_monai.io import Radiograph, RadiographError, read_radiograph
 from cxw_monai.io.atomic import atomic_file
 from cxw_monai.io.mask_files import result_folders, write_png_masks
+from cxw_monai.networks.decoders.layers import BatchNorm2d
 from cxw_monai.segmenter_checkpoints import load_segmenter, read_settings
 from cxw_monai.transforms.warp import WholeFilmd
 
@@ -79,6 +80,34 @@ class Committee:
         self._looks = [WholeFilmd(chosen.image_size, keys=("image", "label")) for chosen in settings]
         self._networks = [load_segmenter(model).to(self.device) for model in models]
 
+    @torch.no_grad()
+    def adapt(self, films: Iterable[np.ndarray], batch_size: int = 16) -> None:
+        """Takes the batch normalisations' statistics from these films instead of the models' training films.
+
+        Source: adaptive batch normalisation (arXiv 1603.04779).
+
+        Args:
+            films: ``[1, H, W]`` in [0, 1] each, as for :meth:`probabilities`.
+            batch_size: films of a batch; a last batch that isn't full is left out.
+        """
+        looks: list[list[torch.Tensor]] = [[] for _ in self._networks]
+        batches = 0
+        for number, array in enumerate(films, start=1):
+            for seen, look in zip(looks, self._looks, strict=True):
+                seen.append(look({"image": array})["image"])
+            if number % batch_size:
+                continue
+            batches += 1
+            for seen, network in zip(looks, self._networks, strict=True):
+                norms = [module for module in network.modules() if isinstance(module, BatchNorm2d)]
+                for norm in norms:
+                    norm.train()
+                    norm.momentum = 1 / batches  # the mean of all batches
+                with autocast(self.device, self.amp):
+                    network(torch.stack(seen).to(self.device))
+                network.eval()
+                seen.clear()
+
     @torch.inference_mode()
     def probabilities(self, array: np.ndarray) -> np.ndarray:
         """Each model's probabilities of one film.
@@ -109,6 +138,7 @@ def make_pseudo_labels(
     agreement: float = 0.9,
     labelled: str | PathLike[str] | None = None,
     columns: Mapping[str, str] | None = None,
+    adapt: bool = True,
     device: str | torch.device = "cpu",
 ) -> Path:
     """Masks of the films on which the models agree.
@@ -120,6 +150,7 @@ def make_pseudo_labels(
         agreement: least :func:`agreement_of` a film, in [0, 1].
         labelled: manifest with masks, whose films come into the new manifest too.
         columns: structure to the name of its mask in ``labelled``, where that is another.
+        adapt: take the models' batch statistics from the unlabelled films first (:meth:`Committee.adapt`).
         device: where the models compute.
 
     Returns:
@@ -137,6 +168,8 @@ def make_pseudo_labels(
     added = list(_labelled_rows(labelled, committee.structures, columns or {})) if labelled else []
     items = load_items(datalist=datalist, section="all")
     folders = result_folders([item["image"] for item in items])
+    if adapt:
+        committee.adapt(film.array for _, film in _readable(items))
     rows, seen = [], []
     for item, film in _readable(items):
         probabilities = committee.probabilities(film.array)

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from cxw_monai.data.segmentation_items import annotated_items
-from cxw_monai.evaluation.pseudo_labels import agreement_of, make_pseudo_labels
+from cxw_monai.evaluation.pseudo_labels import Committee, agreement_of, make_pseudo_labels
+from cxw_monai.networks.decoders.layers import BatchNorm2d
 from cxw_monai.segmenter_checkpoints import save_segmenter, segmenter_settings
 
 STRUCTURES = ("lung_left", "heart")
@@ -95,6 +96,21 @@ def test_labelled_films_come_along_under_the_structures_names(tmp_path):
     last = annotated_items(manifest, STRUCTURES)[-1]
     assert last["patient_id"] == "p9"
     assert last["masks"] == {"lung_left": [str(tmp_path / "labelled" / "m.png")]}  # the heart is unknown there
+
+
+def test_adapted_statistics_are_those_of_the_films(tmp_path):
+    """The running mean of the first normalisation is the mean over both batches of what comes into it."""
+    settings = segmenter_settings(STRUCTURES, image_size=32, size="tiny", decoder="unet", base_channels=2)
+    save_segmenter(settings.network(), settings, tmp_path / "1.pt")
+    committee = Committee([tmp_path / "1.pt"], amp="none")
+    network = committee._networks[0]
+    norm = next(module for module in network.modules() if isinstance(module, BatchNorm2d))
+    seen = []
+    norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].mean(dim=(0, 2, 3))))
+    pictures = [np.random.default_rng(i).random((1, 32, 32), dtype=np.float32) for i in range(5)]
+    committee.adapt(pictures, batch_size=2)
+    assert len(seen) == 2 and not network.training and not norm.training
+    torch.testing.assert_close(norm.running_mean, (seen[0] + seen[1]) / 2)
 
 
 def test_an_unreadable_film_is_left_out_and_told(tmp_path, caplog):
