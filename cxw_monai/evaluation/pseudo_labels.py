@@ -3,9 +3,11 @@
 A segmenter of rendered films meets another world in films of people. What several of them say of such a film together,
 where they agree, teaches one that has seen both (self-training; arXiv 1911.04252 for classification)::
 
-    DIR/manifest.csv                    image, patient_id, agreement, mask_<structure>; then the labelled films
+    DIR/manifest.csv                    image, patient_id, mask_<structure>; then the labelled films
     DIR/<film>/masks/<structure>.png    0 and 255 on the film's own grid
-    DIR/agreement.csv                   every film, the dropped ones too
+    DIR/agreement.csv                   agreement on each structure of every film, the dropped ones too
+
+A structure on which they disagree has an empty cell: it is unknown on that film.
 """
 
 from __future__ import annotations
@@ -36,21 +38,21 @@ __all__ = ["Committee", "agreement_of", "make_pseudo_labels"]
 _logger = logging.getLogger(__name__)
 
 
-def agreement_of(probabilities: np.ndarray) -> float:
+def agreement_of(probabilities: np.ndarray) -> np.ndarray:
     """How far models draw the same: Dice of each one's mask with that of their mean.
 
     Args:
         probabilities: ``[M, S, h, w]`` of M models.
 
     Returns:
-        Mean over the models, for the structure where it is least, in [0, 1]; 0 where the mean has no mask at all.
+        Mean over the models, for each structure, ``[S]`` in [0, 1]; 0 where the mean has no mask at all.
     """
     masks = probabilities >= 0.5
     mean = probabilities.mean(axis=0) >= 0.5
     shared = (masks & mean).sum(axis=(2, 3))  # [M, S]
     total = masks.sum(axis=(2, 3)) + mean.sum(axis=(1, 2))
     dice = 2 * shared / np.maximum(total, 1)
-    return float(dice.mean(axis=0).min())
+    return dice.mean(axis=0)
 
 
 class Committee:
@@ -147,7 +149,7 @@ def make_pseudo_labels(
         datalist: manifest of the unlabelled films.
         models: files of saved segmenters with the same structures.
         output_dir: folder to make; a film whose masks are there already is made again.
-        agreement: least :func:`agreement_of` a film, in [0, 1].
+        agreement: least :func:`agreement_of` a mask that is kept, in [0, 1].
         labelled: manifest with masks, whose films come into the new manifest too.
         columns: structure to the name of its mask in ``labelled``, where that is another.
         adapt: take the models' batch statistics from the unlabelled films first (:meth:`Committee.adapt`).
@@ -173,22 +175,25 @@ def make_pseudo_labels(
     rows, seen = [], []
     for item, film in _readable(items):
         probabilities = committee.probabilities(film.array)
-        score = agreement_of(probabilities)
-        seen.append({"image": item["image"], "agreement": f"{score:.4f}", "kept": int(score >= agreement)})
-        if score < agreement:
+        scores = agreement_of(probabilities)
+        agreed = np.flatnonzero(scores >= agreement)
+        cells = (f"{score:.4f}" for score in scores)
+        seen.append({"image": item["image"], **dict(zip(committee.structures, cells, strict=True))})
+        if len(agreed) == 0:
             continue
         own_map = film.meta["pixel_map"].resize(*probabilities.shape[2:])
-        mean = probabilities.mean(axis=0)
-        masks = restore_masks(mean, own_map, 0.5, [True] * len(mean))
-        files = write_png_masks(folder / folders[item["image"]] / "masks", masks, committee.structures)
-        paths = [str(file.relative_to(folder)) for file in files]
-        row = {"image": item["image"], "patient_id": item.get("patient_id") or "", "agreement": f"{score:.4f}"}
-        rows.append(row | dict(zip(names, paths, strict=True)))
-    _write_csv(folder / "agreement.csv", ["image", "agreement", "kept"], seen)
-    _logger.info("The models agree on %d of %d films (%.2f or more).", len(rows), len(items), agreement)
+        masks = restore_masks(probabilities[:, agreed].mean(axis=0), own_map, 0.5, [True] * len(agreed))
+        kept = [committee.structures[number] for number in agreed]
+        files = write_png_masks(folder / folders[item["image"]] / "masks", masks, kept)
+        row = {"image": item["image"], "patient_id": item.get("patient_id") or "", **dict.fromkeys(names, "")}
+        rows.append(row | {f"mask_{file.stem}": str(file.relative_to(folder)) for file in files})
+    _write_csv(folder / "agreement.csv", ["image", *committee.structures], seen)
+    for name in names:
+        count = sum(bool(row[name]) for row in rows)
+        _logger.info("%s: the models agree on %d of %d films (%.2f or more).", name, count, len(items), agreement)
     if not rows:
-        raise ValueError(f"{datalist}: the models agree on no film at {agreement}; look at {folder / 'agreement.csv'}")
-    _write_csv(folder / "manifest.csv", ["image", "patient_id", "agreement", *names], rows + added)
+        raise ValueError(f"{datalist}: the models agree on no mask at {agreement}; look at {folder / 'agreement.csv'}")
+    _write_csv(folder / "manifest.csv", ["image", "patient_id", *names], rows + added)
     return folder / "manifest.csv"
 
 
@@ -205,7 +210,7 @@ def _labelled_rows(
     datalist: str | PathLike[str], structures: Sequence[str], columns: Mapping[str, str]
 ) -> Iterator[dict[str, str]]:
     for item in load_items(datalist=datalist, section="all"):
-        row = {"image": item["image"], "patient_id": item.get("patient_id") or "", "agreement": ""}
+        row = {"image": item["image"], "patient_id": item.get("patient_id") or ""}
         for name in structures:
             column = f"mask_{columns.get(name, name)}"
             if column not in item:

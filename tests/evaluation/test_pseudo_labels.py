@@ -50,15 +50,14 @@ def test_agreement_by_hand():
     """Two models, four pixels: masks of 2 and 1 pixels, mean of 2: Dice 1 and 2/3, of mean 5/6."""
     first, second = [0.9, 0.9, 0.1, 0.1], [0.9, 0.2, 0.1, 0.1]
     probabilities = np.array([first, second], np.float32).reshape(2, 1, 2, 2)
-    assert agreement_of(probabilities) == pytest.approx(5 / 6)
+    assert agreement_of(probabilities) == pytest.approx([5 / 6])
     same = np.array([first, first], np.float32).reshape(2, 1, 2, 2)
-    assert agreement_of(same) == 1.0
     both = np.concatenate([same, probabilities], axis=1)
-    assert agreement_of(both) == pytest.approx(5 / 6)  # the structure where it is least
+    assert agreement_of(both) == pytest.approx([1, 5 / 6])
 
 
 def test_a_structure_that_nobody_draws_is_no_agreement():
-    assert agreement_of(np.full((3, 1, 4, 4), 0.2, np.float32)) == 0.0
+    assert agreement_of(np.full((3, 1, 4, 4), 0.2, np.float32)) == [0.0]
 
 
 def test_masks_are_on_the_films_grid_and_train_the_next_one(tmp_path, monkeypatch):
@@ -74,12 +73,19 @@ def test_masks_are_on_the_films_grid_and_train_the_next_one(tmp_path, monkeypatc
             assert mask.shape == SIZE and (mask == 255).all()
 
 
-def test_films_without_agreement_are_left_out_and_listed(tmp_path):
+def test_what_the_models_disagree_on_is_unknown(tmp_path):
     models = [model(tmp_path / "1.pt"), model(tmp_path / "2.pt", (3.0, -9.0))]
-    with pytest.raises(ValueError, match=r"agree on no film at 0\.9.*agreement\.csv"):
-        make_pseudo_labels(films(tmp_path / "films"), models, tmp_path / "out")
+    manifest = make_pseudo_labels(films(tmp_path / "films"), models, tmp_path / "out")
+    assert all(set(item["masks"]) == {"lung_left"} for item in annotated_items(manifest, STRUCTURES))
     listed = rows_of(tmp_path / "out" / "agreement.csv")
-    assert [(row["agreement"], row["kept"]) for row in listed] == [("0.0000", "0")] * 2
+    assert [(row["lung_left"], row["heart"]) for row in listed] == [("1.0000", "0.0000")] * 2
+
+
+def test_no_agreement_at_all_is_an_error_that_names_the_list(tmp_path):
+    models = [model(tmp_path / "1.pt"), model(tmp_path / "2.pt", (-9.0, -9.0))]
+    with pytest.raises(ValueError, match=r"agree on no mask at 0\.9.*agreement\.csv"):
+        make_pseudo_labels(films(tmp_path / "films"), models, tmp_path / "out")
+    assert len(rows_of(tmp_path / "out" / "agreement.csv")) == 2
 
 
 def test_labelled_films_come_along_under_the_structures_names(tmp_path):
