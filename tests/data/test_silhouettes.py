@@ -81,6 +81,12 @@ def test_thin_vessels_are_cut_off():
     assert outline[72, 60] and not outline[:, 108:].any()
 
 
+def test_a_hearts_outline_has_its_body_without_its_veins():
+    heart, vein = rectangle(50, 100, 40, 90), rectangle(70, 76, 20, 40)
+    outline = outlines_of({"heart": heart | vein}, 1.0)["heart_outline"]
+    assert outline[60:90, 50:80].all() and not outline[:, :38].any()
+
+
 def test_a_heart_cut_by_the_pictures_edge_stays():
     heart = rectangle(60, SIZE, 40, 90)
     outline = outlines_of({"heart": heart}, 1.0)["mediastinum"]

@@ -50,7 +50,7 @@ from .structures import STRUCTURES
 
 __all__ = ["MANIFEST_COLUMNS", "make_dataset"]
 
-_RECIPE = 3  # raise when the same settings make other pictures
+_RECIPE = 4  # raise when the same settings make other pictures
 
 MANIFEST_COLUMNS: tuple[str, ...] = (
     *("id", "image", "patient_id", "anatomy", "view", "finding_labels", "no_finding"),

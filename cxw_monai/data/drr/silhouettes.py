@@ -14,7 +14,7 @@ from scipy import ndimage
 
 __all__ = ["SILHOUETTES", "silhouettes"]
 
-SILHOUETTES = ("lung_field_left", "lung_field_right", "mediastinum")
+SILHOUETTES = ("lung_field_left", "lung_field_right", "mediastinum", "heart_outline")
 """Masks that :func:`silhouettes` can make."""
 
 _DEEP_MM = 45.0  # depth of lung at its medial border; leaves 0.14 of the chest's width between the lungs, as readers do
@@ -33,6 +33,7 @@ def silhouettes(
       medially than where it is :data:`_DEEP_MM` deep; its largest part.
     - ``mediastinum``: heart, and above the heart's lowest row aorta and superior vena cava, with bays filled and hilar
       vessels cut off.
+    - ``heart_outline``: the heart with hilar vessels cut off.
 
     Args:
         masks: projected structures, bool ``[H, W]`` each: ``lung_left``, ``lung_right``, ``abdomen``, ``heart``,
@@ -55,6 +56,7 @@ def silhouettes(
             found[f"lung_field_{side}"] = _largest_part(lung & lateral & ~below, pixel_mm)
     if "heart" in masks:
         heart = masks["heart"]
+        found["heart_outline"] = _largest_part(_opening(heart, _VESSEL_MM / pixel_mm), pixel_mm)
         vessels = masks.get("aorta", empty) | masks.get("superior_vena_cava", empty)
         rows = np.flatnonzero(heart.any(axis=1))
         if len(rows):

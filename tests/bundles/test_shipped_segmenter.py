@@ -1,0 +1,84 @@
+"""The segmentation weights that the bundle ships: what they are, and what they reach on films of people."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom.data import get_testdata_file
+
+from cxw_monai.evaluation.pseudo_labels import Committee
+from cxw_monai.io import read_radiograph
+from cxw_monai.segmenter_checkpoints import read_settings
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "chexworld_segmentation"
+MODEL = BUNDLE / "models" / "model.pt"
+METADATA = json.loads((BUNDLE / "configs" / "metadata.json").read_text())
+COLUMNS = {"lung_left": "mask_left_lung", "lung_right": "mask_right_lung", "mediastinum": "mask_cardiomediastinum"}
+
+
+def test_the_file_is_small_and_is_what_the_metadata_say():
+    assert MODEL.stat().st_size <= 25_000_000
+    channels = METADATA["network_data_format"]["outputs"]["pred"]["channel_def"]
+    assert list(read_settings(MODEL).structures) == [channels[str(n)] for n in range(len(channels))]
+
+
+@pytest.fixture(scope="module")
+def segmented(tmp_path_factory):
+    """The demo's film through the inference command."""
+    film = get_testdata_file("RG1_UNCR.dcm", download=False)
+    output = tmp_path_factory.mktemp("segmented")
+    command = [sys.executable, "-m", "monai.bundle", "run", "inference", "--config_file", "configs/inference.json"]
+    done = subprocess.run([*command, "--input", film, "--output", str(output)], cwd=BUNDLE, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    return Path(film), output
+
+
+def test_a_real_chest_film_has_its_organs_where_they_belong(segmented):
+    """Upright PA film, shown as if facing the patient: his right lung is at the left; 40 cm of chest, heart at his left."""
+    film, output = segmented
+    masks = {path.stem: np.asarray(Image.open(path)) > 0 for path in (output / "RG1_UNCR" / "masks").glob("*.png")}
+    shape = read_radiograph(film).array.shape[1:]
+    assert all(mask.shape == shape for mask in masks.values())
+    centre = {name: np.argwhere(mask).mean(axis=0) / shape for name, mask in masks.items()}
+    assert centre["lung_right"][1] < 0.45 < 0.55 < centre["lung_left"][1]
+    assert centre["lung_right"][1] < centre["heart"][1] < centre["lung_left"][1]
+    assert centre["clavicle_left"][0] < centre["lung_left"][0] < centre["heart"][0]
+    share = {name: mask.mean() for name, mask in masks.items()}
+    assert 0.08 < share["lung_right"] < 0.3 and 0.06 < share["lung_left"] < 0.3
+    assert (masks["lung_right"] & masks["lung_left"]).mean() < 0.005
+
+
+def test_its_results_open_as_dicom_seg_and_measurements(segmented):
+    _, output = segmented
+    seg = hd.seg.segread(output / "RG1_UNCR" / "segmentation.dcm")
+    assert seg.number_of_segments == len(read_settings(MODEL).structures)
+    with (output / "measurements.csv").open(newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert 0.3 < float(row["cardiothoracic_ratio"]) < 0.7
+
+
+@pytest.mark.slow
+def test_dice_on_real_films_is_what_the_metadata_say(shared_data):
+    """On all films of people that have manual outlines; none of them was trained on."""
+    committee = Committee([MODEL], amp="none")
+    folder = shared_data / "covid_ieee8023_cc"
+    with (folder / "manifest.csv").open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if all(row[column] for column in COLUMNS.values())]
+    dice = {name: [] for name in COLUMNS}
+    for row in rows:
+        probabilities = committee.probabilities(read_radiograph(folder / row["image"]).array)[0]
+        for name, column in COLUMNS.items():
+            drawn = np.asarray(Image.open(folder / row[column]).convert("L")) > 0
+            values = Image.fromarray(probabilities[committee.structures.index(name)])
+            found = np.asarray(values.resize(drawn.shape[::-1], Image.Resampling.BILINEAR)) >= 0.5
+            dice[name].append(2 * (found & drawn).sum() / (found.sum() + drawn.sum()))
+    for name, values in dice.items():
+        assert np.mean(values) == pytest.approx(METADATA["eval_metrics"][f"dice_{name}"], abs=0.01), name
