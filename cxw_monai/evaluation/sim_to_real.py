@@ -29,7 +29,7 @@ MASK_COLUMNS = {
     "mask_lung_field_right": ("mask_lung_field_right", "mask_right_lung", "mask_lung_right"),
     "mask_mediastinum": ("mask_mediastinum", "mask_cardiomediastinum"),
 }
-"""Columns of the bundle's preset that are scored, and what they are called in other manifests, the first that exists."""
+"""Columns of the preset that are scored, and what they are called in other manifests, the first that exists."""
 UNSCORED = ("mask_heart_outline", "mask_clavicle_left", "mask_clavicle_right")
 """Columns of the preset that are learnt from rendered films but need not be drawn on real ones."""
 

@@ -42,7 +42,7 @@ def segmented(tmp_path_factory):
 
 
 def test_a_real_chest_film_has_its_organs_where_they_belong(segmented):
-    """Upright PA film, shown as if facing the patient: his right lung is at the left; 40 cm of chest, heart at his left."""
+    """An upright PA film, shown as if facing the patient: the right lung is at the left of the picture."""
     film, output = segmented
     masks = {path.stem: np.asarray(Image.open(path)) > 0 for path in (output / "RG1_UNCR" / "masks").glob("*.png")}
     shape = read_radiograph(film).array.shape[1:]
