@@ -24,6 +24,7 @@ from cxw_monai.segmenter_checkpoints import load_segmenter, read_settings
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "chexworld_segmentation"
 CONFIGS = BUNDLE / "configs"
+SHIPPED = BUNDLE / "models" / "model.pt"
 FIVE = ["lung_left", "lung_right", "heart", "clavicle_left", "clavicle_right"]
 SMALL = {
     "network_size": "tiny",
@@ -360,13 +361,13 @@ def test_metadata_has_the_mandatory_keys():
     jsonschema.validate(metadata, schema)
     assert metadata["version"] in metadata["changelog"]
     channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
-    assert list(channels.values()) == json.loads((CONFIGS / "train.json").read_text())["structures"]
+    assert list(channels.values()) == list(read_settings(SHIPPED).structures)
 
 
 @pytest.mark.slow
-def test_network_checks_and_export(trained, tmp_path):
+def test_network_checks_and_export(tmp_path):
     """Both read the network off the model's file; the exported one gives its logits at other sizes too."""
-    ckpt = str(trained[0] / "model.pt")
+    ckpt = str(SHIPPED)
     common = ["--net_id", "network_def", "--meta_file", "configs/metadata.json", "--config_file",
               "configs/inference.json", "--ckpt", ckpt]  # fmt: skip
     for action in (["verify_net_in_out", *common, "--n", "4"],
