@@ -1,8 +1,10 @@
-"""Measure view pairs, training steps, memory and latency: `python scripts/benchmark.py [--quick]`.
+"""Measure view pairs, training steps, memory, latency and start: `python scripts/benchmark.py [--quick]`.
 
 Prints one table and writes it as JSON. Every figure is a median over repeats with its spread; every case runs in a
 process of its own. Training steps run with the default settings of the world model (all three objectives, all tokens of
-the other view predicted, predictor 384 x 6) at 224 px with patches of 16. Run it on an otherwise idle machine.
+the other view predicted, predictor 384 x 6) at 224 px with patches of 16, in turns with a plain PyTorch loop that does
+the same. Run it on an otherwise idle machine. Without `--quick` image size, batch and data set (to a million small
+files) grow too, which takes hours.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from cxw_monai.evaluation.benchmark import AMPS, default_cases, format_report, r
 from cxw_monai.evaluation.reading import measure_reading
 from cxw_monai.networks import VIT_SIZES
 
+BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "chexworld_pretraining"
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -26,7 +30,7 @@ def main() -> int:
     parser.add_argument("--reading", action="store_true", help="only reading, beside pydicom and Pillow")
     parser.add_argument("--output", default="benchmark.json", help="where the JSON goes (default: benchmark.json)")
     parser.add_argument("--repeats", type=int, help="timed repeats a figure (default: 5)")
-    parser.add_argument("--sizes", nargs="+", choices=sorted(VIT_SIZES), default=["tiny", "base"])
+    parser.add_argument("--sizes", nargs="+", choices=sorted(VIT_SIZES), default=["tiny", "small", "base"])
     parser.add_argument("--amp", nargs="+", choices=AMPS, default=list(AMPS), help="none is fp32")
     arguments = parser.parse_args()
     repeats = arguments.repeats if arguments.repeats is not None else (3 if arguments.quick else 5)
@@ -41,7 +45,7 @@ def main() -> int:
         return 2
     if arguments.reading:
         return report_reading(output, max(repeats, 15))
-    cases = default_cases(arguments.sizes, arguments.amp, arguments.quick)
+    cases = default_cases(arguments.sizes, arguments.amp, arguments.quick, str(BUNDLE))
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
     report = run_benchmark(cases, repeats, lambda line: print(line, file=sys.stderr, flush=True))
     output.write_text(json.dumps({"date": date, "quick": arguments.quick, **report}, indent=2) + "\n")

@@ -1,18 +1,23 @@
 """What MONAI's Ignite engines need to pretrain a world model."""
 
 from .errors import install_error_hook
-from .handlers import EpochMeans, RunRecord, SamplerEpoch, StepProgress, run_training
-from .iteration import NonFiniteLossError, PretrainingStep, world_view_inputs
+from .handlers import EpochMeans, RunRecord, SamplerEpoch, StepProgress
+from .iteration import PretrainingStep, world_view_inputs
+from .memory import keep_freed_memory
 from .monitors import CollapseWarning, embedding_statistics
+from .non_finite import NonFiniteLossError, NonFiniteSteps
 from .parameter_groups import parameter_groups
+from .preemption import shield_from_sigterm
 from .run_state import RunState
 from .schedules import CosineSchedule, PretrainingSchedules
+from .training import run_training
 
 __all__ = [
     "CollapseWarning",
     "CosineSchedule",
     "EpochMeans",
     "NonFiniteLossError",
+    "NonFiniteSteps",
     "PretrainingSchedules",
     "PretrainingStep",
     "RunRecord",
@@ -21,7 +26,9 @@ __all__ = [
     "StepProgress",
     "embedding_statistics",
     "install_error_hook",
+    "keep_freed_memory",
     "parameter_groups",
     "run_training",
+    "shield_from_sigterm",
     "world_view_inputs",
 ]

@@ -14,7 +14,7 @@ from monai.engines import SupervisedTrainer
 from torch import nn
 
 from .iteration import unwrapped
-from .run_state import dist_size, is_main_process
+from .processes import dist_size, is_main_process
 
 __all__ = ["BestModel"]
 

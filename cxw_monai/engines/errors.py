@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -10,21 +12,50 @@ from types import TracebackType
 from cxw_monai.checkpoints import CheckpointError
 from cxw_monai.io import RadiographError
 
-from .iteration import NonFiniteLossError
+from .non_finite import NonFiniteLossError
 
 __all__ = ["install_error_hook", "root_cause"]
 
 PLAIN = (CheckpointError, RadiographError, NonFiniteLossError, FileExistsError, FileNotFoundError)
 """What a user can mend without seeing a traceback."""
 PACKAGE = str(Path(__file__).parents[1])
+DISK = {
+    errno.ENOSPC: "free some disk",
+    errno.EDQUOT: "free some of the quota",
+    errno.EFBIG: "raise the limit of a file's size",
+    errno.EROFS: "choose a folder that can be written",
+    errno.EACCES: "give the permission, or choose another folder",
+    errno.EPERM: "give the permission, or choose another folder",
+    errno.EEXIST: "move the file that is in the place of the folder, or choose another folder",
+    errno.ENOTDIR: "move the file that is in the place of the folder, or choose another folder",
+    errno.ENOENT: "bring it back, or check the path",
+}
+"""What to do about an error of the file system."""
+LOADER = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
+RAISED_IN_LOADER = re.compile(r"Caught \w+ in DataLoader worker")
 
 
-def is_plain(error: BaseException) -> bool:
-    """Whether the message is enough: one of `PLAIN`, or a `ValueError` that this package raises on purpose."""
+def plain_message(error: BaseException) -> str | None:
+    """What to show of an error that a user can mend without seeing a traceback; None for any other.
+
+    These are `PLAIN`, a `ValueError` that this package raises on purpose, errors of the file system, and a loader's
+    worker that was killed.
+    """
+    text = str(error)
+    if LOADER.search(text):
+        return (
+            f"{text.strip().rstrip('.')}: a process that loads images was killed, often for lack of memory. Lower "
+            "num_workers or batch_size, then go on with --resume true."
+        )
+    if RAISED_IN_LOADER.match(text) and isinstance(error, PLAIN):
+        return text.strip().splitlines()[-1]
+    if isinstance(error, OSError) and error.errno in DISK and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; {DISK[error.errno]}, then go on with --resume true."
     if isinstance(error, PLAIN):
-        return True
+        return text
     frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, ValueError) and bool(frames) and frames[-1].filename.startswith(PACKAGE)
+    ours = isinstance(error, ValueError) and bool(frames) and frames[-1].filename.startswith(PACKAGE)
+    return text if ours else None
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -47,8 +78,9 @@ def install_error_hook() -> None:
         if isinstance(error, KeyboardInterrupt):
             sys.__excepthook__(kind, error, trace)
             return
-        if not is_plain(cause):
+        message = plain_message(cause)
+        if message is None:
             traceback.print_exception(kind, error, trace)
-        print(f"error: {cause}", file=sys.stderr)
+        print(f"error: {cause if message is None else message}", file=sys.stderr)
 
     sys.excepthook = show

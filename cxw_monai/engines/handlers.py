@@ -13,13 +13,12 @@ import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 from ignite.handlers.tqdm_logger import ProgressBar
-from monai.engines import SupervisedTrainer
 
 from cxw_monai.io.atomic import atomic_file
 
-from .run_state import RunState, dist_size, is_main_process
+from .processes import dist_size, gathered, is_main_process
 
-__all__ = ["EpochMeans", "RunRecord", "SamplerEpoch", "StepProgress", "run_training"]
+__all__ = ["EpochMeans", "RunRecord", "SamplerEpoch", "StepProgress"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +33,8 @@ class EpochMeans:
     """Puts the epoch's mean of every `engine.state.output[0]["scalars"]` into `engine.state.metrics`.
 
     Means are over the images of the steps that reported a scalar, and over the processes of a distributed run. A
-    scalar that no step of the epoch reported is not in the metrics.
+    scalar that no step of the epoch reported is not in the metrics. Its state belongs into checkpoints that are
+    written within an epoch.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,16 @@ class EpochMeans:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._completed)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": dict(self.sums), "counts": dict(self.counts)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sums = defaultdict(float, state["sums"])
+        self.counts = defaultdict(int, state["counts"])
+
     def _started(self, engine: Engine) -> None:
+        if engine.state.iteration % (engine.state.epoch_length or 1):  # resumed half way
+            return
         for name in self.sums:
             engine.state.metrics.pop(name, None)
         self.sums.clear()
@@ -59,7 +68,7 @@ class EpochMeans:
             self.counts[name] += output["count"]
 
     def _completed(self, engine: Engine) -> None:
-        names = sorted(self.sums)
+        names = sorted(set().union(*gathered(dict.fromkeys(self.sums))))
         totals = torch.tensor([[self.sums[n], self.counts[n]] for n in names], dtype=torch.float64)
         if dist_size() > 1:
             totals = totals.to(engine.state.device)
@@ -142,31 +151,3 @@ class RunRecord:
         validated = any(name.startswith("val_") for name in row)
         if self.draw is not None and (validated or engine.state.epoch == engine.state.max_epochs):
             self.draw(path, self.folder / "curves.png")
-
-
-def run_training(trainer: SupervisedTrainer, run_state: RunState, resume: bool | str = False) -> None:
-    """Run a trainer to its last epoch.
-
-    Args:
-        trainer: the engine.
-        run_state: its checkpoints.
-        resume: true to go on from the newest checkpoint where there is one, or the path of a checkpoint; a finished
-            run stays as it is.
-
-    Raises:
-        FileExistsError: when the folder holds checkpoints of an earlier run and `resume` is false.
-    """
-    epochs = trainer.state.max_epochs
-    choice = str(resume)
-    if choice.lower() not in ("true", "false", "none"):
-        run_state.load(trainer, Path(choice))
-    elif choice.lower() == "true":
-        if run_state.resume(trainer) and trainer.state.epoch >= epochs:
-            logger.info("The run in %s has finished its %d epochs.", run_state.folder, epochs)
-            return
-    elif run_state.epoch_checkpoints():
-        raise FileExistsError(
-            f"{run_state.folder} holds checkpoints of an earlier run: go on with --resume true, or choose another "
-            "--output_dir."
-        )
-    trainer.run()

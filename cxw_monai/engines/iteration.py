@@ -6,6 +6,7 @@ Source: CheXWorld (arXiv 2504.13820), section 4; the mended order is described i
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -18,16 +19,13 @@ from cxw_monai.networks import WorldModel, WorldModelInputs, WorldModelOutput
 from cxw_monai.transforms import TokenMaskSampler, perturb
 
 from .monitors import embedding_statistics
+from .non_finite import NonFiniteLossError, NonFiniteSteps
 from .random_state import random_state
 from .schedules import PretrainingSchedules
 
 __all__ = ["NonFiniteLossError", "PretrainingStep", "unwrapped", "world_view_inputs"]
 
 AMP_DTYPES = {"bfloat16": torch.bfloat16, "none": None}
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss or its gradient is NaN or infinite; the weights are those before the step."""
 
 
 def unwrapped(network: nn.Module) -> WorldModel:
@@ -109,7 +107,8 @@ class PretrainingStep:
 
     In order: schedules set, forward under autocast, backward, and on the last micro-batch of a group gradient
     clipping, optimiser step, and then the EMA of the target (only after a step that was applied). A loss or gradient
-    that is not finite stops the run before it touches the weights.
+    that is not finite never touches the weights: the run stops, or leaves the group out and counts it
+    (`engine.state.metrics["skipped_steps"]`).
 
     The engine's output is one dictionary with `loss` (tensor), `scalars` (floats to log) and `count` (images), in a
     list as MONAI's tracking handlers expect it.
@@ -120,6 +119,7 @@ class PretrainingStep:
         clip_norm: largest gradient norm; larger ones are scaled down. None to leave them.
         amp: autocast to `bfloat16`, `none`, or `auto` for bfloat16 where the hardware computes it.
         monitor_every: collapse monitors are computed every so many micro-batches, the epoch's first among them.
+        non_finite: what happens with steps that are not finite; by default they stop the run.
     """
 
     def __init__(
@@ -129,11 +129,13 @@ class PretrainingStep:
         clip_norm: float | None = 1.0,
         amp: str = "auto",
         monitor_every: int = 20,
+        non_finite: NonFiniteSteps | None = None,
     ) -> None:
         if monitor_every < 1:
             raise ValueError(f"monitor_every must be at least 1, got {monitor_every}.")
         self.masks, self.schedules = masks, schedules
         self.clip_norm, self.amp, self.monitor_every = clip_norm, checked_amp(amp), monitor_every
+        self.non_finite = non_finite or NonFiniteSteps()
         self.before: dict[str, Any] = {}
         """`iteration`, `masks` and `random` before the current group of micro-batches, should its step fail."""
         self._previous_end: float | None = None
@@ -158,15 +160,16 @@ class PretrainingStep:
             with autocast(device, self.amp):
                 output: WorldModelOutput = network(inputs)
             loss = output.loss.float()
-            if not torch.isfinite(loss):
-                raise NonFiniteLossError(f"The loss is {loss.item()} at step {step + 1}.")
-            (loss / group_size).backward()
+            self.non_finite.backward(loss, group_size)
         scalars = {f"loss_{name}": value.item() for name, value in output.losses.items()}
-        scalars = {"loss": loss.item(), **scalars, "lr": self.schedules.lr(step), "ema": self.schedules.ema(step)}
+        scalars = {"loss": loss.item(), **scalars}
+        if not math.isfinite(scalars["loss"]):
+            scalars = {}
+        elif position % self.monitor_every == 0:
+            scalars.update(self._monitors(output))
+        scalars.update(lr=self.schedules.lr(step), ema=self.schedules.ema(step))
         if last:
             scalars["gradient_norm"] = self._apply(engine, step)
-        if position % self.monitor_every == 0:
-            scalars.update(self._monitors(output))
         scalars["images_per_second"] = self._rate(len(inputs.view1), first=position == 0)
         scalars = {name: value for name, value in scalars.items() if value is not None}
         return [{"loss": loss.detach(), "scalars": scalars, "count": len(inputs.view1)}]
@@ -177,14 +180,19 @@ class PretrainingStep:
             if group.get("decays", True):
                 group["weight_decay"] = self.schedules.weight_decay(step)
 
-    def _apply(self, engine: SupervisedTrainer, step: int) -> float:
-        """Clip, step, EMA; returns the gradient norm before clipping."""
+    def _apply(self, engine: SupervisedTrainer, step: int) -> float | None:
+        """Clip, step, EMA; returns the gradient norm before clipping, None where the step was skipped."""
         model = unwrapped(engine.network)
         gradients = [p for p in model.parameters() if p.grad is not None]
-        limit = float("inf") if self.clip_norm is None else self.clip_norm
-        norm = nn.utils.clip_grad_norm_(gradients, limit).item()
-        if norm != norm or norm == float("inf"):
-            raise NonFiniteLossError(f"The gradient norm is {norm} at step {step + 1}.")
+        total = nn.utils.get_total_norm([p.grad for p in gradients])
+        norm = total.item()
+        if self.clip_norm is not None and norm > self.clip_norm:
+            nn.utils.clip_grads_with_norm_(gradients, self.clip_norm, total)
+        refused = self.non_finite.refuses(norm, step + 1)
+        if self.non_finite.on_non_finite == "skip":
+            engine.state.metrics["skipped_steps"] = self.non_finite.skipped
+        if refused:
+            return None
         engine.optimizer.step()
         model.update_target(self.schedules.ema(step))
         return norm

@@ -1,71 +1,253 @@
-"""Checkpoints of a run: everything that the next step depends on, written atomically."""
+"""Checkpoints of a run: everything that the next step depends on, written so that no failure loses what was saved."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 
-from cxw_monai.checkpoints import CheckpointError, read_weights
-from cxw_monai.io.atomic import atomic_file
+from cxw_monai.checkpoints import CheckpointError
 from cxw_monai.networks import RadiographEmbedder
 
-from .iteration import NonFiniteLossError, PretrainingStep, unwrapped
+from .checkpoint_files import CheckpointFiles, read_checkpoint, write_checkpoint
+from .iteration import PretrainingStep, unwrapped
+from .non_finite import NonFiniteLossError
+from .preemption import Preemption
+from .processes import any_process, dist_size, from_main_process, gathered, is_main_process
 from .random_state import random_state, set_random_state
 
-__all__ = ["RunState"]
+__all__ = ["RunState", "TrainingState"]
 
 logger = logging.getLogger(__name__)
 
 
-def save(content: Any, path: Path) -> None:
-    """`torch.save` to a file that is there whole or not at all."""
-    with atomic_file(path) as stream:
-        torch.save(content, stream)
+class Stateful(Protocol):
+    """Something whose state the next step depends on."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def dist_size() -> int:
-    """Number of processes of this run."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+class TrainingState:
+    """Saves and restores a training run; an Ignite handler, to be attached after all others.
 
+    A checkpoint holds network, optimiser, epoch and iteration, and for each process its global generators and its
+    `parts`. It is written at the end of epochs and, where asked for, within them, always between two optimiser steps,
+    so that a resumed run repeats the numbers of an uninterrupted one. After SIGTERM the step at hand is finished, the
+    state saved, by all processes together, and the program ended with status 143. See `CheckpointFiles` for the files.
 
-def is_main_process() -> bool:
-    """Whether this process writes files."""
-    return dist_size() == 1 or dist.get_rank() == 0
-
-
-def gathered(state: dict[str, Any]) -> list[dict[str, Any]]:
-    """`state` of every process, in the order of ranks."""
-    states: list[Any] = [state] * dist_size()
-    if dist_size() > 1:
-        dist.all_gather_object(states, state)
-    return states
-
-
-class RunState:
-    """Saves and restores a pretraining run; an Ignite handler.
-
-    A checkpoint `checkpoint_epoch=<n>.pt` holds network (context encoder, target, predictor), optimiser, mask
-    sampler, global generators, epoch and iteration. View pairs are a function of seed, epoch and image, so that with
-    these a resumed run repeats the numbers of an uninterrupted one. The last checkpoint's network is also written as
-    plain state dicts: `model.pt` (all of the world model) and `encoder.pt` (the target encoder as `RadiographEmbedder`
-    names it, for inference and export). Where the loss is not finite, `checkpoint_before_failure.pt` keeps the state
-    before that step (before its group of accumulated micro-batches).
+    Where a step is not finite and the run stops, `checkpoint_before_failure.pt` keeps the state before that step
+    (before its group of accumulated micro-batches).
 
     Args:
         folder: where checkpoints go.
-        step: the iteration update that owns the mask sampler.
+        step: the iteration update; `before` holds its `iteration` and what to replace in the process's own state,
+            should the step fail.
+        parts: by name, all else that has a state of its own, such as a sampler.
         every: save every so many epochs, and at the end.
-        keep: how many epoch checkpoints stay; older ones are deleted. None keeps all.
+        keep: how many checkpoints stay; older ones are deleted. None keeps all.
+        save_steps: save also within epochs, after every so many micro-batches. None does not.
+        save_minutes: save also within epochs, after so many minutes without a checkpoint. None does not.
 
     Raises:
-        ValueError: when `every` or `keep` is not positive.
+        ValueError: when `every`, `keep`, `save_steps` or `save_minutes` is not positive.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        step: Any,
+        parts: Mapping[str, Stateful],
+        every: int = 1,
+        keep: int | None = 2,
+        save_steps: int | None = None,
+        save_minutes: float | None = None,
+    ) -> None:
+        if every < 1 or (keep is not None and keep < 1):
+            raise ValueError(f"every and keep must be at least 1, got {every} and {keep}.")
+        if (save_steps is not None and save_steps < 1) or (save_minutes is not None and save_minutes <= 0):
+            raise ValueError(f"save_steps and save_minutes must be positive, got {save_steps} and {save_minutes}.")
+        self.files = CheckpointFiles(folder, keep)
+        self.step, self.parts, self.every = step, dict(parts), every
+        self.save_steps, self.save_minutes = save_steps, save_minutes
+        self.preemption = Preemption()
+        self._saved_iteration, self._saved_time = 0, time.monotonic()
+
+    @property
+    def folder(self) -> Path:
+        return self.files.folder
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self._started)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._step_completed)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch_completed)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._failed)
+
+    def checkpoints(self) -> list[Path]:
+        """Checkpoints in the folder, oldest first."""
+        return self.files.all()
+
+    epoch_checkpoints = checkpoints
+
+    def export(self, engine: SupervisedTrainer) -> None:
+        """Write what else a finished epoch leaves; called before its checkpoint, by the main process."""
+
+    def _started(self, engine: SupervisedTrainer) -> None:
+        self._saved_iteration, self._saved_time = engine.state.iteration, time.monotonic()
+
+    def _step_completed(self, engine: SupervisedTrainer) -> None:
+        position = engine.state.iteration % engine.state.epoch_length
+        if position == 0 or position % engine.accumulation_steps:  # an epoch's last step is saved after its validation
+            return
+        preempted, due = self._asked(engine)
+        if preempted or due:
+            self._save(engine)
+        if preempted:
+            self._leave(engine)
+
+    def _epoch_completed(self, engine: SupervisedTrainer) -> None:
+        preempted, due = self._asked(engine)
+        epoch = engine.state.epoch
+        ends = epoch == engine.state.max_epochs or engine.should_terminate
+        if preempted or due or ends or epoch % self.every == 0:
+            self._save(engine)
+        if preempted:
+            self._leave(engine)
+
+    def _asked(self, engine: SupervisedTrainer) -> list[bool]:
+        """Whether SIGTERM has come, and whether a checkpoint is due, to any process."""
+        steps = engine.state.iteration - self._saved_iteration
+        due = self.save_steps is not None and steps >= self.save_steps
+        minutes = (time.monotonic() - self._saved_time) / 60
+        due = due or (self.save_minutes is not None and minutes >= self.save_minutes)
+        return any_process((self.preemption.requested, due), engine.state.device)
+
+    def _own(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self.parts.items()} | {"random": random_state()}
+
+    def _save(self, engine: SupervisedTrainer) -> None:
+        processes, iteration = gathered(self._own()), engine.state.iteration
+        if is_main_process():
+            if iteration % engine.state.epoch_length == 0:
+                self.export(engine)  # the checkpoint comes last: a run that is killed before it does the epoch again
+            path = self.files.path(iteration, engine.state.epoch_length)
+            self.files.write(self._content(engine, iteration, processes), path)
+        self._saved_iteration, self._saved_time = iteration, time.monotonic()
+
+    def _content(
+        self, engine: SupervisedTrainer, iteration: int, processes: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """A checkpoint after `iteration` micro-batches; `processes` has each process's own states."""
+        return {
+            "model": unwrapped(engine.network).state_dict(),
+            "optimizer": engine.optimizer.state_dict(),
+            "processes": list(processes),
+            "iteration": iteration,
+            "epoch_length": engine.state.epoch_length,
+        }
+
+    def _leave(self, engine: SupervisedTrainer) -> None:
+        if dist_size() > 1:
+            dist.barrier()  # a launcher ends all processes when one has ended; the main one may still be writing
+        logger.warning(
+            "Ended by SIGTERM after step %d: all is saved in %s, go on with --resume true.",
+            *(engine.state.iteration, self.folder),
+        )
+        raise SystemExit(self.preemption.exit_code)
+
+    def _failed(self, engine: SupervisedTrainer, error: BaseException) -> None:
+        if isinstance(error, NonFiniteLossError):  # in all processes alike
+            before = dict(self.step.before)
+            iteration = before.pop("iteration")
+            processes = gathered(self._own() | before)
+            path = self.folder / "checkpoint_before_failure.pt"
+            if is_main_process():
+                write_checkpoint(self._content(engine, iteration, processes), path)
+            raise NonFiniteLossError(
+                f"{error} The state before that step is in {path}. Lower the learning rate, lengthen the warm-up or "
+                "look at the images of that batch; then go on from the last epoch (--resume true) or from "
+                "that file (--resume FILE)."
+            ) from error
+        if is_main_process() and self.checkpoints():
+            logger.error(
+                "Stopped at step %d. %s is whole: go on from there with --resume true.",
+                *(engine.state.iteration, self.checkpoints()[-1]),
+            )
+        raise error
+
+    def resume(self, engine: SupervisedTrainer) -> bool:
+        """Restore the newest checkpoint of the folder that is whole, if there is one.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            CheckpointError: when it does not fit the network, the optimiser or the data, or none is whole.
+        """
+        found = None
+        if is_main_process():
+            self.files.remove_leftovers()
+            found = self.files.newest()
+        path = from_main_process(None if found is None else found[0])
+        if path is None:
+            logger.info("Nothing to resume in %s: starting from the beginning.", self.folder)
+            return False
+        self._restore(engine, path, read_checkpoint(path) if found is None else found[1])
+        return True
+
+    def load(self, engine: SupervisedTrainer, path: Path) -> None:
+        """Restore one checkpoint; see `resume`. Newer ones in the folder are set aside."""
+        self._restore(engine, path, read_checkpoint(path))
+        if is_main_process():
+            self.files.set_aside_after(Path(path))
+
+    def _restore(self, engine: SupervisedTrainer, path: Path, content: dict[str, Any]) -> None:
+        try:
+            unwrapped(engine.network).load_state_dict(content["model"])
+            engine.optimizer.load_state_dict(content["optimizer"])
+            made = (content["epoch_length"], len(content["processes"]))
+        except (KeyError, ValueError, RuntimeError) as error:
+            reason = f"of another run or of another network ({' '.join(str(error).split())[:300]})"
+            raise CheckpointError(
+                path, reason, "resume with the settings it was made with, or without --resume"
+            ) from error
+        if made[1] != dist_size():
+            reason = f"made by {made[1]} processes, this run has {dist_size()}"
+            raise CheckpointError(path, reason, "resume with the same number of processes")
+        if made[0] != engine.state.epoch_length:
+            reason = f"made with {made[0]} batches an epoch, this run has {engine.state.epoch_length}"
+            raise CheckpointError(path, reason, "resume with the same images, batch size and number of processes")
+        own = content["processes"][dist.get_rank() if dist_size() > 1 else 0]
+        for name, part in self.parts.items():
+            if name in own:
+                part.load_state_dict(own[name])
+            else:
+                logger.warning("%s is of an older version and has no %s: these start anew.", path, name)
+        set_random_state(own["random"])
+        iteration, epoch_length = content["iteration"], content["epoch_length"]
+        epochs = max(engine.state.max_epochs, -(-iteration // epoch_length))
+        engine.load_state_dict({"iteration": iteration, "epoch_length": epoch_length, "max_epochs": epochs})
+        logger.info("Resumed %s at iteration %d.", path, iteration)
+
+
+class RunState(TrainingState):
+    """`TrainingState` of a pretraining run.
+
+    View pairs are a function of seed, epoch and image; the masks' sampler is among the saved parts. Each saved epoch's
+    network is also written as plain state dicts: `model.pt` (all of the world model) and `encoder.pt` (the target
+    encoder as `RadiographEmbedder` names it, for inference and export).
+
+    Args:
+        folder, every, keep, save_steps, save_minutes: see `TrainingState`.
+        step: the iteration update that owns the mask sampler.
+        parts: by name, what else has a state, such as the epoch's means.
     """
 
     def __init__(
@@ -74,109 +256,14 @@ class RunState:
         step: PretrainingStep,
         every: int = 1,
         keep: int | None = 2,
+        save_steps: int | None = None,
+        save_minutes: float | None = None,
+        parts: Mapping[str, Stateful] | None = None,
     ) -> None:
-        if every < 1 or (keep is not None and keep < 1):
-            raise ValueError(f"every and keep must be at least 1, got {every} and {keep}.")
-        self.folder = Path(folder)
-        self.step, self.every, self.keep = step, every, keep
+        own = {"masks": step.masks, "non_finite": step.non_finite}
+        super().__init__(folder, step, own | dict(parts or {}), every, keep, save_steps, save_minutes)
 
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch_completed)
-        engine.add_event_handler(Events.EXCEPTION_RAISED, self._failed)
-
-    def _epoch_completed(self, engine: SupervisedTrainer) -> None:
-        epoch = engine.state.epoch
-        if epoch % self.every and epoch != engine.state.max_epochs:
-            return
-        processes = gathered({"masks": self.step.masks.state_dict(), "random": random_state()})
-        if not is_main_process():
-            return
-        self.save(engine, self.folder / f"checkpoint_epoch={epoch}.pt", engine.state.iteration, processes)
+    def export(self, engine: SupervisedTrainer) -> None:
         model = unwrapped(engine.network)
-        save(model.state_dict(), self.folder / "model.pt")
-        embedder = RadiographEmbedder(model.target_encoder).state_dict()
-        save(embedder, self.folder / "encoder.pt")
-        if self.keep is not None:
-            for path in self.epoch_checkpoints()[: -self.keep]:
-                path.unlink()
-
-    def _failed(self, engine: SupervisedTrainer, error: BaseException) -> None:
-        if isinstance(error, NonFiniteLossError):
-            name = f"checkpoint_before_failure{'' if is_main_process() else f'_rank{dist.get_rank()}'}.pt"
-            path = self.folder / name
-            before = dict(self.step.before)
-            self.save(engine, path, before.pop("iteration"), [before])
-            raise NonFiniteLossError(
-                f"{error} The state before that step is in {path}. Lower the learning rate, lengthen the warm-up or "
-                "look at the images of that batch; then go on from the last epoch (--resume true) or from "
-                "that file (--resume FILE)."
-            ) from error
-        raise error
-
-    def save(
-        self, engine: SupervisedTrainer, path: Path, iteration: int, processes: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """Write a checkpoint of `iteration` finished micro-batches; `processes` has each process's own states."""
-        content = {
-            "model": unwrapped(engine.network).state_dict(),
-            "optimizer": engine.optimizer.state_dict(),
-            "processes": list(processes),
-            "iteration": iteration,
-            "epoch_length": engine.state.epoch_length,
-        }
-        save(content, path)
-
-    def epoch_checkpoints(self) -> list[Path]:
-        """Epoch checkpoints in the folder, oldest first."""
-        found = self.folder.glob("checkpoint_epoch=*.pt")
-        return sorted(found, key=lambda path: int(path.stem.split("=")[1]))
-
-    def resume(self, engine: SupervisedTrainer) -> bool:
-        """Restore the newest epoch checkpoint of the folder, if there is one.
-
-        Returns:
-            Whether there was one.
-
-        Raises:
-            CheckpointError: when it does not fit the network, the optimiser or the data.
-        """
-        found = self.epoch_checkpoints()
-        if not found:
-            logger.info("Nothing to resume in %s: starting from the beginning.", self.folder)
-            return False
-        self.load(engine, found[-1])
-        return True
-
-    def load(self, engine: SupervisedTrainer, path: Path) -> None:
-        """Restore one checkpoint; see `resume`."""
-        content = read_weights(path)
-        try:
-            unwrapped(engine.network).load_state_dict(content["model"])
-            engine.optimizer.load_state_dict(content["optimizer"])
-        except (KeyError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(
-                path, f"of another network ({reason})", "resume with the settings it was made with, or without --resume"
-            ) from error
-        if content["epoch_length"] != engine.state.epoch_length:
-            raise CheckpointError(
-                path,
-                f"made with {content['epoch_length']} batches an epoch, this run has {engine.state.epoch_length}",
-                "resume with the same images, batch size and number of processes",
-            )
-        if len(content["processes"]) != dist_size():
-            raise CheckpointError(
-                path,
-                f"made by {len(content['processes'])} processes, this run has {dist_size()}",
-                "resume with the same number of processes",
-            )
-        own = content["processes"][dist.get_rank() if dist_size() > 1 else 0]
-        self.step.masks.load_state_dict(own["masks"])
-        set_random_state(own["random"])
-        position = {"iteration": content["iteration"], "epoch_length": content["epoch_length"]}
-        engine.load_state_dict({**position, "max_epochs": max(engine.state.max_epochs, self._epochs(content))})
-        logger.info("Resumed %s at iteration %d.", path, content["iteration"])
-
-    @staticmethod
-    def _epochs(content: dict[str, Any]) -> int:
-        return -(-content["iteration"] // content["epoch_length"])
+        write_checkpoint(model.state_dict(), self.folder / "model.pt")
+        write_checkpoint(RadiographEmbedder(model.target_encoder).state_dict(), self.folder / "encoder.pt")

@@ -15,27 +15,22 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from multiprocessing.connection import Connection
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import monai
 import numpy as np
 import PIL
 import torch
-from ignite.engine import Events
-from monai.engines import SupervisedTrainer
-from monai.inferers import SimpleInferer
-from PIL import Image
-from torch import Tensor
 
-from cxw_monai.engines import PretrainingSchedules, PretrainingStep, parameter_groups
-from cxw_monai.engines.iteration import autocast
-from cxw_monai.networks import RadiographEmbedder, WorldModel, WorldModelPredictor, radiograph_vit
-from cxw_monai.transforms import RandActiond, RandWorldViewPaird, TokenMaskSampler
-
-from .view_pipelines import PackageViews, PillowViews, synthetic_film
+from .benchmark_figures import Measurement
+from .benchmark_inference import measure_embedding, measure_segmentation
+from .benchmark_processes import peak_bytes, process_context, resident_bytes
+from .benchmark_startup import measure_data, measure_startup
+from .benchmark_steps import measure_step
+from .benchmark_views import measure_views
 
 __all__ = [
     "AMPS",
@@ -70,178 +65,56 @@ class Case:
         return " ".join([self.kind, *(f"{name}={value}" for name, value in self.settings.items())])
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """One figure: what was measured, its unit, and a value a repeat."""
-
-    name: str
-    unit: str
-    values: list[float]
-
-    def summary(self) -> dict[str, Any]:
-        """``name``, ``unit``, ``median``, ``min``, ``max`` and the ``values``."""
-        spread = {"median": median(self.values), "min": min(self.values), "max": max(self.values)}
-        return {"name": self.name, "unit": self.unit, **spread, "values": self.values}
-
-
-def _seconds(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def measure_views(
-    repeats: int, source: int = 512, size: int = 224, films: int = 16, batches: int = 4
-) -> list[Measurement]:
-    """View pairs a second from decoded films, against the Pillow pipeline on the same draws.
-
-    Args:
-        repeats: paired repeats; each times both sides, one after the other.
-        source: side of a film, px.
-        size: side of a view, px.
-        films: films in memory, which is also the batch.
-        batches: batches a repeat.
-    """
-    grey = [synthetic_film(source, number) for number in range(films)]
-    colour = [Image.fromarray(film[0]).convert("RGB") for film in grey]
-    ours, theirs = PackageViews(size), PillowViews(size)
-    ours(grey), theirs(colour)
-    rates: dict[str, list[float]] = {"ours": [], "pillow": []}
-    for _ in range(repeats):
-        rates["ours"].append(films * batches / _seconds(lambda: [ours(grey) for _ in range(batches)]))
-        rates["pillow"].append(films * batches / _seconds(lambda: [theirs(colour) for _ in range(batches)]))
-    ratios = [a / b for a, b in zip(rates["ours"], rates["pillow"], strict=True)]
-    name = f"views {source}->{size}"
-    return [
-        Measurement(f"{name}, package", "pairs/s", rates["ours"]),
-        Measurement(f"{name}, Pillow RGB", "pairs/s", rates["pillow"]),
-        Measurement(f"{name}, package over Pillow", "x", ratios),
-    ]
-
-
-def _view_batch(batch: int, image_size: int) -> dict[str, Tensor]:
-    """A batch as the loader gives it."""
-    views, actions = RandWorldViewPaird(size=image_size), RandActiond()
-    views.set_random_state(0)
-    actions.set_random_state(0)
-    films = [synthetic_film(2 * image_size, number) for number in range(batch)]
-    return torch.utils.data.default_collate([actions(views({"image": film})) for film in films])
-
-
-def _trainer(model: WorldModel, batches: list[dict[str, Tensor]], amp: str) -> SupervisedTrainer:
-    """The trainer of the bundle without its handlers; settings that it does not name are the defaults."""
-    schedules = PretrainingSchedules(steps_per_epoch=len(batches), epochs=1, lr=2e-4)
-    masks = TokenMaskSampler(grid=model.encoder.grid)
-    return SupervisedTrainer(
-        device=torch.device("cpu"),
-        max_epochs=1,
-        train_data_loader=batches,
-        network=model,
-        optimizer=torch.optim.AdamW(parameter_groups(model), lr=2e-4, weight_decay=0.05, fused=True),
-        loss_function=None,
-        iteration_update=PretrainingStep(masks, schedules, amp=amp),
-        inferer=SimpleInferer(),
-        decollate=False,
-    )
-
-
-def measure_step(
-    repeats: int,
-    size: str = "tiny",
-    amp: str = "none",
-    batch: int = 16,
-    image_size: int = 224,
-    patch_size: int = 16,
-    predictor_dim: int = 384,
-    predictor_depth: int = 6,
-) -> list[Measurement]:
-    """Radiographs a second through training steps: perturbation, masks, forward, backward, clip, AdamW, EMA.
-
-    Everything else is the default of :class:`WorldModel` (three objectives, all tokens of the other view predicted).
-    The first step, which allocates the optimiser's state and computes the collapse monitors, is not timed.
-    """
-    torch.manual_seed(0)
-    encoder = radiograph_vit(size, image_size=image_size, patch_size=patch_size)
-    predictor = WorldModelPredictor(
-        encoder.grid, encoder.embed_dim, predictor_dim, predictor_depth, num_heads=encoder.num_heads
-    )
-    data = _view_batch(batch, image_size)
-    trainer = _trainer(WorldModel(encoder, predictor), [data] * (repeats + 1), amp)
-    starts, rates = [], []
-    trainer.add_event_handler(Events.ITERATION_STARTED, lambda: starts.append(time.perf_counter()))
-    trainer.add_event_handler(
-        Events.ITERATION_COMPLETED, lambda: rates.append(batch / (time.perf_counter() - starts[-1]))
-    )
-    trainer.run()
-    return [Measurement(f"training step {size} {_named(amp)} batch {batch}", "images/s", rates[1:])]
-
-
-def measure_embedding(
-    repeats: int, size: str = "tiny", amp: str = "none", batch: int = 1, image_size: int = 224, calls: int = 5
-) -> list[Measurement]:
-    """Milliseconds a call of the embedding network, each repeat the mean of ``calls``."""
-    torch.manual_seed(0)
-    network = RadiographEmbedder(radiograph_vit(size, image_size=image_size)).eval()
-    image = torch.rand(batch, 1, image_size, image_size)
-    with torch.inference_mode(), autocast(image.device, amp):
-        network(image)
-        times = [_seconds(lambda: [network(image) for _ in range(calls)]) / calls for _ in range(repeats)]
-    return [Measurement(f"embedding {size} {_named(amp)} batch {batch}", "ms", [1e3 * t for t in times])]
-
-
 MEASURES: dict[str, Callable[..., list[Measurement]]] = {
     "views": measure_views,
     "step": measure_step,
     "embedding": measure_embedding,
+    "segmentation": measure_segmentation,
+    "startup": measure_startup,
+    "data": measure_data,
 }
 """Function of each kind of case: ``repeats`` and the case's settings to measurements."""
 
-
-def _named(amp: str) -> str:
-    return {"none": "fp32", "bfloat16": "bf16"}.get(amp, amp)
+_ELSEWHERE = ("step", "startup")
+"""Kinds that work in processes of their own: the memory of the case's process says nothing about them."""
 
 
 def default_cases(
-    sizes: Sequence[str] = ("tiny", "base"), amps: Sequence[str] = AMPS, quick: bool = False
+    sizes: Sequence[str] = ("tiny", "small", "base"),
+    amps: Sequence[str] = AMPS,
+    quick: bool = False,
+    bundle: str | None = None,
 ) -> list[Case]:
     """The cases of the table.
 
     Args:
         sizes: encoders, names that :func:`cxw_monai.networks.radiograph_vit` takes.
         amps: "none" (fp32) and "bfloat16" (autocast).
-        quick: smaller batches and fewer calls.
+        quick: smaller batches and fewer calls, and without what grows.
+        bundle: folder of the pretraining bundle; None leaves its start out.
     """
-    batches = {"tiny": 4, "base": 2} if quick else {"tiny": 16, "small": 16}
-    other = 2 if quick else 8
-    batch_count = 1 if quick else 4
-    cases = [Case("views", {"source": side, "batches": batch_count}, threads=1) for side in (512, 1024)]
+    batches = {"tiny": 8, "small": 4} if quick else {}
+    calls = {"calls": 1 if quick else 5}
+    cases = [Case("views", {"source": side, "batches": 1 if quick else 4}, threads=1) for side in (512, 1024)]
     for size in sizes:
-        cases += [Case("step", {"size": size, "amp": amp, "batch": batches.get(size, other)}) for amp in amps]
-    for size in sizes:
-        cases += [Case("embedding", {"size": size, "amp": amp, "calls": 1 if quick else 10}) for amp in amps]
-    return cases
+        batch = batches.get(size, 2 if quick else 16)
+        cases += [Case("step", {"size": size, "amp": amp, "batch": batch}) for amp in amps]
+    if not quick:
+        cases += _growing_steps(amps[-1])
+    for kind, size in product(("embedding", "segmentation"), sizes[:1] if quick else sizes):
+        cases += [Case(kind, {"size": size, "amp": amp, "batch": n, **calls}) for amp in amps for n in (1, 16)]
+    if bundle is not None:
+        cases.append(Case("startup", {"bundle": bundle}))
+    return cases + [Case("data", {"rows": 10**power}) for power in range(2, 5 if quick else 7)]
 
 
-def _resident_bytes(entry: str) -> int | None:
-    """``VmRSS`` (resident now) or ``VmHWM`` (its peak) of this process; None where the platform does not tell.
-
-    The peak of ``getrusage`` will not do under Linux: a new process inherits that of the one that started it.
-    """
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return None
-    fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-    return int(fields[entry].split()[0]) * 1024
-
-
-def _peak_bytes() -> int | None:
-    peak = _resident_bytes("VmHWM")
-    if peak is not None or platform.system() == "Windows":
-        return peak
-    import resource  # not on Windows
-
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+def _growing_steps(amp: str) -> list[Case]:
+    """Steps as image and batch grow, and with what trades time for memory."""
+    alone = {"size": "tiny", "amp": amp, "beside_plain": False}
+    cases = [Case("step", {**alone, "image_size": side, "batch": 8}) for side in (128, 224, 320, 448)]
+    cases += [Case("step", {**alone, "batch": batch}) for batch in (4, 16, 64)]
+    options = ({"checkpoint": True}, {"compile": True}, {"cross_targets": "masked"})
+    return cases + [Case("step", {"size": "small", "amp": amp, "batch": 16, **option}) for option in options]
 
 
 def measure(case: Case, repeats: int) -> dict[str, Any]:
@@ -253,7 +126,8 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
 
     Returns:
         ``{"case", "threads", "measurements": [summary, ...], "peak_mib", "start_mib"}`` of JSON types. The peak is that
-        of the whole process, ``start_mib`` what it held before (the imported libraries); None where unknown.
+        of the whole process, ``start_mib`` what it held before (the imported libraries); None where unknown, and
+        for training steps, whose figures hold the peak of each side.
 
     Raises:
         ValueError: for an unknown kind or fewer than one repeat.
@@ -262,7 +136,7 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
         raise ValueError(f"kind must be one of {sorted(MEASURES)}, got {case.kind!r}.")
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}.")
-    before, start = torch.get_num_threads(), _resident_bytes("VmRSS")
+    before, start = torch.get_num_threads(), resident_bytes()
     threads = case.threads or before
     torch.set_num_threads(threads)
     try:
@@ -270,8 +144,8 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
     finally:
         torch.set_num_threads(before)
     memory = {
-        name: None if value is None else round(value / _MIB)
-        for name, value in (("peak_mib", _peak_bytes()), ("start_mib", start))
+        name: None if value is None or case.kind in _ELSEWHERE else round(value / _MIB)
+        for name, value in (("peak_mib", peak_bytes()), ("start_mib", start))
     }
     return {"case": asdict(case), "threads": threads, "measurements": found, **memory}
 
@@ -299,15 +173,6 @@ def _measure_apart(case: Case, repeats: int, context: multiprocessing.context.Ba
         return result
     reason = result or f"the process ended with code {process.exitcode} (-9: killed, usually for want of memory)"
     return {"case": asdict(case), "threads": case.threads, "measurements": [], "error": reason}
-
-
-def _context() -> multiprocessing.context.BaseContext:
-    """Processes that start alike: forked from a server that has imported this module, where there is one."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
 
 
 def _cpu_model() -> str:
@@ -351,7 +216,7 @@ def run_benchmark(
     """
     tell = progress or (lambda _: None)
     report: dict[str, Any] = {"machine": machine(), "repeats": repeats, "results": []}
-    context = _context()
+    context = process_context(__name__)
     for number, case in enumerate(cases, start=1):
         tell(f"[{number}/{len(cases)}] {case}")
         start = time.perf_counter()

@@ -5,7 +5,7 @@ The Pillow pipeline follows the specification's order on 8-bit RGB images, as a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
 
 from cxw_monai.geometry import CropBox
-from cxw_monai.transforms import IDENTITY_ACTION, ActionSampler, RandActiond, RandWorldViewPaird, perturb
-from cxw_monai.transforms.views import BaseJitter, sample_base_jitter, sample_crop_pair
+from cxw_monai.transforms import IDENTITY_ACTION, ActionSampler, BaseJitter, RandActiond, RandWorldViewPaird, perturb
+from cxw_monai.transforms.views import sample_base_jitter, sample_crop_pair
 
 __all__ = ["PackageViews", "PillowViews", "synthetic_film"]
 
@@ -44,14 +44,25 @@ class PackageViews:
         self.views, self.actions = RandWorldViewPaird(size=size), RandActiond()
         self.views.set_random_state(seed)
         self.actions.set_random_state(seed)
-        self.mean, self.std = mean, std
+        self.mean, self.std, self._out = mean, std, torch.empty(0)
 
     def __call__(self, films: Sequence[np.ndarray]) -> Tensor:
-        """uint8 films ``[1, H, W]`` to float32 ``[4, B, 1, h, w]``: view 1, view 2, and their perturbed copies."""
-        batch = torch.utils.data.default_collate([self.actions(self.views({"image": film})) for film in films])
+        """uint8 films ``[1, H, W]`` to float32 ``[4, B, 1, h, w]``: view 1, view 2, and their perturbed copies.
+
+        The memory of the last batch is used again.
+        """
+        return self.finish(torch.utils.data.default_collate([self.actions(self.views({"image": f})) for f in films]))
+
+    def finish(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The same from the batch of a loader: perturbs and normalises it."""
         clean = [batch["view1"], batch["view2"]]
         perturbed = [perturb(view, batch[f"action{i}"]) for i, view in enumerate(clean, start=1)]
-        return (torch.stack(clean + perturbed) - self.mean) / self.std
+        if self._out.shape != (4, *clean[0].shape):
+            self._out = torch.empty((4, *clean[0].shape))
+        shift = torch.tensor(-self.mean / self.std)
+        for place, views in zip(self._out, clean + perturbed, strict=True):
+            torch.add(shift, views, alpha=1 / self.std, out=place)
+        return self._out
 
 
 class PillowViews:
@@ -78,12 +89,22 @@ class PillowViews:
         self.sampler = ActionSampler()
         self.mean = np.asarray(mean, dtype=np.float32)[:, None, None]
         self.std = np.asarray(std, dtype=np.float32)[:, None, None]
+        self._out = np.empty(0)
 
     def __call__(self, films: Sequence[Image.Image]) -> Tensor:
-        """RGB films to float32 ``[4, B, 3, h, w]``: view 1, view 2, and their perturbed copies."""
-        return torch.from_numpy(np.stack([self._views(film) for film in films], axis=1))
+        """RGB films to float32 ``[4, B, 3, h, w]``: view 1, view 2, and their perturbed copies.
 
-    def _views(self, film: Image.Image) -> np.ndarray:
+        The memory of the last batch is used again.
+        """
+        shape = (4, len(films), 3, self.size, self.size)
+        if self._out.shape != shape:
+            self._out = np.empty(shape, dtype=np.float32)
+        for number, film in enumerate(films):
+            self._out[:, number] = self.views_of(film)
+        return torch.from_numpy(self._out)
+
+    def views_of(self, film: Image.Image) -> np.ndarray:
+        """The four views of one RGB film: float32 ``[4, 3, h, w]``."""
         jitter = sample_base_jitter(self.views, 0.8, 0.4, 0.4)
         boxes = sample_crop_pair(self.views, film.height, film.width)
         film = film if jitter is None else self._jittered(film, jitter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["atomic_file"]
+__all__ = ["atomic_file", "check_writable"]
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def atomic_file(path: str | PathLike[str], mode: str = "wb", **how: Any) -> Iter
         how: further arguments of `open`, such as `newline`.
 
     Raises:
-        OSError: if the folder can't be written.
+        OSError: if the folder can't be written; it names ``path``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,9 +38,45 @@ def atomic_file(path: str | PathLike[str], mode: str = "wb", **how: Any) -> Iter
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except BaseException:
+        _sync_folder(path.parent)
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        cause: BaseException | None = error  # torch raises an error of its own on top of the disk's
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        if cause is not None and cause.filename in (None, temporary):
+            cause.filename = str(path)
         raise
+
+
+def check_writable(folder: str | PathLike[str]) -> None:
+    """Make a folder and write to it, so that a long computation doesn't find out at its end that it can't.
+
+    Raises:
+        OSError: if the folder can't be made or written; it names the folder.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            stream.write(b"\0")
+            stream.flush()
+    except OSError as error:
+        error.filename = str(folder)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a rename to the disk, where the system can open folders (not Windows) and sync them (not every mount)."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

@@ -2,6 +2,7 @@
 
 from .decoders import synchronise_batch_norm
 from .embedder import RadiographEmbedder
+from .layers import configure_blocks
 from .positions import relative_table, sincos_table, table_order
 from .predictor import WorldModelPredictor
 from .resizing import resize_encoder, resize_patch_embedding
@@ -27,6 +28,7 @@ __all__ = [
     "WorldModelOutput",
     "WorldModelPredictor",
     "WorldModelSettings",
+    "configure_blocks",
     "normalised",
     "radiograph_segmenter",
     "radiograph_vit",

@@ -6,10 +6,12 @@ import torch
 from monai.networks.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-__all__ = ["Attention", "Block", "Mlp", "init_weights"]
+from .lean_block import LAYER_NORM_EPS, BlockWeights, lean_block
 
-LAYER_NORM_EPS = 1e-6
+__all__ = ["Attention", "Block", "Mlp", "configure_blocks", "init_weights"]
+
 PLAIN_ATTENTION_TOKENS = 512
 """Up to this length two matrix products and a softmax beat the fused kernel's backward pass on a CPU."""
 
@@ -62,6 +64,9 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block on `[B, N, D]`.
 
+    On a CPU, with up to `PLAIN_ATTENTION_TOKENS` tokens and without stochastic depth, all of it is one function that
+    keeps and moves less memory (`lean_block`); elsewhere it is the sum of its modules.
+
     Args:
         dim: channels D.
         num_heads: attention heads.
@@ -76,10 +81,60 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.mlp = Mlp(dim, round(dim * mlp_ratio))
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.checkpoint = False
 
     def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():
+            dtype = self._lean_dtype(x)
+            if dtype is not None:
+                return lean_block(x, self._weights(), self.attn.num_heads, dtype, self.checkpoint)
+            if self.checkpoint and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+                return checkpoint(self.residuals, x, use_reentrant=False)
+        return self.residuals(x)
+
+    def residuals(self, x: Tensor) -> Tensor:
+        """The block as the sum of its modules."""
         x = x + self.drop_path(self.attn(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    @torch.jit.unused
+    def _weights(self) -> BlockWeights:
+        layers = (self.norm1, self.attn.qkv, self.attn.proj, self.norm2, self.mlp.fc1, self.mlp.fc2)
+        return BlockWeights(*(parameter for layer in layers for parameter in (layer.weight, layer.bias)))
+
+    @torch.jit.unused
+    def _lean_dtype(self, x: Tensor) -> torch.dtype | None:
+        """Dtype of `lean_block`'s matrix products; None where the block must be the sum of its modules."""
+        if x.device.type != "cpu" or x.shape[1] > self.attn.plain_tokens or x.dtype != self.norm1.weight.dtype:
+            return None
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return None
+        if self.training and not isinstance(self.drop_path, nn.Identity):
+            return None
+        if not torch.is_autocast_enabled("cpu"):
+            return x.dtype
+        dtype = torch.get_autocast_dtype("cpu")
+        return dtype if dtype == torch.bfloat16 and x.dtype == torch.float32 else None
+
+
+def configure_blocks(network: nn.Module, checkpoint: bool = False, compile: bool = False) -> nn.Module:
+    """Choose how the transformer blocks of a network are computed; the weights and their names stay as they are.
+
+    Args:
+        network: anything that holds `Block`s.
+        checkpoint: keep only a block's input for the backward pass and compute the block again there: less memory,
+            more time.
+        compile: let `torch.compile` make each block's kernels, for any number of tokens; needs a C++ compiler on CPUs.
+
+    Returns:
+        `network` itself.
+    """
+    for module in network.modules():
+        if isinstance(module, Block):
+            module.checkpoint = checkpoint
+            if compile:
+                module.compile(dynamic=True)
+    return network
 
 
 def init_weights(module: nn.Module) -> None:

@@ -44,12 +44,16 @@ def join_axes(rows: Tensor, columns: Tensor, dim: int, order: str) -> Tensor:
     Returns:
         `[..., dim]`.
     """
+    _check(dim, order)
+    first, second = (columns, rows) if order == "column_first" else (rows, columns)
+    return torch.cat([axis_features(first, dim // 2), axis_features(second, dim // 2)], dim=-1)
+
+
+def _check(dim: int, order: str) -> None:
     if dim % 4:
         raise ValueError(f"dim must be a multiple of 4 for a two-axis sine-cosine table, got {dim}.")
     if order != "column_first" and order != "row_first":
         raise ValueError(f"order must be 'column_first' or 'row_first', got {order}.")
-    first, second = (columns, rows) if order == "column_first" else (rows, columns)
-    return torch.cat([axis_features(first, dim // 2), axis_features(second, dim // 2)], dim=-1)
 
 
 def sincos_table(
@@ -95,8 +99,11 @@ def relative_table(rel: Tensor, grid: tuple[int, int], dim: int, order: TableOrd
     Returns:
         `[B, rows * columns, dim]`, detached, in the dtype of `rel`.
     """
-    rho, gamma = relative_coordinates(rel.detach(), grid)  # [B, N] each
-    return join_axes(rho, gamma, dim, order)
+    _check(dim, order)
+    rho, gamma = (part.unflatten(1, grid) for part in relative_coordinates(rel.detach(), grid))  # [B, rows, columns]
+    row = axis_features(rho[:, :, 0], dim // 2).unsqueeze(2).expand(-1, -1, grid[1], -1)
+    column = axis_features(gamma[:, 0], dim // 2).unsqueeze(1).expand(-1, grid[0], -1, -1)
+    return torch.cat([column, row] if order == "column_first" else [row, column], dim=-1).flatten(1, 2)
 
 
 def table_order(table: Tensor, grid: tuple[int, int], tolerance: float = 1e-3) -> TableOrder:

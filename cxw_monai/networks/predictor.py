@@ -157,4 +157,4 @@ class WorldModelPredictor(nn.Module):
         x = torch.cat([u, t.to(u.dtype)], dim=1)
         for block in self.predictor_blocks:
             x = block(x)
-        return self.predictor_proj(self.predictor_norm(x)[:, u.shape[1] :])
+        return self.predictor_proj(self.predictor_norm(x[:, u.shape[1] :]))

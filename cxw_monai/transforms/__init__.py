@@ -5,7 +5,8 @@ from __future__ import annotations
 from .borders import RemoveBorders, RemoveBordersd, find_content_box
 from .masks import TokenMasks, TokenMaskSampler
 from .perturb import IDENTITY_ACTION, ActionSampler, Perturbd, RandActiond, normalise_action, perturb
-from .views import BaseJitter, RandWorldViewPaird, render_views, sample_base_jitter, sample_crop_pair
+from .rendering import BaseJitter, render_views
+from .views import RandWorldViewPaird, sample_base_jitter, sample_crop_pair
 
 __all__ = [
     "IDENTITY_ACTION",

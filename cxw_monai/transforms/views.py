@@ -8,38 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
 
 from cxw_monai.geometry import CropBox, relative_geometry
 
-__all__ = ["BaseJitter", "RandWorldViewPaird", "render_views", "sample_base_jitter", "sample_crop_pair"]
+from .rendering import FULL_SCALE, BaseJitter, render_views
+
+__all__ = ["RandWorldViewPaird", "sample_base_jitter", "sample_crop_pair"]
 
 _CROP_TRIES = 10  # of torchvision's RandomResizedCrop, which the paper's crops come from
-_FULL_SCALE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 _MIN_SIDE = 2
-
-
-@dataclass(frozen=True)
-class BaseJitter:
-    """Brightness and contrast factors shared by both views.
-
-    Args:
-        brightness: factor, >= 0; 1 leaves the image as it is.
-        contrast: factor, >= 0, of the distance from the image's mean; 1 leaves the image as it is.
-        brightness_first: order of the two steps.
-    """
-
-    brightness: float
-    contrast: float
-    brightness_first: bool
 
 
 def sample_base_jitter(
@@ -126,65 +110,6 @@ def sample_crop_pair(
     return box1.mirrored(width) if flip1 else box1, box2.mirrored(width) if flip2 else box2
 
 
-def _to_unit_float(pixels: np.ndarray) -> Tensor:
-    """Copies an array to a float32 tensor in [0, 1]."""
-    tensor = torch.from_numpy(np.array(pixels)).to(torch.float32)
-    full_scale = _FULL_SCALE.get(pixels.dtype)
-    return tensor if full_scale is None else tensor.div_(full_scale)
-
-
-def _mean_level(image: np.ndarray, brightness: float) -> float:
-    """Mean of a full image in [0, 1] after a brightness step."""
-    factor = brightness / _FULL_SCALE.get(image.dtype, 1.0)
-    pixels = torch.from_numpy(np.array(image)).to(torch.float32)
-    if brightness > 1:  # else nothing clips
-        return float(pixels.mul_(factor).clamp_(max=1).mean())
-    return float(pixels.mean()) * factor
-
-
-def _apply_base_jitter(views: Tensor, image: np.ndarray, jitter: BaseJitter) -> Tensor:
-    """Jitters the crops ``[2, h, w]`` in place, as if the full image ``[1, H, W]`` had been jittered first."""
-    if jitter.brightness_first:
-        views.mul_(jitter.brightness).clamp_(0, 1)
-    level = _mean_level(image, jitter.brightness if jitter.brightness_first else 1.0)
-    views.mul_(jitter.contrast).add_((1 - jitter.contrast) * level).clamp_(0, 1)
-    return views if jitter.brightness_first else views.mul_(jitter.brightness).clamp_(0, 1)
-
-
-def render_views(
-    image: np.ndarray, boxes: tuple[CropBox, CropBox], size: tuple[int, int], jitter: BaseJitter | None = None
-) -> Tensor:
-    """Cuts two crops of equal size out of an image and resizes them (bicubic, antialiased).
-
-    A uint8 image is resized in uint8, as PIL does it, and scaled afterwards; both crops go through one call, which
-    halves the time. The jitter is a pointwise function whose contrast step needs the mean of the full image, so it is
-    applied to the resized crops with that mean: the same as jittering the full image first, but for the overshoot of
-    the bicubic kernel where the jitter clips.
-
-    Args:
-        image: ``[1, H, W]``, uint8, uint16 or floating in [0, 1].
-        boxes: two boxes of the same height and width, each in its own view's frame.
-        size: rows and columns of a view, px; may be larger than the crop.
-        jitter: base jitter of the radiograph, or None.
-
-    Returns:
-        float32 ``[2, h, w]`` in [0, 1].
-    """
-    width = image.shape[2]
-    crops = []
-    for box in boxes:
-        upright = box.mirrored(width) if box.flipped else box
-        rows = slice(upright.top, upright.top + upright.height)
-        crops.append(image[0, rows, upright.left : upright.left + upright.width])
-    pixels = np.stack(crops)
-    source = torch.from_numpy(pixels) if pixels.dtype == np.uint8 else _to_unit_float(pixels)
-    resized = F.interpolate(source[None], size=size, mode="bicubic", antialias=True)[0]  # [2, h, w]
-    views = resized / 255 if resized.dtype == torch.uint8 else resized.clamp_(0, 1)
-    if jitter is not None:
-        views = _apply_base_jitter(views, image, jitter)
-    return torch.stack([view.flip(1) if box.flipped else view for view, box in zip(views, boxes, strict=True)])
-
-
 class RandWorldViewPaird(Randomizable, MapTransform):
     """Turns a radiograph into a world view pair.
 
@@ -261,10 +186,9 @@ class RandWorldViewPaird(Randomizable, MapTransform):
         for key in self.key_iterator(sample):
             image = _checked_image(sample.pop(key), str(key))
             self.randomize(image.shape[1:])
-            views = render_views(image, self._boxes, self.size, self._jitter)
             box1, box2 = self._boxes
             width = image.shape[2]
-            sample["view1"], sample["view2"] = views[:1].clone(), views[1:].clone()  # each owns its memory
+            sample["view1"], sample["view2"] = render_views(image, self._boxes, self.size, self._jitter)
             sample["rel_21"] = torch.tensor(relative_geometry(box1, box2, width), dtype=torch.float32)
             sample["rel_12"] = torch.tensor(relative_geometry(box2, box1, width), dtype=torch.float32)
             for name, box in (("box1", box1), ("box2", box2)):
@@ -280,7 +204,7 @@ def _checked_image(image: Any, key: str) -> np.ndarray:
         raise ValueError(f"'{key}' must have shape [1, H, W], got {list(array.shape)}.")
     if min(array.shape[1:]) < _MIN_SIDE:
         raise ValueError(f"'{key}' must measure at least {_MIN_SIDE} px each way, got {list(array.shape)}.")
-    if array.dtype in _FULL_SCALE:
+    if array.dtype in FULL_SCALE:
         return array
     if not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"'{key}' must be uint8, uint16 or floating in [0, 1], got {array.dtype}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from statistics import median
 
 import numpy as np
@@ -19,8 +20,6 @@ from cxw_monai.evaluation.benchmark import (
     run_benchmark,
 )
 from cxw_monai.evaluation.view_pipelines import PackageViews, PillowViews, synthetic_film
-
-SMALL_STEP = {"size": "tiny", "batch": 2, "image_size": 160, "predictor_dim": 96, "predictor_depth": 1}
 
 
 def views_of_both(seeds: tuple[int, int], count: int = 12, size: int = 96) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,9 +60,8 @@ def test_normalisation_is_applied_on_both_sides():
     ("case", "units"),
     [
         (Case("views", {"source": 96, "size": 48, "films": 2, "batches": 1}, threads=1), ["pairs/s", "pairs/s", "x"]),
-        (Case("step", {**SMALL_STEP, "amp": "none"}), ["images/s"]),
-        (Case("step", {**SMALL_STEP, "amp": "bfloat16"}), ["images/s"]),
         (Case("embedding", {"size": "tiny", "image_size": 64, "calls": 1}), ["ms"]),
+        (Case("segmentation", {"size": "tiny", "image_size": 64, "batch": 2, "amp": "bfloat16", "calls": 1}), ["ms"]),
     ],
     ids=str,
 )
@@ -89,17 +87,29 @@ def test_ratios_are_paired():
 
 
 def test_unknown_kind_and_no_repeats_are_refused():
-    with pytest.raises(ValueError, match=r"kind must be one of \['embedding', 'step', 'views'\], got 'x'"):
+    with pytest.raises(ValueError, match=r"kind must be one of \['data', 'embedding', .*'views'\], got 'x'"):
         measure(Case("x"), 1)
     with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
         measure(Case("views"), 0)
 
 
 def test_default_cases_cover_sizes_and_precisions():
-    cases = default_cases(["tiny"], ["none", "bfloat16"], quick=True)
-    assert [case.kind for case in cases] == ["views", "views", "step", "step", "embedding", "embedding"]
-    assert [case.settings.get("amp") for case in cases[2:]] == ["none", "bfloat16"] * 2
+    cases = default_cases(["tiny", "base"], ["none", "bfloat16"], quick=True, bundle="somewhere")
+    counts = Counter(case.kind for case in cases)
+    assert counts == {"views": 2, "step": 4, "embedding": 4, "segmentation": 4, "startup": 1, "data": 3}
+    steps = {(case.settings["size"], case.settings["amp"]) for case in cases if case.kind == "step"}
+    assert steps == {(size, amp) for size in ("tiny", "base") for amp in ("none", "bfloat16")}
+    latencies = {(case.settings["amp"], case.settings["batch"]) for case in cases if case.kind == "segmentation"}
+    assert latencies == {(amp, batch) for amp in ("none", "bfloat16") for batch in (1, 16)}
     assert all(case.threads == 1 for case in cases[:2])
+
+
+def test_what_grows_is_left_out_of_a_quick_run():
+    rows = {quick: [c.settings["rows"] for c in default_cases(quick=quick) if c.kind == "data"] for quick in (1, 0)}
+    assert rows == {1: [100, 1000, 10_000], 0: [100, 1000, 10_000, 100_000, 1_000_000]}
+    grown = [case.settings for case in default_cases() if case.kind == "step" and "image_size" in case.settings]
+    assert [settings["image_size"] for settings in grown] == [128, 224, 320, 448]
+    assert not any(settings["beside_plain"] for settings in grown)
 
 
 def test_cases_run_apart_and_a_failed_one_stops_nothing():

@@ -17,6 +17,7 @@ from cxw_monai.transforms import (
     normalise_action,
     perturb,
 )
+from cxw_monai.transforms.perturb import _adjust_batch
 
 
 def action(**changes: float) -> torch.Tensor:
@@ -203,6 +204,30 @@ def test_batch_equals_one_by_one():
         torch.testing.assert_close(together[i : i + 1], one, atol=2e-6, rtol=0)
     assert together.min() >= 0
     assert together.max() <= 1
+
+
+@pytest.mark.parametrize("gamma", [0.3, 0.5, 0.9, 1.05, 1.2, 2.0, 6.0])
+def test_levels_agree_with_the_formula_in_double_precision(gamma):
+    image = (torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 1.4 - 0.2).clamp(0, 1)
+    act = action(brightness=1.1, contrast=1.3, gamma=gamma)
+    bright = (image.double() * act[0, 0].double()).clamp(0, 1)
+    stretched = (bright.mean() + (bright - bright.mean()) * act[0, 1].double()).clamp(0, 1)
+    assert (stretched == 0).any() and (stretched == 1).any()
+    expected = stretched ** act[0, 2].double()
+    slope = expected / stretched.clamp(min=1e-4)  # a root near zero multiplies the rounding of what it is taken of
+    error = (perturb(image, act).double() - expected).abs()
+    assert (error / (1 + slope)).max() < 1e-6
+    assert perturb(image, act)[stretched == 0].max() < 1e-10
+    factors = act[:, :3, None, None, None].unbind(1)
+    torch.testing.assert_close(perturb(image, act), _adjust_batch(image, *factors), atol=1e-5, rtol=0)
+
+
+def test_a_batch_off_the_cpu_leaves_the_identity_alone_to_the_last_bit():
+    images = torch.rand(3, 1, 9, 7, generator=torch.Generator().manual_seed(0))
+    acts = torch.cat([action(), action(brightness=1.2, contrast=0.7, gamma=1.4), action(contrast=0.5)])
+    together = _adjust_batch(images, *acts[:, :3, None, None, None].unbind(1))
+    assert torch.equal(together[0], images[0])
+    torch.testing.assert_close(together, perturb(images, acts), atol=1e-6, rtol=0)
 
 
 def test_half_precision_is_computed_in_single():

@@ -1,0 +1,51 @@
+"""The processes of a distributed run: how many there are, which one writes, what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+__all__ = ["any_process", "dist_size", "from_main_process", "gathered", "is_main_process"]
+
+
+def dist_size() -> int:
+    """Number of processes of this run."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def is_main_process() -> bool:
+    """Whether this process writes files."""
+    return dist_size() == 1 or dist.get_rank() == 0
+
+
+def gathered(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """`state` of every process, in the order of ranks."""
+    states: list[Any] = [state] * dist_size()
+    if dist_size() > 1:
+        dist.all_gather_object(states, state)
+    return states
+
+
+def from_main_process(value: Any) -> Any:
+    """The main process's `value`, in every process."""
+    values = [value]
+    if dist_size() > 1:
+        dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def any_process(flags: Sequence[bool], device: torch.device) -> list[bool]:
+    """Which of the flags are set in any process; all processes get the same answer.
+
+    Args:
+        flags: equally many in every process.
+        device: where the processes talk (NCCL needs the process's GPU).
+    """
+    if dist_size() == 1:
+        return list(flags)
+    shared = torch.tensor(flags, dtype=torch.int32, device=device)
+    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    return shared.bool().tolist()

@@ -1,0 +1,257 @@
+"""A transformer block's forward and backward pass on a CPU with little memory traffic.
+
+Left to itself, autograd keeps what every operation made: the outputs of both layer norms, the activations before and
+after GELU, the attention's probabilities. Here one function runs the whole block. It keeps four tensors and computes
+the cheap ones again in the backward pass, works on slices of the batch that stay in the caches, and forms weight
+gradients from operands that lie as the bfloat16 kernels want them. The numbers are those of the block's modules, up to
+rounding; gradients of the weights are summed over slices in the weights' own precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+__all__ = ["BlockWeights", "lean_block"]
+
+LAYER_NORM_EPS = 1e-6
+SLICE_VALUES = 6 * 2**20
+"""Values of the MLP's hidden layer in a slice of the batch."""
+SCORE_VALUES = 2**20
+"""Attention scores that are held at a time."""
+_FUSED_BIAS = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+"""Whether PyTorch has the linear layer that its compiler uses, which adds the bias within the matrix product."""
+
+
+class BlockWeights(NamedTuple):
+    """Parameters of a pre-norm block in the order in which gradients are returned."""
+
+    norm1_weight: Tensor
+    norm1_bias: Tensor
+    qkv_weight: Tensor
+    qkv_bias: Tensor
+    proj_weight: Tensor
+    proj_bias: Tensor
+    norm2_weight: Tensor
+    norm2_bias: Tensor
+    fc1_weight: Tensor
+    fc1_bias: Tensor
+    fc2_weight: Tensor
+    fc2_bias: Tensor
+
+    def to(self, dtype: torch.dtype) -> BlockWeights:
+        """The same with those of the linear layers in `dtype`; layer norms stay as they are."""
+        cast = {name: getattr(self, name).to(dtype) for name in self._fields if not name.startswith("norm")}
+        return self._replace(**cast)
+
+
+class _Kept(NamedTuple):
+    """What the backward pass of a slice needs besides its input."""
+
+    qkv: Tensor  # [b, N, 3 * D]
+    attended: Tensor  # [b, N, D]
+    middle: Tensor  # [b, N, D], after the attention's residual
+    hidden: Tensor  # [b, N, H], before GELU
+
+
+def lean_block(x: Tensor, weights: BlockWeights, heads: int, dtype: torch.dtype, checkpoint: bool = False) -> Tensor:
+    """A pre-norm transformer block with exact GELU: `[B, N, D]` to `[B, N, D]`, both in the dtype of the layer norms.
+
+    Args:
+        x: tokens on the CPU.
+        weights: the block's parameters.
+        heads: attention heads.
+        dtype: that of the matrix products; `x`'s own, or bfloat16.
+        checkpoint: keep nothing but the input and compute the forward pass again in the backward pass.
+    """
+    if torch.is_grad_enabled() and (x.requires_grad or any(w.requires_grad for w in weights)):
+        return _LeanBlock.apply(x, heads, dtype, checkpoint, *weights)
+    with torch.autocast("cpu", enabled=False):
+        return _forward(x, weights.to(dtype), heads, None)
+
+
+class _LeanBlock(torch.autograd.Function):
+    """`lean_block` with its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, heads: int, dtype: torch.dtype, checkpoint: bool, *weights: Tensor) -> Tensor:
+        ctx.save_for_backward(x, *weights)
+        ctx.heads, ctx.dtype = heads, dtype
+        ctx.kept = []
+        with torch.autocast("cpu", enabled=False):
+            return _forward(x, BlockWeights(*weights).to(dtype), heads, None if checkpoint else ctx.kept)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, *saved = ctx.saved_tensors
+        gradients = _Gradients(ctx.needs_input_grad[4:], saved[0].dtype)
+        with torch.autocast("cpu", enabled=False):
+            weights = BlockWeights(*saved).to(ctx.dtype)
+            result = torch.empty_like(x, memory_format=torch.contiguous_format)
+            for part in reversed(list(_slices(x, weights))):
+                kept = ctx.kept.pop() if ctx.kept else _inner(x[part], weights, ctx.heads)
+                result[part] = _backward(gradient[part], x[part], kept, weights, ctx.heads, gradients)
+        return result, None, None, None, *gradients.sums
+
+
+class _Gradients:
+    """Gradients of the weights, summed over slices."""
+
+    def __init__(self, needed: Sequence[bool], dtype: torch.dtype) -> None:
+        self.needed, self.dtype = needed, dtype
+        self.sums: list[Tensor | None] = [None] * len(BlockWeights._fields)
+
+    def add(self, name: str, value: Tensor) -> None:
+        index = BlockWeights._fields.index(name)
+        if self.needed[index]:
+            held = self.sums[index]
+            self.sums[index] = value.to(self.dtype) if held is None else held.add_(value)
+
+    def linear(self, name: str, gradient: Tensor, tokens: Tensor) -> None:
+        """Adds those of a linear layer: `[b, N, out]` at its output, `[b, N, in]` its input."""
+        if self.needed[BlockWeights._fields.index(f"{name}_weight")]:
+            self.add(f"{name}_weight", _weight_gradient(gradient.flatten(0, 1), tokens.flatten(0, 1)))
+        self.add(f"{name}_bias", gradient.sum(dim=(0, 1)))
+
+
+def _slices(x: Tensor, weights: BlockWeights) -> Iterator[slice]:
+    size = max(1, SLICE_VALUES // (x.shape[1] * weights.fc1_weight.shape[0]))
+    return (slice(start, start + size) for start in range(0, x.shape[0], size))
+
+
+def _forward(x: Tensor, weights: BlockWeights, heads: int, keep: list[_Kept] | None) -> Tensor:
+    """The block; `keep` takes what its backward pass needs, a slice each."""
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    for part in _slices(x, weights):
+        kept = _inner(x[part], weights, heads)
+        torch.add(kept.middle, _linear(F.gelu(kept.hidden), weights.fc2_weight, weights.fc2_bias), out=out[part])
+        if keep is not None:
+            keep.append(kept)
+    return out
+
+
+def _inner(x: Tensor, weights: BlockWeights, heads: int) -> _Kept:
+    """All of a slice's forward pass up to GELU."""
+    normed = _norm(x, weights.norm1_weight, weights.norm1_bias)[0].to(weights.qkv_weight.dtype)
+    qkv = _linear(normed, weights.qkv_weight, weights.qkv_bias)
+    del normed
+    attended = _attend(qkv, heads)
+    middle = x + _linear(attended, weights.proj_weight, weights.proj_bias)
+    normed = _norm(middle, weights.norm2_weight, weights.norm2_bias)[0].to(weights.fc1_weight.dtype)
+    return _Kept(qkv, attended, middle, _linear(normed, weights.fc1_weight, weights.fc1_bias))
+
+
+def _backward(
+    gradient: Tensor, x: Tensor, kept: _Kept, weights: BlockWeights, heads: int, gradients: _Gradients
+) -> Tensor:
+    """Gradient at a slice's input; those of the weights are added to `gradients`."""
+    qkv, attended, middle, hidden = kept
+    at_out = gradient.to(hidden.dtype)
+    gradients.linear("fc2", at_out, F.gelu(hidden))
+    at_hidden = torch.ops.aten.gelu_backward(at_out @ weights.fc2_weight, hidden)
+    normed = _norm(middle, weights.norm2_weight, weights.norm2_bias)
+    gradients.linear("fc1", at_hidden, normed[0].to(hidden.dtype))
+    at_middle = _norm_backward(at_hidden @ weights.fc1_weight, middle, normed, "norm2", weights, gradients)
+    del at_hidden, normed
+    at_middle += gradient
+    at_proj = at_middle.to(qkv.dtype)
+    gradients.linear("proj", at_proj, attended)
+    at_qkv = _attend_backward(at_proj @ weights.proj_weight, qkv, heads)
+    normed = _norm(x, weights.norm1_weight, weights.norm1_bias)
+    gradients.linear("qkv", at_qkv, normed[0].to(qkv.dtype))
+    at_x = _norm_backward(at_qkv @ weights.qkv_weight, x, normed, "norm1", weights, gradients)
+    return at_x.add_(at_middle)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    if _FUSED_BIAS and x.dtype == torch.bfloat16:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return F.linear(x, weight, bias)
+
+
+def _norm(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Layer norm with its means and reciprocal deviations."""
+    return torch.native_layer_norm(x, x.shape[-1:], weight, bias, LAYER_NORM_EPS)
+
+
+def _norm_backward(
+    gradient: Tensor,
+    x: Tensor,
+    normed: tuple[Tensor, Tensor, Tensor],
+    name: str,
+    weights: BlockWeights,
+    gradients: _Gradients,
+) -> Tensor:
+    weight, bias = getattr(weights, f"{name}_weight"), getattr(weights, f"{name}_bias")
+    at_x, at_weight, at_bias = torch.ops.aten.native_layer_norm_backward(
+        gradient.to(x.dtype), x, x.shape[-1:], normed[1], normed[2], weight, bias, [True, True, True]
+    )
+    gradients.add(f"{name}_weight", at_weight)
+    gradients.add(f"{name}_bias", at_bias)
+    return at_x
+
+
+def _weight_gradient(gradient: Tensor, tokens: Tensor) -> Tensor:
+    """`gradient^T tokens` of `[M, out]` and `[M, in]`.
+
+    The bfloat16 kernels are two to three times slower when the left operand lies transposed, so that one of the two is
+    turned round first: the one that leaves fewer values to copy.
+    """
+    if gradient.dtype != torch.bfloat16:
+        return gradient.t() @ tokens
+    if gradient.numel() <= tokens.numel() + gradient.shape[1] * tokens.shape[1]:
+        return gradient.t().contiguous() @ tokens
+    return (tokens.t().contiguous() @ gradient).t().contiguous()
+
+
+def _score_slices(qkv: Tensor, heads: int) -> Iterator[slice]:
+    size = max(1, SCORE_VALUES // (heads * qkv.shape[1] ** 2))
+    return (slice(start, start + size) for start in range(0, qkv.shape[0], size))
+
+
+def _by_head(x: Tensor, heads: int) -> Tensor:
+    """`[b, N, D]` as `[b, heads, N, D / heads]`, a view."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _scaled_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries (over the root of their channels), keys and values, `[b * heads, N, head_dim]` each."""
+    parts = qkv.view(*qkv.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)  # [3, b, heads, N, head_dim]
+    query, key, value = parts.reshape(3, -1, qkv.shape[1], parts.shape[-1])
+    return query * query.shape[-1] ** -0.5, key, value
+
+
+def _attend(qkv: Tensor, heads: int) -> Tensor:
+    """Self-attention: `[b, N, 3 * D]` to `[b, N, D]`."""
+    out = qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3)
+    for part in _score_slices(qkv, heads):
+        query, key, value = _scaled_heads(qkv[part], heads)
+        attended = torch.softmax(query @ key.transpose(1, 2), dim=-1) @ value
+        place = _by_head(out[part], heads)
+        place.copy_(attended.view(place.shape))
+    return out
+
+
+def _attend_backward(gradient: Tensor, qkv: Tensor, heads: int) -> Tensor:
+    """Gradient at `qkv` `[b, N, 3 * D]` from that of the attention's output `[b, N, D]`."""
+    out = torch.empty_like(qkv)
+    for part in _score_slices(qkv, heads):
+        query, key, value = _scaled_heads(qkv[part], heads)
+        at_out = _by_head(gradient[part], heads).reshape(query.shape)
+        weights = torch.softmax(query @ key.transpose(1, 2), dim=-1)
+        at_scores = torch._softmax_backward_data(at_out @ value.transpose(1, 2), weights, -1, weights.dtype)
+        found = (
+            (at_scores @ key).mul_(query.shape[-1] ** -0.5),
+            at_scores.transpose(1, 2) @ query,
+            weights.transpose(1, 2) @ at_out,
+        )
+        for place, value in zip(out[part].chunk(3, -1), found, strict=True):
+            by_head = _by_head(place, heads)
+            by_head.copy_(value.view(by_head.shape))
+    return out
