@@ -16,9 +16,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Randomizable
+from monai.transforms import MapTransform
 from monai.utils import ensure_tuple
 from torch import Tensor
+
+from .seeding import Reseedable
 
 __all__ = ["IDENTITY_ACTION", "ActionSampler", "Perturbd", "RandActiond", "normalise_action", "perturb"]
 
@@ -286,7 +288,7 @@ def normalise_action(action: Tensor, sampler: ActionSampler | None = None) -> Te
     return torch.stack(columns, dim=-1)
 
 
-class RandActiond(Randomizable, MapTransform):
+class RandActiond(Reseedable, MapTransform):
     """Writes a random action, float32 ``[5]``, to each of its keys (one independent draw per key).
 
     Args:
@@ -307,7 +309,7 @@ class RandActiond(Randomizable, MapTransform):
         return {**data, **{key: torch.from_numpy(action) for key, action in zip(self.keys, self._actions, strict=True)}}
 
 
-class Perturbd(Randomizable, MapTransform):
+class Perturbd(Reseedable, MapTransform):
     """Writes the perturbed copy of each view (see :func:`perturb`).
 
     Random only where an action asks for noise: then its unit normal field comes from ``self.R``.

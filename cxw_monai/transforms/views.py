@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Randomizable
+from monai.transforms import MapTransform
 from torch import Tensor
 
 from cxw_monai.geometry import CropBox, relative_geometry
 
 from .rendering import FULL_SCALE, BaseJitter, render_views
+from .seeding import Reseedable
 
 __all__ = ["RandWorldViewPaird", "sample_base_jitter", "sample_crop_pair"]
 
@@ -110,7 +111,7 @@ def sample_crop_pair(
     return box1.mirrored(width) if flip1 else box1, box2.mirrored(width) if flip2 else box2
 
 
-class RandWorldViewPaird(Randomizable, MapTransform):
+class RandWorldViewPaird(Reseedable, MapTransform):
     """Turns a radiograph into a world view pair.
 
     Reads ``image``: array or tensor ``[1, H, W]``, uint8, uint16 or floating in [0, 1], any H and W from 2 px (not

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -290,6 +292,20 @@ def test_same_seed_same_pair_and_other_seed_other_pair():
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert len({tuple(ours["box1"].tolist()) for ours, _ in pairs}) > 1
     assert np.array_equal(state, np.random.get_state()[1])  # the global generator is untouched
+
+
+def test_a_seed_set_again_gives_the_numbers_of_a_new_state():
+    transform = RandWorldViewPaird()
+    for seed in (3, 3, 2**32 - 1, np.int64(5)):
+        transform.set_random_state(seed)
+        assert transform.R.uniform() == np.random.RandomState(int(seed)).uniform()
+    shared = np.random.RandomState(7)
+    assert transform.set_random_state(state=shared).R is shared
+    transform.set_random_state(3)
+    assert shared.uniform() == np.random.RandomState(7).uniform()  # a state that was lent is left alone
+    copied = copy.deepcopy(transform)
+    copied.set_random_state(4)
+    assert transform.R.uniform() == np.random.RandomState(3).uniform()
 
 
 @pytest.mark.parametrize("image", [noisy(32, 32), noisy(32, 32) / np.float32(255), torch.from_numpy(noisy(32, 32))])
