@@ -42,9 +42,7 @@ class BatchPlan:
         if self.global_batch_size is not None:
             together = self.batch_size * self.world_size
             if self.accumulation_steps != 1:
-                raise ValueError(
-                    "Give global_batch_size or accumulation_steps, not both: the one decides the other."
-                )
+                raise ValueError("Give global_batch_size or accumulation_steps, not both: the one decides the other.")
             if self.global_batch_size % together:
                 raise ValueError(
                     f"global_batch_size {self.global_batch_size} is not a multiple of the {together} images that "

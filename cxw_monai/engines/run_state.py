@@ -41,7 +41,8 @@ class TrainingState:
     A checkpoint holds network, optimiser, epoch and iteration, and for each process its global generators and its
     `parts`. It is written at the end of epochs and, where asked for, within them, always between two optimiser steps,
     so that a resumed run repeats the numbers of an uninterrupted one. After SIGTERM the step at hand is finished, the
-    state saved, by all processes together, and the program ended with status 143. See `CheckpointFiles` for the files.
+    state saved, by all processes together, and the engine stopped (`preempted` is then true). See `CheckpointFiles` for
+    the files.
 
     Where a step is not finite and the run stops, `checkpoint_before_failure.pt` keeps the state before that step
     (before its group of accumulated micro-batches).
@@ -77,7 +78,7 @@ class TrainingState:
         self.files = CheckpointFiles(folder, keep)
         self.step, self.parts, self.every = step, dict(parts), every
         self.save_steps, self.save_minutes = save_steps, save_minutes
-        self.preemption = Preemption()
+        self.preemption, self.preempted = Preemption(), False
         self._saved_iteration, self._saved_time = 0, time.monotonic()
 
     @property
@@ -93,8 +94,6 @@ class TrainingState:
     def checkpoints(self) -> list[Path]:
         """Checkpoints in the folder, oldest first."""
         return self.files.all()
-
-    epoch_checkpoints = checkpoints
 
     def export(self, engine: SupervisedTrainer) -> None:
         """Write what else a finished epoch leaves; called before its checkpoint, by the main process."""
@@ -156,11 +155,12 @@ class TrainingState:
     def _leave(self, engine: SupervisedTrainer) -> None:
         if dist_size() > 1:
             dist.barrier()  # a launcher ends all processes when one has ended; the main one may still be writing
+        self.preempted = True
+        engine.terminate()
         logger.warning(
             "Ended by SIGTERM after step %d: all is saved in %s, go on with --resume true.",
             *(engine.state.iteration, self.folder),
         )
-        raise SystemExit(self.preemption.exit_code)
 
     def _failed(self, engine: SupervisedTrainer, error: BaseException) -> None:
         if isinstance(error, NonFiniteLossError):  # in all processes alike

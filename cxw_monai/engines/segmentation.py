@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,9 +21,10 @@ from torch.nn import functional as F
 from cxw_monai.data.segmentation import AnnotatedFilms
 from cxw_monai.segmenter_checkpoints import load_segmenter
 
-from .iteration import NonFiniteLossError, autocast, checked_amp, unwrapped
+from .iteration import autocast, checked_amp, unwrapped
+from .non_finite import NonFiniteSteps
+from .processes import dist_size, is_main_process
 from .random_state import random_state
-from .run_state import dist_size, is_main_process
 from .schedules import CosineSchedule
 
 __all__ = [
@@ -100,8 +102,9 @@ class SegmentationStep:
     """`iteration_update` of a `SupervisedTrainer` that trains a segmenter.
 
     In order: learning rates set, forward under autocast, loss in float32, backward, and on the last micro-batch of a
-    group gradient clipping and optimiser step. A loss or gradient that is not finite stops the run before it touches
-    the weights; running statistics are set back to those before the group. The engine's output is one dictionary with
+    group gradient clipping and optimiser step. A loss or gradient that is not finite never touches the weights: the run
+    stops, or leaves the group out and counts it (`engine.state.metrics["skipped_steps"]`), and running statistics are
+    set back to those before the group. The engine's output is one dictionary with
     `loss`, `scalars` (floats to log) and `count` (films).
 
     Args:
@@ -109,6 +112,7 @@ class SegmentationStep:
         schedule: learning rate by micro-batch; a parameter group's `lr_scale` multiplies it.
         clip_norm: largest gradient norm; larger ones are scaled down. None to leave them.
         amp: autocast to `bfloat16`, `none`, or `auto` for bfloat16 where the hardware computes it.
+        non_finite: what happens with steps that are not finite; by default they stop the run.
     """
 
     def __init__(
@@ -117,9 +121,11 @@ class SegmentationStep:
         schedule: Callable[[int], float],
         clip_norm: float | None = 1.0,
         amp: str = "auto",
+        non_finite: NonFiniteSteps | None = None,
     ) -> None:
         self.loss, self.schedule = loss, schedule
         self.clip_norm, self.amp = clip_norm, checked_amp(amp)
+        self.non_finite = non_finite or NonFiniteSteps()
         self.before: dict[str, Any] = {}
         """`iteration` and `random` before the current group of micro-batches, should its step fail."""
         self._buffers: list[Tensor] = []
@@ -146,32 +152,32 @@ class SegmentationStep:
             with autocast(device, self.amp):
                 logits = network(image)
             terms = self.loss(logits.float(), label.float(), known)
-            if not torch.isfinite(terms["loss"]):
-                raise self._failure(network, f"The loss is {terms['loss'].item()} at step {step + 1}.")
-            (terms["loss"] / group_size).backward()
+            self.non_finite.backward(terms["loss"], group_size)
         scalars = {name if name == "loss" else f"loss_{name}": value.item() for name, value in terms.items()}
+        if not math.isfinite(scalars["loss"]):
+            scalars = {}
         scalars["lr"] = self.schedule(step)
         if last:
             scalars["gradient_norm"] = self._apply(engine, step)
-        rate = self._rate(len(image), first=position == 0)
-        if rate is not None:
-            scalars["images_per_second"] = rate
+        scalars["images_per_second"] = self._rate(len(image), first=position == 0)
+        scalars = {name: value for name, value in scalars.items() if value is not None}
         return [{"loss": terms["loss"].detach(), "scalars": scalars, "count": len(image)}]
 
-    def _apply(self, engine: SupervisedTrainer, step: int) -> float:
-        """Clip and step; returns the gradient norm before clipping."""
+    def _apply(self, engine: SupervisedTrainer, step: int) -> float | None:
+        """Clip and step; returns the gradient norm before clipping, None where the step was skipped."""
         parameters = [p for p in engine.network.parameters() if p.grad is not None]
         limit = float("inf") if self.clip_norm is None else self.clip_norm
         norm = nn.utils.clip_grad_norm_(parameters, limit).item()
-        if norm != norm or norm == float("inf"):
-            raise self._failure(engine.network, f"The gradient norm is {norm} at step {step + 1}.")
+        if not math.isfinite(norm):
+            for buffer, before in zip(engine.network.buffers(), self._buffers, strict=True):
+                buffer.copy_(before)
+        refused = self.non_finite.refuses(norm, step + 1)
+        if self.non_finite.on_non_finite == "skip":
+            engine.state.metrics["skipped_steps"] = self.non_finite.skipped
+        if refused:
+            return None
         engine.optimizer.step()
         return norm
-
-    def _failure(self, network: nn.Module, message: str) -> NonFiniteLossError:
-        for buffer, before in zip(network.buffers(), self._buffers, strict=True):
-            buffer.copy_(before)
-        return NonFiniteLossError(message)
 
     def _rate(self, images: int, first: bool) -> float | None:
         """Films per second since the previous micro-batch of the epoch ended, data loading included."""

@@ -48,3 +48,5 @@ def run_training(trainer: SupervisedTrainer, run_state: TrainingState, resume: b
         check_writable(run_state.folder)
     with run_state.preemption:
         trainer.run()
+    if run_state.preempted:
+        raise SystemExit(run_state.preemption.exit_code)

@@ -165,9 +165,10 @@ def test_a_damaged_last_checkpoint_is_told_and_the_one_before_taken(tiny_runs, w
     assert re.search(rf"error: {source / first}: cut off.*and no other is whole", tiny_runs.last_line(source))
 
 
-def test_a_step_that_is_not_finite_is_skipped_and_counted(tiny_runs, tmp_path):
+@pytest.mark.parametrize("kind", ["pretraining", "segmentation"])
+def test_a_step_that_is_not_finite_is_skipped_and_counted(kind, tiny_runs, tmp_path):
     folder = tmp_path / "run"
-    tiny_runs.finish(folder, poison=[3, 8], on_non_finite="skip", save_steps=1, keep=None)
+    tiny_runs.finish(folder, kind=kind, poison=[3, 8], on_non_finite="skip", save_steps=1, keep=None)
     contents = [
         torch.load(folder / f"checkpoint_epoch={epoch}{f'_step={step}' if step % 6 else ''}.pt", weights_only=True)
         for step, epoch in ((2, 0), (3, 0), (4, 0), (12, 2))
@@ -194,11 +195,11 @@ def test_too_many_steps_in_a_row_stop_the_run(tiny_runs, tmp_path):
     )
 
 
-@pytest.mark.parametrize("on_non_finite", ["skip", "stop"])
-def test_processes_agree_about_a_step_that_one_of_them_cannot_do(on_non_finite, tiny_runs, tmp_path):
+@pytest.mark.parametrize(("kind", "on_non_finite"), [("pretraining", "skip"), ("segmentation", "stop")])
+def test_processes_agree_about_a_step_that_one_of_them_cannot_do(kind, on_non_finite, tiny_runs, tmp_path):
     """Step 3 is the first of two that are accumulated, and only the second process has a bad film."""
     folder = tmp_path / "run"
-    settings = {"world": 2, "batch_size": 2, "accumulation": 2}
+    settings = {"kind": kind, "world": 2, "batch_size": 2, "accumulation": 2}
     bad = {"poison": [3], "poison_rank": 1, "on_non_finite": on_non_finite}
     status = tiny_runs.wait(tiny_runs.start(folder, **bad, **settings))
     if on_non_finite == "skip":

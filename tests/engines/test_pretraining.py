@@ -308,7 +308,7 @@ def test_a_new_run_does_not_overwrite_an_old_one(cache, tmp_path):
 def test_checkpoints_are_thinned_and_the_last_epoch_is_always_saved(cache, tmp_path):
     trainer, state = make_run(cache, tmp_path, epochs=5, every=2)
     run_training(trainer, state)
-    assert [path.name for path in state.epoch_checkpoints()] == ["checkpoint_epoch=4.pt", "checkpoint_epoch=5.pt"]
+    assert [path.name for path in state.checkpoints()] == ["checkpoint_epoch=4.pt", "checkpoint_epoch=5.pt"]
     assert not list(tmp_path.glob("*.part"))
 
 

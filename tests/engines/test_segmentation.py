@@ -240,7 +240,7 @@ def test_a_run_without_progress_stops_and_stays_stopped(films, tmp_path):
     still = {"epochs": 20, "every": 7, "lr": 0.0, "decoder": "linear"}  # without batch statistics nothing changes
     run = Run(films, tmp_path, patience=2, **still).run()
     assert run.trainer.state.epoch == 3  # the first is the best, two more do not pass it
-    assert [path.name for path in run.state.epoch_checkpoints()] == ["checkpoint_epoch=3.pt"]
+    assert [path.name for path in run.state.checkpoints()] == ["checkpoint_epoch=3.pt"]
     again = Run(films, tmp_path, patience=2, **still).run(resume=True)
     assert again.trainer.state.epoch == 3 and again.best.waited == 2
     longer = Run(films, tmp_path, patience=3, **still).run(resume=True)

@@ -6,6 +6,7 @@ orders, one JSON object a line: `{"run": settings}` answers the new process's id
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -150,6 +151,9 @@ class TinyRun:
     def handlers(self):
         return []
 
+    def non_finite(self):
+        return NonFiniteSteps(self.settings.get("on_non_finite", "stop"), self.settings.get("limit", 10))
+
 
 class TinyPretraining(TinyRun):
     def dataset(self):
@@ -167,9 +171,7 @@ class TinyPretraining(TinyRun):
         schedules = PretrainingSchedules(self.steps_per_epoch, s.get("epochs", 2), 1e-3, ema=0.9, **constant)
         masks = TokenMaskSampler(grid=(SIZE // PATCH,) * 2, min_keep=2, seed=3 + self.rank)
         masks = OneMask(TokenMaskSampler(masks.grid, min_keep=2, seed=3)) if s.get("same_masks") else masks
-        return PretrainingStep(
-            masks, schedules, amp="none", non_finite=NonFiniteSteps(s.get("on_non_finite", "stop"), s.get("limit", 10))
-        )
+        return PretrainingStep(masks, schedules, amp="none", non_finite=self.non_finite())
 
     def make_state(self, **saving):
         return RunState(self.folder, self.step, **saving)
@@ -188,7 +190,7 @@ class TinySegmentation(TinyRun):
 
     def make_step(self):
         schedule = warmup_cosine(1e-3, 0.0, self.steps_per_epoch, self.settings.get("epochs", 2), 1)
-        return SegmentationStep(DiceBCELoss(), schedule, amp="none")
+        return SegmentationStep(DiceBCELoss(), schedule, amp="none", non_finite=self.non_finite())
 
     def handlers(self):
         films = self.films()
@@ -283,6 +285,8 @@ def wait(pid, seconds=300):
 
 
 def serve():
+    gc.collect()
+    gc.freeze()  # or each process, when it ends, goes through and so copies all that is imported: twice its work
     print("ready", flush=True)
     while line := sys.stdin.readline():
         order = json.loads(line)
