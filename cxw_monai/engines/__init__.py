@@ -7,10 +7,10 @@ from .memory import keep_freed_memory
 from .monitors import CollapseWarning, embedding_statistics
 from .non_finite import NonFiniteLossError, NonFiniteSteps
 from .parameter_groups import parameter_groups
-from .preemption import shield_from_sigterm
 from .run_state import RunState
 from .schedules import CosineSchedule, PretrainingSchedules
 from .training import run_training
+from .workers import prepare_worker
 
 __all__ = [
     "CollapseWarning",
@@ -28,7 +28,7 @@ __all__ = [
     "install_error_hook",
     "keep_freed_memory",
     "parameter_groups",
+    "prepare_worker",
     "run_training",
-    "shield_from_sigterm",
     "world_view_inputs",
 ]

@@ -22,6 +22,7 @@ from .monitors import embedding_statistics
 from .non_finite import NonFiniteLossError, NonFiniteSteps
 from .random_state import random_state
 from .schedules import PretrainingSchedules
+from .sharding import whole
 
 __all__ = ["NonFiniteLossError", "PretrainingStep", "unwrapped", "world_view_inputs"]
 
@@ -184,7 +185,7 @@ class PretrainingStep:
         """Clip, step, EMA; returns the gradient norm before clipping, None where the step was skipped."""
         model = unwrapped(engine.network)
         gradients = [p for p in model.parameters() if p.grad is not None]
-        total = nn.utils.get_total_norm([p.grad for p in gradients])
+        total = whole(nn.utils.get_total_norm([p.grad for p in gradients]))
         norm = total.item()
         if self.clip_norm is not None and norm > self.clip_norm:
             nn.utils.clip_grads_with_norm_(gradients, self.clip_norm, total)

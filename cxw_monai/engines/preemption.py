@@ -42,15 +42,12 @@ class Preemption:
         self.requested = True
 
 
-def shield_from_sigterm(worker: int = 0) -> None:
-    """Let a loader's worker outlive a SIGTERM that does not come from its parent; a `worker_init_fn`.
+def shield_from_sigterm() -> None:
+    """Let a loader's worker, which calls this, outlive a SIGTERM that does not come from its parent.
 
     Slurm and torchrun send SIGTERM to every process of a run. A worker that ended by it would fail the step that the
     training process is about to finish and save. The parent itself ends its workers with SIGTERM, so that one counts.
     Where the system cannot tell who sent a signal (macOS), workers end as before.
-
-    Args:
-        worker: the worker's number, as the loader gives it.
     """
     if not hasattr(signal, "sigwaitinfo"):
         return

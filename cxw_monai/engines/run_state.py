@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
+from torch import Tensor
 
 from cxw_monai.checkpoints import CheckpointError
-from cxw_monai.networks import RadiographEmbedder
 
 from .checkpoint_files import CheckpointFiles, read_checkpoint, write_checkpoint
 from .iteration import PretrainingStep, unwrapped
@@ -21,6 +21,7 @@ from .non_finite import NonFiniteLossError
 from .preemption import Preemption
 from .processes import any_process, dist_size, from_main_process, gathered, is_main_process
 from .random_state import random_state, set_random_state
+from .sharding import load_model, load_optimizer, whole
 
 __all__ = ["RunState", "TrainingState"]
 
@@ -95,8 +96,12 @@ class TrainingState:
         """Checkpoints in the folder, oldest first."""
         return self.files.all()
 
-    def export(self, engine: SupervisedTrainer) -> None:
-        """Write what else a finished epoch leaves; called before its checkpoint, by the main process."""
+    def export(self, model: Mapping[str, Tensor]) -> None:
+        """Write what else a finished epoch leaves; called before its checkpoint, by the main process.
+
+        Args:
+            model: the network's state dict, of whole tensors.
+        """
 
     def _started(self, engine: SupervisedTrainer) -> None:
         self._saved_iteration, self._saved_time = engine.state.iteration, time.monotonic()
@@ -132,22 +137,20 @@ class TrainingState:
         return {name: part.state_dict() for name, part in self.parts.items()} | {"random": random_state()}
 
     def _save(self, engine: SupervisedTrainer) -> None:
-        processes, iteration = gathered(self._own()), engine.state.iteration
+        iteration = engine.state.iteration
+        content = self._content(engine, iteration, self._own())
         if is_main_process():
             if iteration % engine.state.epoch_length == 0:
-                self.export(engine)  # the checkpoint comes last: a run that is killed before it does the epoch again
-            path = self.files.path(iteration, engine.state.epoch_length)
-            self.files.write(self._content(engine, iteration, processes), path)
+                self.export(content["model"])  # the checkpoint is last: killed before it, a run does the epoch again
+            self.files.write(content, self.files.path(iteration, engine.state.epoch_length))
         self._saved_iteration, self._saved_time = iteration, time.monotonic()
 
-    def _content(
-        self, engine: SupervisedTrainer, iteration: int, processes: Sequence[Mapping[str, Any]]
-    ) -> dict[str, Any]:
-        """A checkpoint after `iteration` micro-batches; `processes` has each process's own states."""
+    def _content(self, engine: SupervisedTrainer, iteration: int, own: dict[str, Any]) -> dict[str, Any]:
+        """A checkpoint after `iteration` micro-batches, from this process's `own` states; called by all processes."""
         return {
-            "model": unwrapped(engine.network).state_dict(),
-            "optimizer": engine.optimizer.state_dict(),
-            "processes": list(processes),
+            "model": whole(unwrapped(engine.network).state_dict()),
+            "optimizer": whole(engine.optimizer.state_dict()),
+            "processes": gathered(own),
             "iteration": iteration,
             "epoch_length": engine.state.epoch_length,
         }
@@ -166,10 +169,10 @@ class TrainingState:
         if isinstance(error, NonFiniteLossError):  # in all processes alike
             before = dict(self.step.before)
             iteration = before.pop("iteration")
-            processes = gathered(self._own() | before)
+            content = self._content(engine, iteration, self._own() | before)
             path = self.folder / "checkpoint_before_failure.pt"
             if is_main_process():
-                write_checkpoint(self._content(engine, iteration, processes), path)
+                write_checkpoint(content, path)
             raise NonFiniteLossError(
                 f"{error} The state before that step is in {path}. Lower the learning rate, lengthen the warm-up or "
                 "look at the images of that batch; then go on from the last epoch (--resume true) or from "
@@ -210,8 +213,8 @@ class TrainingState:
 
     def _restore(self, engine: SupervisedTrainer, path: Path, content: dict[str, Any]) -> None:
         try:
-            unwrapped(engine.network).load_state_dict(content["model"])
-            engine.optimizer.load_state_dict(content["optimizer"])
+            load_model(unwrapped(engine.network), content["model"])
+            load_optimizer(engine.optimizer, content["optimizer"])
             made = (content["epoch_length"], len(content["processes"]))
         except (KeyError, ValueError, RuntimeError) as error:
             reason = f"of another run or of another network ({' '.join(str(error).split())[:300]})"
@@ -263,7 +266,8 @@ class RunState(TrainingState):
         own = {"masks": step.masks, "non_finite": step.non_finite}
         super().__init__(folder, step, own | dict(parts or {}), every, keep, save_steps, save_minutes)
 
-    def export(self, engine: SupervisedTrainer) -> None:
-        model = unwrapped(engine.network)
-        write_checkpoint(model.state_dict(), self.folder / "model.pt")
-        write_checkpoint(RadiographEmbedder(model.target_encoder).state_dict(), self.folder / "encoder.pt")
+    def export(self, model: Mapping[str, Tensor]) -> None:
+        write_checkpoint(dict(model), self.folder / "model.pt")
+        prefix = "target_encoder."
+        encoder = {name.removeprefix(prefix): value for name, value in model.items() if name.startswith(prefix)}
+        write_checkpoint({f"encoder.{name}": value for name, value in encoder.items()}, self.folder / "encoder.pt")

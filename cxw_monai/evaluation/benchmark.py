@@ -30,7 +30,7 @@ from .benchmark_inference import measure_embedding, measure_segmentation
 from .benchmark_processes import peak_bytes, process_context, resident_bytes
 from .benchmark_startup import measure_data, measure_startup
 from .benchmark_steps import measure_step
-from .benchmark_views import measure_views
+from .benchmark_views import measure_view_loading, measure_views
 
 __all__ = [
     "AMPS",
@@ -67,6 +67,7 @@ class Case:
 
 MEASURES: dict[str, Callable[..., list[Measurement]]] = {
     "views": measure_views,
+    "view_loading": measure_view_loading,
     "step": measure_step,
     "embedding": measure_embedding,
     "segmentation": measure_segmentation,
@@ -96,6 +97,8 @@ def default_cases(
     batches = {"tiny": 8, "small": 4} if quick else {}
     calls = {"calls": 1 if quick else 5}
     cases = [Case("views", {"source": side, "batches": 1 if quick else 4}, threads=1) for side in (512, 1024)]
+    loading = product((512,) if quick else (512, 1024), (False, True), (1,) if quick else (1, 2))
+    cases += [Case("view_loading", {"source": s, "decode": d, "workers": w}, threads=1) for s, d, w in loading]
     for size in sizes:
         batch = batches.get(size, 2 if quick else 16)
         cases += [Case("step", {"size": size, "amp": amp, "batch": batch}) for amp in amps]

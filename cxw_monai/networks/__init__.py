@@ -2,7 +2,7 @@
 
 from .decoders import synchronise_batch_norm
 from .embedder import RadiographEmbedder
-from .layers import configure_blocks
+from .layers import Block, configure_blocks
 from .positions import relative_table, sincos_table, table_order
 from .predictor import WorldModelPredictor
 from .resizing import resize_encoder, resize_patch_embedding
@@ -20,6 +20,7 @@ from .world_model import (
 __all__ = [
     "OBJECTIVES",
     "VIT_SIZES",
+    "Block",
     "RadiographEmbedder",
     "RadiographSegmenter",
     "RadiographViT",

@@ -194,11 +194,12 @@ def test_a_killed_run_resumes_to_the_numbers_of_one_that_was_not(films, tmp_path
 
 
 @pytest.mark.slow
-def test_two_processes_train_with_the_multi_gpu_overlay(films, tmp_path):
+@pytest.mark.parametrize("overlays", [["multi_gpu_train.json"], ["multi_gpu_train.json", "fsdp_train.json"]], ids=len)
+def test_two_processes_train_with_the_overlays(overlays, films, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = bundle_run(
         "training",
-        ["train.json", "multi_gpu_train.json"],
+        ["train.json", *overlays],
         prefix=launch,
         dataset_dir=films,
         output_dir=tmp_path,

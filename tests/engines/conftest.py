@@ -96,7 +96,9 @@ def whole(tiny_runs, tmp_path_factory):
     folder, made = tmp_path_factory.mktemp("whole"), {}
 
     def run(**settings):
-        settings = {name: value for name, value in settings.items() if name in ("kind", "accumulation", "world")}
+        settings = {
+            name: value for name, value in settings.items() if name in ("kind", "accumulation", "world", "sharded")
+        }
         key = str(sorted(settings.items()))
         if key not in made:
             made[key] = tiny_runs.finish(folder / str(len(made)), batch_size=4 // settings.get("world", 1), **settings)

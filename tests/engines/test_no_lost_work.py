@@ -20,6 +20,7 @@ CASES = {
     "2 processes, accumulation, workers": {
         "save_steps": 3, "pause_before": 6, "accumulation": 2, "world": 2, "batch_size": 2, "workers": 1,
     },
+    "2 processes, sharded": {"save_steps": 5, "pause_before": 6, "world": 2, "batch_size": 2, "sharded": True},
     "segmentation, middle": {"kind": "segmentation", "save_steps": 5, "pause_before": 6},
     "segmentation, end, 2 workers": {"kind": "segmentation", "pause_before": 7, "workers": 2},
 }  # fmt: skip

@@ -41,8 +41,8 @@ from cxw_monai.engines import (
     SamplerEpoch,
     install_error_hook,
     parameter_groups,
+    prepare_worker,
     run_training,
-    shield_from_sigterm,
 )
 from cxw_monai.engines.best_model import BestModel
 from cxw_monai.engines.dice_scores import DiceScores
@@ -55,6 +55,7 @@ from cxw_monai.engines.segmentation import (
     SegmentationStep,
     warmup_cosine,
 )
+from cxw_monai.engines.sharding import shard_world_model
 from cxw_monai.networks import RadiographSegmenter, RadiographViT, WorldModel, WorldModelPredictor
 from cxw_monai.transforms import ActionSampler, RandActiond, RandWorldViewPaird, TokenMaskSampler
 from cxw_monai.transforms.warp import RandFilmWarpd, WholeFilmd
@@ -105,7 +106,7 @@ class TinyRun:
     """A trainer with everything around it, as the bundles' configs put it together.
 
     The settings are those of the bundles, and `kind` (`pretraining` or `segmentation`), `films` (folder with the
-    films' items), `same_masks` and `drop_path`.
+    films' items), `same_masks`, `drop_path` and `sharded`.
     """
 
     def __init__(self, s):
@@ -122,13 +123,15 @@ class TinyRun:
             sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0 and s.get("persistent", True),
-            worker_init_fn=shield_from_sigterm,
+            worker_init_fn=prepare_worker,
             generator=torch.Generator().manual_seed(3),
             drop_last=True,
         )
         self.steps_per_epoch = len(loader)
         network = self.network = self.make_network()
-        if self.world > 1:
+        if s.get("sharded"):
+            shard_world_model(network)
+        elif self.world > 1:
             network = torch.nn.parallel.DistributedDataParallel(network)
         self.step, means = self.make_step(), EpochMeans()
         handlers = [SamplerEpoch(sampler, s["batch_size"]), means, *self.handlers(), RunRecord(self.folder)]

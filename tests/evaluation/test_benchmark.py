@@ -96,12 +96,20 @@ def test_unknown_kind_and_no_repeats_are_refused():
 def test_default_cases_cover_sizes_and_precisions():
     cases = default_cases(["tiny", "base"], ["none", "bfloat16"], quick=True, bundle="somewhere")
     counts = Counter(case.kind for case in cases)
-    assert counts == {"views": 2, "step": 4, "embedding": 4, "segmentation": 4, "startup": 1, "data": 3}
+    expected = {"views": 2, "view_loading": 2, "step": 4, "embedding": 4, "segmentation": 4, "startup": 1, "data": 3}
+    assert counts == expected
     steps = {(case.settings["size"], case.settings["amp"]) for case in cases if case.kind == "step"}
     assert steps == {(size, amp) for size in ("tiny", "base") for amp in ("none", "bfloat16")}
     latencies = {(case.settings["amp"], case.settings["batch"]) for case in cases if case.kind == "segmentation"}
     assert latencies == {(amp, batch) for amp in ("none", "bfloat16") for batch in (1, 16)}
     assert all(case.threads == 1 for case in cases[:2])
+
+
+def test_loaders_are_measured_from_files_and_cache_with_one_and_two_workers():
+    loads = [case for case in default_cases() if case.kind == "view_loading"]
+    settings = {(c.settings["source"], c.settings["decode"], c.settings["workers"]) for c in loads}
+    assert settings == {(s, d, w) for s in (512, 1024) for d in (False, True) for w in (1, 2)}
+    assert all(case.threads == 1 for case in loads)
 
 
 def test_what_grows_is_left_out_of_a_quick_run():
