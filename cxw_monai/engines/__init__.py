@@ -7,6 +7,7 @@ from .memory import keep_freed_memory
 from .monitors import CollapseWarning, embedding_statistics
 from .non_finite import NonFiniteLossError, NonFiniteSteps
 from .parameter_groups import parameter_groups
+from .precision import allow_tf32
 from .run_state import RunState
 from .schedules import CosineSchedule, PretrainingSchedules
 from .training import run_training
@@ -24,6 +25,7 @@ __all__ = [
     "RunState",
     "SamplerEpoch",
     "StepProgress",
+    "allow_tf32",
     "embedding_statistics",
     "install_error_hook",
     "keep_freed_memory",
