@@ -29,7 +29,7 @@ from .benchmark_figures import Measurement
 from .benchmark_inference import measure_embedding, measure_segmentation
 from .benchmark_processes import peak_bytes, process_context, resident_bytes
 from .benchmark_startup import measure_data, measure_startup
-from .benchmark_steps import measure_step
+from .benchmark_steps import measure_processes, measure_step
 from .benchmark_views import measure_view_loading, measure_views
 
 __all__ = [
@@ -69,6 +69,7 @@ MEASURES: dict[str, Callable[..., list[Measurement]]] = {
     "views": measure_views,
     "view_loading": measure_view_loading,
     "step": measure_step,
+    "processes": measure_processes,
     "embedding": measure_embedding,
     "segmentation": measure_segmentation,
     "startup": measure_startup,
@@ -76,7 +77,7 @@ MEASURES: dict[str, Callable[..., list[Measurement]]] = {
 }
 """Function of each kind of case: ``repeats`` and the case's settings to measurements."""
 
-_ELSEWHERE = ("step", "startup")
+_ELSEWHERE = ("step", "processes", "startup")
 """Kinds that work in processes of their own: the memory of the case's process says nothing about them."""
 
 
@@ -103,6 +104,7 @@ def default_cases(
         batch = batches.get(size, 2 if quick else 16)
         cases += [Case("step", {"size": size, "amp": amp, "batch": batch}) for amp in amps]
     if not quick:
+        cases += [Case("processes", {"size": size, "amp": amps[-1]}) for size in sizes]
         cases += _growing_steps(amps[-1])
     for kind, size in product(("embedding", "segmentation"), sizes[:1] if quick else sizes):
         cases += [Case(kind, {"size": size, "amp": amp, "batch": n, **calls}) for amp in amps for n in (1, 16)]

@@ -7,15 +7,18 @@ that a busy machine is busy for both. Ratios are of processor time: other proces
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.inferers import SimpleInferer
-from torch import Tensor
+from torch import Tensor, nn
 
 from cxw_monai.engines import (
     PretrainingSchedules,
@@ -32,7 +35,7 @@ from .benchmark_processes import peak_bytes, process_context
 from .plain_loop import PlainLoop
 from .view_pipelines import synthetic_film
 
-__all__ = ["measure_step"]
+__all__ = ["measure_processes", "measure_step"]
 
 PACKAGE, PLAIN = "package", "plain loop"
 _MIB = 2**20
@@ -85,7 +88,7 @@ def measure_step(
         "threads": torch.get_num_threads(),
     }
     sides = (PACKAGE, PLAIN) if beside_plain else (PACKAGE,)
-    steps, peaks = _alternating(sides, settings)
+    steps, peaks = _alternating({side: [settings] for side in sides})
     options = [name for name, chosen in (("checkpoint", checkpoint), ("compile", compile)) if chosen]
     precision = {"none": "fp32", "bfloat16": "bf16"}.get(amp, amp)
     name = " ".join([f"training step {size} {precision} {image_size} px batch {batch}", *options])
@@ -103,29 +106,85 @@ def measure_step(
     return found
 
 
+def measure_processes(
+    repeats: int, size: str = "tiny", amp: str = "none", batch: int = 16, image_size: int = 224
+) -> list[Measurement]:
+    """Training steps of one process with all threads, and of two that share batch and threads (gloo).
+
+    Args:
+        repeats: steps that are timed.
+        size, amp, batch, image_size: see :func:`measure_step`; an even batch.
+
+    Returns:
+        Images a second of both, the share of one process's throughput that two have, and the same of processor time.
+    """
+    threads = torch.get_num_threads()
+    alone = {
+        "size": size,
+        "amp": amp,
+        "batch": batch,
+        "image_size": image_size,
+        "patch_size": 16,
+        "predictor": (384, 6),
+        "cross_targets": "all",
+        "blocks": {},
+        "steps": repeats + 1,
+        "threads": threads,
+    }
+    half = {**alone, "batch": batch // 2, "threads": max(1, threads // 2), "world_size": 2}
+    with TemporaryDirectory() as folder:
+        store = str(Path(folder) / "store")
+        steps, _ = _alternating({"one": [alone], "two": [{**half, "rank": r, "store": store} for r in range(2)]})
+    precision = {"none": "fp32", "bfloat16": "bf16"}.get(amp, amp)
+    name = f"training step {size} {precision} {image_size} px batch {batch}"
+    one, two = steps["one"][1:], steps["two"][1:]
+    found = [
+        Measurement(f"{name}, {side} process{'es' * (side == 'two')}", "images/s", [batch / wall for wall, _ in times])
+        for side, times in (("one", one), ("two", two))
+    ]
+    for number, kind in enumerate(("throughput", "processor time")):
+        ratios = [first[number] / second[number] for first, second in zip(one, two, strict=True)]
+        found.append(Measurement(f"{name}, two processes over one, {kind}", "x", ratios))
+    return found
+
+
 def _alternating(
-    sides: tuple[str, ...], settings: dict[str, Any]
+    sides: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> tuple[dict[str, list[tuple[float, float]]], dict[str, int | None]]:
-    """(wall, processor) seconds of each side's steps, taken in turns, and peak bytes."""
+    """(wall, processor) seconds of each side's steps, taken in turns, and peak bytes.
+
+    A side is one process or several, each with settings of its own; the slowest decides the side's time, and processor
+    time and memory are sums.
+    """
     context = process_context("cxw_monai.evaluation.benchmark")
-    connections, processes = {}, []
-    for side in sides:
-        connections[side], theirs = context.Pipe()
-        processes.append(context.Process(target=_side, args=(theirs, side, settings)))
-        processes[-1].start()
-        theirs.close()
+    connections: dict[str, list[Connection]] = {side: [] for side in sides}
+    processes = []
+    for side, members in sides.items():
+        for settings in members:
+            ours, theirs = context.Pipe()
+            connections[side].append(ours)
+            processes.append(context.Process(target=_side, args=(theirs, side, settings)))
+            processes[-1].start()
+            theirs.close()
+    count = next(iter(sides.values()))[0]["steps"]
     steps: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
+    peaks: dict[str, int | None] = {}
     try:
-        for _ in range(settings["steps"]):
-            for side, connection in connections.items():
-                connection.send("step")
-                steps[side].append(_received(connection))
-        peaks = {side: _received(connection) for side, connection in connections.items()}
+        for _ in range(count):
+            for side, members in connections.items():
+                for connection in members:
+                    connection.send("step")
+                wall, processor = zip(*(_received(connection) for connection in members), strict=True)
+                steps[side].append((max(wall), sum(processor)))
+        for side, members in connections.items():
+            found = [_received(connection) for connection in members]
+            peaks[side] = None if None in found else sum(found)
     except (EOFError, ConnectionError):
         raise RuntimeError("a side's process was killed, usually for want of memory") from None
     finally:
-        for connection in connections.values():
-            connection.close()
+        for members in connections.values():
+            for connection in members:
+                connection.close()
         for process in processes:
             process.join()
     return steps, peaks
@@ -143,6 +202,9 @@ def _side(connection: Connection, side: str, settings: dict[str, Any]) -> None:
     """Body of a side's process: a step for every message, its time the answer; the peak of memory at the end."""
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(0)
+    if "rank" in settings:
+        place = f"file://{settings['store']}"
+        dist.init_process_group("gloo", place, rank=settings["rank"], world_size=settings["world_size"])
     run = _run_plain if side == PLAIN else _run_package
     try:
         encoder = radiograph_vit(settings["size"], image_size=settings["image_size"], patch_size=settings["patch_size"])
@@ -150,6 +212,8 @@ def _side(connection: Connection, side: str, settings: dict[str, Any]) -> None:
         model = WorldModel(encoder, predictor, WorldModelSettings(cross_targets=settings["cross_targets"]))
         run(connection, model, _view_batch(settings["batch"], settings["image_size"]), settings)
         connection.send(peak_bytes())
+        if dist.is_initialized():
+            dist.destroy_process_group()
     except (EOFError, ConnectionError):  # the measurement was given up
         return
     except Exception as error:  # reported by the parent
@@ -194,14 +258,16 @@ def _run_package(connection: Connection, model: WorldModel, data: dict[str, Tens
         connection.send(tuple(after - before for after, before in zip(_now(), started, strict=True)))
 
     keep_freed_memory()
-    configure_blocks(model, **settings["blocks"])
+    network = configure_blocks(model, **settings["blocks"])
+    if dist.is_initialized():
+        network = nn.parallel.DistributedDataParallel(network)
     schedules = PretrainingSchedules(steps_per_epoch=settings["steps"], epochs=1, lr=2e-4)
     trainer = SupervisedTrainer(
         device=torch.device("cpu"),
         max_epochs=1,
         train_data_loader=batches(),
         epoch_length=settings["steps"],
-        network=model,
+        network=network,
         optimizer=torch.optim.AdamW(parameter_groups(model), lr=2e-4, weight_decay=0.05, fused=True),
         loss_function=None,
         iteration_update=PretrainingStep(

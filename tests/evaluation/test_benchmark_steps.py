@@ -13,7 +13,7 @@ from torch import nn
 from cxw_monai.engines import parameter_groups
 from cxw_monai.evaluation.benchmark import Case, measure
 from cxw_monai.evaluation.benchmark_startup import measure_data, measure_startup
-from cxw_monai.evaluation.benchmark_steps import measure_step
+from cxw_monai.evaluation.benchmark_steps import measure_processes, measure_step
 from cxw_monai.evaluation.plain_loop import PlainLoop
 from cxw_monai.networks import (
     RadiographViT,
@@ -104,6 +104,13 @@ def test_both_sides_are_measured_in_turns(amp):
         assert found["memory over plain", "x"] == pytest.approx([peaks[0] / peaks[1]])
         assert min(peaks) > 100
     assert all(math.isfinite(v) and v > 0 for values in found.values() for v in values)
+
+
+def test_two_processes_are_measured_in_turns_with_one():
+    one, two, throughput, processor = measure_processes(2, batch=2, image_size=96)
+    assert [m.unit for m in (one, two, throughput, processor)] == ["images/s", "images/s", "x", "x"]
+    assert throughput.values == pytest.approx([b / a for a, b in zip(one.values, two.values, strict=True)])
+    assert all(len(m.values) == 2 and min(m.values) > 0 for m in (one, two, throughput, processor))
 
 
 def test_the_package_alone_with_checkpointing():
