@@ -45,6 +45,7 @@ from cxw_monai.evaluation.segmentation_output import SegmentationWriter
 from cxw_monai.io import Radiograph, RadiographError, read_radiograph
 from cxw_monai.io.atomic import atomic_file
 from cxw_monai.io.dicom_seg import SegAlgorithm
+from cxw_monai.io.structure_codes import is_one_part
 from cxw_monai.pixel_map import PixelMap
 
 __all__ = [
@@ -125,6 +126,8 @@ class FilmSegmenter:
         self.preprocessing, self.inferer, self.postprocessing = preprocessing, inferer, postprocessing
         self.settings, self.model = settings or SegmentSettings(), model
         largest = self.settings.keep_largest
+        if largest == "auto":
+            largest = [name for name in self.structures if is_one_part(name)]
         largest = self.structures if largest is True else largest or ()
         if unknown := sorted(set(largest) - set(self.structures)):
             raise ValueError(f"keep_largest: {unknown} not among the model's {list(self.structures)}")

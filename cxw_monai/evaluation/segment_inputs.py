@@ -44,7 +44,7 @@ class SegmentSettings:
     Attributes:
         threshold: a pixel is inside from this probability on, in (0, 1).
         keep_largest: structures of which only the largest connected part is kept (pixels that touch at a corner are
-            connected); True for all of them.
+            connected); True for all of them, ``"auto"`` for single organs (``is_one_part``).
         formats: what is written, see :data:`~cxw_monai.evaluation.segmentation_output.FORMATS`.
         voi: a DICOM's grey scale, see :func:`~cxw_monai.io.read_radiograph`.
         sliding_window: side of the windows in px of the stored film, or None for whole films.
@@ -58,7 +58,7 @@ class SegmentSettings:
     """
 
     threshold: float = 0.5
-    keep_largest: bool | Sequence[str] = False
+    keep_largest: bool | str | Sequence[str] = "auto"
     formats: Sequence[str] = FORMATS
     voi: str = "auto"
     sliding_window: int | None = None
@@ -78,7 +78,7 @@ class SegmentSettings:
         largest: Any = self.keep_largest
         if isinstance(largest, bool) or str(largest).lower() in ("true", "false"):
             largest = _flag("keep_largest", largest)
-        else:
+        elif largest != "auto":
             largest = _names(largest)
         object.__setattr__(self, "keep_largest", largest)
         object.__setattr__(self, "formats", _names(self.formats))

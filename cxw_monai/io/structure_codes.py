@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["PRIVATE_SCHEME", "StructureCode", "describe_structure", "split_side", "structure_colours"]
+__all__ = ["PRIVATE_SCHEME", "StructureCode", "describe_structure", "is_one_part", "split_side", "structure_colours"]
 
 Triplet = tuple[str, str, str]
 Colour = tuple[int, int, int]
@@ -87,6 +87,8 @@ _ALIASES = {
     "central_venous_line": "central_line",
     "central_venous_catheter": "central_line",
 }
+_SINGLE = {"heart", "mediastinum", "cardiomediastinum"}
+_PAIRED = {"lung", "clavicle"}
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,15 @@ def split_side(name: str) -> tuple[str, str | None]:
 def _entry(name: str) -> tuple[Triplet, Triplet, Colour, Colour] | None:
     base, _ = split_side(name)
     return _TABLE.get(_ALIASES.get(base, base))
+
+
+def is_one_part(name: str) -> bool:
+    """Whether a structure is a single organ, shown in one piece by a frontal film: the heart, one lung, one clavicle.
+
+    Findings, devices, what is counted in several (``lungs``, ``ribs``) and unknown names are not.
+    """
+    base, side = split_side(name)
+    return base in _SINGLE or (base in _PAIRED and side is not None)
 
 
 def describe_structure(name: str) -> StructureCode:

@@ -130,6 +130,10 @@ def test_only_the_largest_part_is_kept_where_asked(tmp_path):
     both = segmenter([tmp_path / "two.png"], tmp_path / "all", Brightness(), ["bright", "dark"])
     both.run()
     assert mask(tmp_path / "all", "two", "bright").sum() == 1600 + 300
+    organs = segmenter([tmp_path / "two.png"], tmp_path / "organs", Brightness(), ["heart", "opacity"])
+    organs.run()
+    assert mask(tmp_path / "organs", "two", "heart").sum() == 1600  # a heart is in one piece, an opacity need not be
+    assert organs.keep_largest == [True, False]
     probabilities = np.zeros((1, 4, 6), np.float32)
     found = restore_masks(probabilities, PixelMap((4, 6)), 0.5, [True])
     assert not found.any()  # a structure that isn't there stays so

@@ -19,7 +19,13 @@ from pydicom.sr.codedict import codes
 
 from cxw_monai.io import RadiographError
 from cxw_monai.io.dicom_seg import SegAlgorithm, is_dicom, write_dicom_seg
-from cxw_monai.io.structure_codes import PRIVATE_SCHEME, describe_structure, split_side, structure_colours
+from cxw_monai.io.structure_codes import (
+    PRIVATE_SCHEME,
+    describe_structure,
+    is_one_part,
+    split_side,
+    structure_colours,
+)
 
 _spec = importlib.util.spec_from_file_location("dicom_files", Path(__file__).with_name("dicom_files.py"))
 _files = importlib.util.module_from_spec(_spec)
@@ -253,3 +259,9 @@ def test_the_film_of_pydicom_data(tmp_path):
 def test_a_synthetic_film_validates(tmp_path):
     _write(_film(tmp_path / "a.dcm"), tmp_path / "s.dcm")
     _validate(tmp_path / "s.dcm", None)
+
+
+def test_single_organs_are_in_one_part():
+    one = ("heart", "mediastinum", "lung_left", "Right lung", "clavicle_right", "cardiomediastinum")
+    many = ("lungs", "lung", "ribs", "clavicles", "opacity", "nodule", "tube", "something_left")
+    assert [is_one_part(name) for name in (*one, *many)] == [True] * len(one) + [False] * len(many)
