@@ -50,6 +50,7 @@ from cxw_monai.pixel_map import PixelMap
 
 __all__ = [
     "FilmSegmenter",
+    "kept_to_largest",
     "end_with_status",
     "install_exit_hook",
     "restore_masks",
@@ -57,6 +58,21 @@ __all__ = [
 
 _FAILURES, _SETTINGS = "failures.csv", "settings.json"
 _logger = logging.getLogger(__name__)
+
+
+def kept_to_largest(choice: bool | str | Sequence[str], structures: Sequence[str]) -> list[bool]:
+    """Whether only the largest part is kept of each structure, by the setting ``keep_largest`` (`SegmentSettings`).
+
+    Raises:
+        ValueError: it names a structure that isn't there.
+    """
+    if choice == "auto":
+        return [is_one_part(name) for name in structures]
+    if isinstance(choice, bool):
+        return [choice] * len(structures)
+    if unknown := sorted(set(choice) - set(structures)):
+        raise ValueError(f"keep_largest: {unknown} not among the model's {list(structures)}")
+    return [name in choice for name in structures]
 
 
 def restore_masks(
@@ -125,13 +141,7 @@ class FilmSegmenter:
         self.network, self.structures, self.device = network, tuple(structures), torch.device(device)
         self.preprocessing, self.inferer, self.postprocessing = preprocessing, inferer, postprocessing
         self.settings, self.model = settings or SegmentSettings(), model
-        largest = self.settings.keep_largest
-        if largest == "auto":
-            largest = [name for name in self.structures if is_one_part(name)]
-        largest = self.structures if largest is True else largest or ()
-        if unknown := sorted(set(largest) - set(self.structures)):
-            raise ValueError(f"keep_largest: {unknown} not among the model's {list(self.structures)}")
-        self.keep_largest = [name in largest for name in self.structures]
+        self.keep_largest = kept_to_largest(self.settings.keep_largest, self.structures)
 
     def run(self) -> dict[str, Any]:
         """Segment all films.
