@@ -2,6 +2,7 @@
 
 from .decoders import synchronise_batch_norm
 from .embedder import RadiographEmbedder
+from .film_model import FilmModel
 from .layers import configure_blocks
 from .positions import relative_table, sincos_table, table_order
 from .predictor import WorldModelPredictor
@@ -20,6 +21,7 @@ from .world_model import (
 __all__ = [
     "OBJECTIVES",
     "VIT_SIZES",
+    "FilmModel",
     "RadiographEmbedder",
     "RadiographSegmenter",
     "RadiographViT",

@@ -1,0 +1,1 @@
+"""Bundles as others take them: TorchScript, ONNX, verified zips, Hugging Face folders."""
