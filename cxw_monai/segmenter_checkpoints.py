@@ -1,11 +1,12 @@
 """Segmentation networks in files: weights together with the plain values that rebuild the network.
 
 A file is `torch.save` of `{"model": state dict, "settings": {...}}`, tensors and plain values only, so that it is read
-without unpickling anything that could run.
+without unpickling anything that could run. Of a `.safetensors` the settings stand in `config.json` beside it.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -252,8 +253,12 @@ def save_segmenter(network: RadiographSegmenter, settings: SegmenterSettings, pa
 
 
 def _read(path: str | Path) -> tuple[SegmenterSettings, dict[str, Tensor]]:
+    path = Path(path)
     content = read_weights(path)
     plain, names = content.get("settings"), {field.name for field in fields(SegmenterSettings)}
+    if path.suffix == ".safetensors" and (path.parent / "config.json").is_file():
+        config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+        plain = config.get("settings") if isinstance(config, Mapping) else None
     if not isinstance(plain, Mapping) or set(plain) != names:
         raise CheckpointError(path, "not a segmentation model of this package", "give model.pt of a segmentation run")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}

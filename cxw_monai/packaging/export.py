@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
+import zipfile
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -30,9 +32,13 @@ def export_torchscript(model: FilmModel, path: str | PathLike[str], metadata: Ma
         path: the file.
         metadata: the bundle's, stored inside: ``monai.data.load_net_with_metadata`` gives them back.
     """
-    script = convert_to_torchscript(model)
-    with atomic_file(path) as stream:
-        save_net_with_metadata(script, stream, meta_values=dict(metadata or {}), append_timestamp=False)
+    content = io.BytesIO()
+    values = dict(metadata or {})
+    save_net_with_metadata(convert_to_torchscript(model), content, include_config_vals=False, meta_values=values)
+    with atomic_file(path) as stream, zipfile.ZipFile(content) as whole, zipfile.ZipFile(stream, "w") as kept:
+        for member in whole.infolist():
+            if not member.filename.endswith(".debug_pkl"):  # where the source lay on the machine that wrote it
+                kept.writestr(member, whole.read(member))
 
 
 def export_onnx(model: FilmModel, path: str | PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:

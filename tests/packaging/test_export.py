@@ -102,6 +102,12 @@ def test_the_blocker_refuses(tmp_path):
         elsewhere("import monai", OURS, tmp_path / "no.ts", [], tmp_path)
 
 
+def test_nothing_tells_where_they_were_made(exported):
+    home = str(Path(cxw_monai.__file__).parents[1]).encode()
+    for name in ("model.ts", "model.onnx"):
+        assert home not in (exported[0] / name).read_bytes()
+
+
 def test_the_metadata_are_inside(exported):
     onnx = pytest.importorskip("onnx")
     folder, _ = exported
