@@ -134,9 +134,7 @@ def test_a_changed_file_is_told(light):
 
 def test_a_large_file_may_be_listed(light):
     (light / "docs" / "big.bin").write_bytes(bytes(25_000_001))
-    (light / "large_files.yml").write_text(
-        "large_files:\n- path: docs/big.bin\n  url: https://example.org/big.bin\n"
-    )
+    (light / "large_files.yml").write_text("large_files:\n- path: docs/big.bin\n  url: https://example.org/big.bin\n")
     (light / "LICENSE").unlink()
     assert verify_package(packed(light)) == ["LICENSE: missing"]
 
