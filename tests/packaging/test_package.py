@@ -29,22 +29,9 @@ from cxw_monai.packaging.contents import write_sums, write_zip
 from cxw_monai.packaging.export import export_onnx
 from cxw_monai.segmenter_checkpoints import read_settings
 
-pytest.importorskip("onnxruntime", reason="packages hold ONNX models: pip install 'cxw-monai[packaging]'")
-
 PROJECT = Path(__file__).resolve().parents[2]
 SEGMENTATION = PROJECT / "bundles" / "chexworld_segmentation"
 FILM = get_testdata_file("RG1_UNCR.dcm", download=False)
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory):
-    """The segmentation bundle's zip; making it verifies it."""
-    return package_bundle(SEGMENTATION, tmp_path_factory.mktemp("package"))
-
-
-@pytest.fixture
-def unpacked(package, tmp_path):
-    return extract_bundle(package, tmp_path)
 
 
 @pytest.fixture
