@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("onnxruntime", reason="packages hold ONNX models: pip install 'cxw-monai[packaging]'")
-
-from cxw_monai.bundle_files import extract_bundle  # noqa: E402
-from cxw_monai.packaging import package_bundle  # noqa: E402
+from cxw_monai.bundle_files import extract_bundle
+from cxw_monai.packaging import package_bundle
 
 SEGMENTATION = Path(__file__).resolve().parents[2] / "bundles" / "chexworld_segmentation"
 
@@ -17,6 +15,7 @@ SEGMENTATION = Path(__file__).resolve().parents[2] / "bundles" / "chexworld_segm
 @pytest.fixture(scope="session")
 def package(tmp_path_factory) -> Path:
     """The zip; making it verifies it."""
+    pytest.importorskip("onnxruntime", reason="packages hold ONNX models: pip install 'cxw-monai[packaging]'")
     return package_bundle(SEGMENTATION, tmp_path_factory.mktemp("package"))
 
 

@@ -15,7 +15,8 @@ from cxw_monai.bundle_files import extract_bundle
 from cxw_monai.io import read_radiograph
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "deployment.md"
-BLOCKS = re.findall(r"^## (.+?)\n(?:(?!^## ).*\n)*?```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.M | re.S)
+SECTIONS = [section.partition("\n") for section in GUIDE.read_text(encoding="utf-8").split("\n## ")[1:]]
+BLOCKS = [(title, text.split("```python\n")[1].split("```")[0]) for title, _, text in SECTIONS if "```python" in text]
 
 
 @pytest.fixture
