@@ -1,11 +1,12 @@
 """Segmentation networks in files: weights together with the plain values that rebuild the network.
 
 A file is `torch.save` of `{"model": state dict, "settings": {...}}`, tensors and plain values only, so that it is read
-without unpickling anything that could run.
+without unpickling anything that could run. Of a `.safetensors` the settings stand in `config.json` beside it.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -149,8 +150,8 @@ def segmenter_settings(
     if encoder_ckpt:
         state, path = encoder_state(encoder_ckpt, encoder_weights), encoder_file(encoder_ckpt)
         channels, pretrained_patch = state["patch_embed.proj.weight"].shape[1:3]
-        reference = _reference_size(state, pretrained_patch, (height, width), path)
-        found = _size_of(state, path)
+        reference = reference_size(state, pretrained_patch, (height, width), path)
+        found = encoder_size(state, path)
         if size not in (None, found):
             raise CheckpointError(path, f"an encoder of size {found!r}, not {size!r}", f"set network_size to {found}")
         size = found
@@ -167,7 +168,12 @@ def segmenter_settings(
     )
 
 
-def _size_of(state: Mapping[str, Tensor], path: Path) -> str:
+def encoder_size(state: Mapping[str, Tensor], path: Path) -> str:
+    """Name in `VIT_SIZES` of the encoder that the tensors are of.
+
+    Raises:
+        CheckpointError: none of them.
+    """
     width = state["patch_embed.proj.weight"].shape[0]
     depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
     for name, size in VIT_SIZES.items():
@@ -178,10 +184,12 @@ def _size_of(state: Mapping[str, Tensor], path: Path) -> str:
     )
 
 
-def _reference_size(
-    state: Mapping[str, Tensor], patch: int, image_size: tuple[int, int], path: Path
-) -> tuple[int, int]:
-    """Size in px of the images that the position table is for: square, or the images' own grid."""
+def reference_size(state: Mapping[str, Tensor], patch: int, image_size: tuple[int, int], path: Path) -> tuple[int, int]:
+    """Size in px of the images that the position table is for: square, or the images' own grid.
+
+    Raises:
+        CheckpointError: it is for neither.
+    """
     tokens = state["pos_embed"].shape[1] if "pos_embed" in state else 0
     rows, columns = image_size[0] // patch, image_size[1] // patch
     if tokens == rows * columns:
@@ -245,8 +253,12 @@ def save_segmenter(network: RadiographSegmenter, settings: SegmenterSettings, pa
 
 
 def _read(path: str | Path) -> tuple[SegmenterSettings, dict[str, Tensor]]:
+    path = Path(path)
     content = read_weights(path)
     plain, names = content.get("settings"), {field.name for field in fields(SegmenterSettings)}
+    if path.suffix == ".safetensors" and (path.parent / "config.json").is_file():
+        config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+        plain = config.get("settings") if isinstance(config, Mapping) else None
     if not isinstance(plain, Mapping) or set(plain) != names:
         raise CheckpointError(path, "not a segmentation model of this package", "give model.pt of a segmentation run")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}

@@ -14,7 +14,7 @@ from cxw_monai.io import RadiographError
 
 from .non_finite import NonFiniteLossError
 
-__all__ = ["install_error_hook", "root_cause"]
+__all__ = ["install_error_hook", "root_cause", "runs_bundle_command"]
 
 PLAIN = (CheckpointError, RadiographError, NonFiniteLossError, FileExistsError, FileNotFoundError)
 """What a user can mend without seeing a traceback."""
@@ -67,11 +67,20 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
+def runs_bundle_command() -> bool:
+    """Whether this program is ``python -m monai.bundle``."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return spec is not None and spec.name.startswith("monai.bundle")
+
+
 def install_error_hook() -> None:
     """Let an uncaught error end the program with one line `error: ...` that says what to do.
 
-    Errors other than those a user can mend show their traceback first.
+    Errors other than those a user can mend show their traceback first. A program that isn't ``python -m monai.bundle``
+    but loads a bundle (a notebook, a server) keeps its own way with errors.
     """
+    if not runs_bundle_command():
+        return
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         cause = root_cause(error)

@@ -38,7 +38,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cxw_monai import __version__
-from cxw_monai.engines import install_error_hook
+from cxw_monai.engines.errors import install_error_hook, runs_bundle_command
 from cxw_monai.engines.iteration import autocast, computes_bfloat16
 from cxw_monai.evaluation.segment_inputs import SegmentSettings
 from cxw_monai.evaluation.segmentation_output import SegmentationWriter
@@ -318,6 +318,8 @@ def end_with_status(summary: Mapping[str, Any], output_dir: str | PathLike[str])
 def install_exit_hook() -> None:
     """Let an error end the program with its one line (`install_error_hook`) and status 2."""
     install_error_hook()
+    if not runs_bundle_command():
+        return
     show = sys.excepthook
 
     def show_and_exit(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

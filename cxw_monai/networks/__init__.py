@@ -2,6 +2,7 @@
 
 from .decoders import synchronise_batch_norm
 from .embedder import RadiographEmbedder
+from .film_model import FilmModel
 from .layers import Block, configure_blocks
 from .positions import relative_table, sincos_table, table_order
 from .predictor import WorldModelPredictor
@@ -21,6 +22,7 @@ __all__ = [
     "OBJECTIVES",
     "VIT_SIZES",
     "Block",
+    "FilmModel",
     "RadiographEmbedder",
     "RadiographSegmenter",
     "RadiographViT",

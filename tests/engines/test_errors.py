@@ -6,6 +6,11 @@ import pytest
 from cxw_monai.engines.errors import root_cause
 from cxw_monai.io import RadiographError
 
+AS_COMMAND = (
+    "import importlib.machinery, __main__; "
+    "__main__.__spec__ = importlib.machinery.ModuleSpec('monai.bundle.__main__', None); "
+)
+
 
 def chained():
     try:
@@ -32,7 +37,8 @@ def test_the_first_error_of_a_chain_is_the_cause():
 )
 def test_a_program_ends_with_one_clear_line(raised, traceback):
     program = (
-        "from cxw_monai.engines import CosineSchedule, install_error_hook; from cxw_monai.io import RadiographError\n"
+        f"{AS_COMMAND}\nfrom cxw_monai.engines import CosineSchedule, install_error_hook\n"
+        "from cxw_monai.io import RadiographError\n"
         f"install_error_hook()\ntry:\n    {raised}\n"
         "except ValueError as e:\n    raise RuntimeError('wrapped') from e"
     )
@@ -41,3 +47,13 @@ def test_a_program_ends_with_one_clear_line(raised, traceback):
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")
     assert ("Traceback" in done.stderr) == traceback
     assert "wrapped" not in done.stderr.strip().splitlines()[-1]
+
+
+def test_a_program_that_loads_a_bundle_keeps_its_own_hook():
+    program = (
+        "import sys; from cxw_monai.engines import install_error_hook; "
+        "from cxw_monai.evaluation.segment import install_exit_hook; own = sys.excepthook; "
+        "install_error_hook(); install_exit_hook(); assert sys.excepthook is own"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,120 @@
+"""Where a bundle's files are: in a folder, under a name, or in a packaged zip."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+__all__ = ["BundleError", "extract_bundle", "find_bundle", "open_bundle"]
+
+_SOURCE_TREE = Path(__file__).resolve().parents[1] / "bundles"
+_MOST_BYTES = 16 * 2**30  # of one packaged bundle, unpacked
+_OTHER = "give a zip that scripts/package_bundle.py made"
+
+
+class BundleError(ValueError):
+    """A bundle that is missing or not what it should be; names the file, the reason and the remedy."""
+
+    def __init__(self, path: str | PathLike[str], reason: str, remedy: str) -> None:
+        super().__init__(f"{path}: {reason}; {remedy}")
+        self.path, self.reason, self.remedy = Path(path), reason, remedy
+
+
+def find_bundle(name_or_path: str | PathLike[str]) -> Path:
+    """The file or folder that is meant.
+
+    Args:
+        name_or_path: a path, or the name of a bundle in the source tree's ``bundles`` or where MONAI keeps downloaded
+            ones (``torch.hub.get_dir()/bundle``).
+
+    Raises:
+        BundleError: there is none.
+    """
+    path = Path(name_or_path)
+    if path.exists():
+        return path
+    from torch import hub
+
+    places = [_SOURCE_TREE, Path(hub.get_dir()) / "bundle"]
+    if path.name == os.fspath(name_or_path):
+        for place in places:
+            if (place / path.name / "configs" / "metadata.json").is_file():
+                return place / path.name
+    looked = " and ".join(map(str, places))
+    raise BundleError(path, f"no such file, and no bundle of this name in {looked}", "give a folder, zip or weights")
+
+
+def extract_bundle(archive: str | PathLike[str], folder: str | PathLike[str]) -> Path:
+    """Unpack a packaged bundle; nothing is written outside ``folder`` or over what is there.
+
+    Args:
+        archive: the zip: one top-level folder, named as the bundle, with ``configs/metadata.json`` in it.
+        folder: where that folder is made.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        BundleError: not a zip or damaged; a name in it that leads out of its folder, or a link; no bundle; too large;
+            or the bundle's folder exists.
+    """
+    archive = Path(archive)
+    try:
+        with zipfile.ZipFile(archive) as content:
+            members = [member for member in content.infolist() if not member.is_dir()]
+            name = _checked_name(archive, members)
+            target = Path(folder) / name
+            if target.exists():
+                raise BundleError(target, "exists already", "remove it, or unpack elsewhere")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=target.parent, prefix=f".{name}.") as temporary:
+                for member in members:
+                    place = Path(temporary, *PurePosixPath(member.filename).parts)
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    with content.open(member) as source, place.open("xb") as file:
+                        shutil.copyfileobj(source, file)
+                os.replace(Path(temporary) / name, target)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, FileExistsError) as error:
+        raise BundleError(archive, f"not a whole zip ({error})", _OTHER) from error
+    return target
+
+
+def _checked_name(archive: Path, members: list[zipfile.ZipInfo]) -> str:
+    """The one top-level folder of a zip whose names all stay in it."""
+    tops = set()
+    for member in members:
+        parts = PurePosixPath(member.filename).parts
+        leads_out = member.filename.startswith("/") or ".." in parts or "\\" in member.filename or ":" in parts[0]
+        if leads_out or len(parts) < 2:
+            raise BundleError(archive, f"holds {member.filename!r}, outside a bundle's folder", "don't use this file")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise BundleError(archive, f"holds the link {member.filename!r}", "don't use this file")
+        tops.add(parts[0])
+    names = {member.filename for member in members}
+    if len(tops) != 1 or f"{next(iter(tops))}/configs/metadata.json" not in names:
+        raise BundleError(archive, "not one bundle (NAME/configs/metadata.json)", _OTHER)
+    if (size := sum(member.file_size for member in members)) > _MOST_BYTES:
+        raise BundleError(archive, f"{size} bytes unpacked, more than {_MOST_BYTES}", _OTHER)
+    return tops.pop()
+
+
+@contextmanager
+def open_bundle(name_or_path: str | PathLike[str]) -> Iterator[Path]:
+    """A bundle's folder, or a file of weights; a zip is unpacked for as long as the context lasts.
+
+    Raises:
+        BundleError: see :func:`find_bundle` and :func:`extract_bundle`.
+    """
+    path = find_bundle(name_or_path)
+    if path.is_dir() or path.suffix != ".zip":
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        yield extract_bundle(path, folder)

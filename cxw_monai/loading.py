@@ -1,0 +1,196 @@
+"""A bundle's model in three lines of Python.
+
+::
+
+    model = cxw_monai.load("chexworld_segmentation")
+    masks = model.segment("film.dcm")               # {"lung_left": bool [H, W], ...} on the film's own grid
+
+    encoder = cxw_monai.load("RUN/encoder.pt")
+    vector = encoder.embed("film.dcm")              # float32 [D]
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .bundle_files import open_bundle
+from .checkpoints import CheckpointError, read_weights
+from .encoder_files import load_embedder
+from .evaluation.segment import kept_to_largest, restore_masks
+from .evaluation.segment_inputs import on_device
+from .io import read_radiograph
+from .networks import FilmModel, RadiographEmbedder, RadiographSegmenter
+from .pixel_map import PixelMap
+from .segmenter_checkpoints import encoder_file, load_segmenter, read_settings
+from .transforms.warp import WholeFilmd
+
+__all__ = ["EmbeddingModel", "SegmentationModel", "load"]
+
+Film = str | PathLike[str] | np.ndarray | Tensor
+
+
+def _film(film: Film) -> tuple[np.ndarray, PixelMap]:
+    """Float32 `[1, H, W]` in [0, 1] and where its pixels lie on the stored grid.
+
+    Raises:
+        ValueError: an array of another shape, type or range.
+        RadiographError: a file that can't be used as a film.
+    """
+    if isinstance(film, (str, PathLike)):
+        radiograph = read_radiograph(film)
+        return radiograph.array, radiograph.meta["pixel_map"]
+    array = np.asarray(film)
+    if array.ndim == 2:
+        array = array[None]
+    wanted = "[H, W] or [1, H, W], bone bright: uint8, uint16, or floating in [0, 1]"
+    if array.ndim != 3 or array.shape[0] != 1 or min(array.shape) < 1:
+        raise ValueError(f"a film's array must be {wanted}; got shape {np.shape(film)}")
+    if array.dtype in (np.uint8, np.uint16):
+        array = array.astype(np.float32) * np.float32(1 / np.iinfo(array.dtype).max)
+    if array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1):
+        raise ValueError(f"a film's array must be {wanted}; got {array.dtype} from {array.min()} to {array.max()}")
+    return array.astype(np.float32), PixelMap.identity(array.shape)
+
+
+class SegmentationModel:
+    """A segmenter and what its films need before and after it.
+
+    Attributes:
+        network: takes `[B, 1, h, w]` in [0, 1] to logits `[B, S, h, w]`.
+        structures: S names.
+        image_size: (h, w) in px that films are stretched to.
+    """
+
+    def __init__(self, network: RadiographSegmenter, image_size: tuple[int, int], device: torch.device) -> None:
+        self.network, self.image_size, self.device = network, image_size, device
+        self.structures = network.structures
+        self._whole_film = WholeFilmd(image_size)
+
+    @torch.inference_mode()
+    def _probabilities(self, array: np.ndarray) -> np.ndarray:
+        image = self._whole_film({"image": array})["image"][None].to(self.device)
+        return self.network(image).sigmoid()[0].cpu().numpy()  # [S, h, w]
+
+    def probabilities(self, film: Film) -> dict[str, np.ndarray]:
+        """Each structure's probability, float32 `[H, W]` on the film's own grid; arguments as for `segment`."""
+        array, pixel_map = _film(film)
+        found = self._probabilities(array)
+        restored = pixel_map.resize(*found.shape[1:]).restore(found, "linear")
+        return dict(zip(self.structures, restored, strict=True))
+
+    def segment(
+        self, film: Film, threshold: float = 0.5, keep_largest: bool | str | Sequence[str] = "auto"
+    ) -> dict[str, np.ndarray]:
+        """Masks of one film.
+
+        Args:
+            film: a file that `read_radiograph` takes, or an array `[H, W]` or `[1, H, W]`, bone bright: uint8, uint16,
+                or floating in [0, 1].
+            threshold: a pixel is inside from this probability on.
+            keep_largest: structures of which only the largest connected part is kept; True for all, ``"auto"`` for
+                single organs.
+
+        Returns:
+            bool `[H, W]` by structure, on the pixel grid that the file stores.
+
+        Raises:
+            RadiographError: the file can't be used as a film.
+            ValueError: an argument is wrong.
+        """
+        if not 0 < threshold < 1:
+            raise ValueError(f"threshold must lie between 0 and 1, got {threshold!r}")
+        kept = kept_to_largest(keep_largest, self.structures)
+        array, pixel_map = _film(film)
+        found = self._probabilities(array)
+        masks = restore_masks(found, pixel_map.resize(*found.shape[1:]), threshold, kept)
+        return dict(zip(self.structures, masks, strict=True))
+
+    def film_model(self) -> FilmModel:
+        """Preparation, network and what follows as one module."""
+        return FilmModel(self.network, self.image_size, dense=True).eval()
+
+
+class EmbeddingModel:
+    """An encoder and what its films need before it.
+
+    Attributes:
+        network: takes `[B, 1, h, w]` in [0, 1] to `[B, D]`.
+        image_size: (h, w) in px that films are stretched to, that of pretraining.
+    """
+
+    def __init__(self, network: RadiographEmbedder, device: torch.device) -> None:
+        self.network, self.device = network, device
+        rows, columns = network.encoder.grid
+        self.image_size = rows * network.encoder.patch_size, columns * network.encoder.patch_size
+        self._whole_film = WholeFilmd(self.image_size)
+
+    @torch.inference_mode()
+    def embed(self, film: Film) -> np.ndarray:
+        """Embedding of one film, the mean of its tokens.
+
+        Args:
+            film: as for `SegmentationModel.segment`.
+
+        Returns:
+            float32 `[D]`.
+
+        Raises:
+            RadiographError: the file can't be used as a film.
+            ValueError: the array is none.
+        """
+        image = self._whole_film({"image": _film(film)[0]})["image"][None].to(self.device)
+        return self.network(image)[0].cpu().numpy()
+
+    def film_model(self) -> FilmModel:
+        """Preparation and network as one module."""
+        return FilmModel(self.network, self.image_size, dense=False).eval()
+
+
+def load(name_or_path: str | PathLike[str], device: str | torch.device = "cpu") -> SegmentationModel | EmbeddingModel:
+    """The model of a bundle, ready for films.
+
+    Args:
+        name_or_path: a bundle's name (`chexworld_segmentation`), its folder, a zip of `scripts/package_bundle.py`, or
+            a file of weights (`model.pt`, `encoder.pt`, `.safetensors`) of a run.
+        device: where the network computes.
+
+    Returns:
+        A `SegmentationModel` or an `EmbeddingModel`, whichever the weights are of. Nothing is unpickled, and no config
+        is executed.
+
+    Raises:
+        BundleError: there is no such bundle, or its zip is none.
+        CheckpointError: the weights are missing, damaged or no such model.
+    """
+    with open_bundle(name_or_path) as place:
+        weights = encoder_file(place)
+        if _is_segmenter(weights):
+            network = on_device(load_segmenter(weights), device)
+            return SegmentationModel(network, read_settings(weights).image_size, torch.device(device))
+        network = on_device(load_embedder(weights, _image_size(place)), device)
+        return EmbeddingModel(network, torch.device(device))
+
+
+def _is_segmenter(weights: Path) -> bool:
+    if weights.suffix == ".safetensors":
+        return any(name.startswith("decoder.") for name in read_weights(weights))
+    return "settings" in read_weights(weights)
+
+
+def _image_size(place: Path) -> int | list[int]:
+    """That of a bundle's inference, where there is one."""
+    config = place / "configs" / "inference.json"
+    if not config.is_file():
+        return 224
+    try:
+        size = json.loads(config.read_text(encoding="utf-8"))["image_size"]
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(config, f"tells no image_size ({error})", "give the file of weights") from error
+    return size
