@@ -11,6 +11,7 @@ from pathlib import Path
 
 __all__ = ["lay_out", "main", "server_command", "server_environment"]
 
+LOOPBACK = ("127.0.0.1", "localhost")
 PROJECT = Path(__file__).resolve().parents[2]
 _MAIN = '"""Found by MONAI Label."""\n\nfrom cxw_monai.label.app import CxwLabelApp  # noqa: F401\n'
 
@@ -59,11 +60,11 @@ def _logging(file: Path) -> dict[str, object]:
     }
 
 
-def server_environment(app: Path, port: int) -> dict[str, str]:
-    """The server's environment: no session store, uploads in a folder of its own, answers to its own pages only.
+def server_environment(app: Path, host: str) -> dict[str, str]:
+    """The server's environment: no session store, uploads in a folder of its own.
 
-    MONAI Label would let any web page that the user visits read from the server; ``MONAI_LABEL_CORS_ORIGINS`` names
-    others than its own.
+    A server that listens on the loopback address answers only those who address it by that, so that no name that a web
+    page makes up for this machine reaches it; ``CXW_LABEL_HOSTS`` names others (a proxy's).
     """
     settings = {
         "MONAI_LABEL_SESSIONS": "false",
@@ -71,8 +72,8 @@ def server_environment(app: Path, port: int) -> dict[str, str]:
         "MONAI_LABEL_TASKS_SCORING": "false",
         "TMPDIR": str(app / "tmp"),
     }
-    own = json.dumps([f"http://{host}:{port}" for host in ("127.0.0.1", "localhost")])
-    settings["MONAI_LABEL_CORS_ORIGINS"] = os.environ.get("MONAI_LABEL_CORS_ORIGINS", own)
+    hosts = ",".join(LOOPBACK) if host in LOOPBACK else "*"
+    settings["CXW_LABEL_HOSTS"] = os.environ.get("CXW_LABEL_HOSTS", hosts)
     paths = [str(PROJECT), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, **settings, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
@@ -81,6 +82,7 @@ def server_command(app: Path, studies: str, bundle: Path, host: str, port: int, 
     """The command that starts the server."""
     command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app), "--studies", studies]
     command += ["--host", host, "--port", str(port), "--log_config", str(app / "logs" / "logging.json")]
+    command += ["--uvicorn_app", "cxw_monai.label.web:app"]
     return [*command, "--conf", "bundle", str(bundle.resolve()), "--conf", "device", device]
 
 
@@ -109,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     command = server_command(app, a.studies, a.bundle, a.host, a.port, a.device)
-    os.execve(command[0], command, server_environment(app, a.port))
+    os.execve(command[0], command, server_environment(app, a.host))
 
 
 if __name__ == "__main__":
