@@ -79,12 +79,14 @@ class SegAlgorithm:
         version: of the weights or the software.
         manufacturer: who answers for it.
         description: the series' description.
+        type: ``AUTOMATIC``, or ``SEMIAUTOMATIC`` where a person drew or corrected them.
     """
 
     name: str = "chexworld_segmentation"
     version: str = __version__
     manufacturer: str = "cxw_monai"
     description: str = "Segmentation by chexworld_segmentation"
+    type: str = "AUTOMATIC"
 
     def __post_init__(self) -> None:
         for field, text in vars(self).items():
@@ -263,7 +265,7 @@ def _segments(names: Sequence[str], algorithm: SegAlgorithm) -> list[hd.seg.Segm
             segment_label=name,
             segmented_property_category=Code(*code.category),
             segmented_property_type=Code(*code.type),
-            algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_type=hd.seg.SegmentAlgorithmTypeValues(algorithm.type),
             algorithm_identification=identification,
         )
         description.RecommendedDisplayCIELabValue = _cielab(colour)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import HTTPException
+from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.infer_v2 import InferTask
@@ -21,6 +23,7 @@ from monailabel.tasks.activelearning.random import Random
 
 from cxw_monai import __version__
 from cxw_monai.label.datastore import FilmDatastore
+from cxw_monai.label.dicomweb import DicomWebFilms
 from cxw_monai.label.model import LabelModel
 from cxw_monai.label.tasks import EmbeddingInfer, SegmentationInfer, Uncertainty, discarded_on_error
 from cxw_monai.label.training import SegmentationTraining
@@ -64,6 +67,11 @@ class CxwLabelApp(MONAILabelApp):
         return {"random": Random(), "uncertainty": Uncertainty(self.label_model)}
 
     def init_datastore(self) -> Datastore:
+        if self.studies.startswith(("http://", "https://")):
+            name = hashlib.sha256(self.studies.rstrip("/").encode()).hexdigest()[:16]
+            user, password = settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
+            credentials = (user, password) if user and password else None
+            return DicomWebFilms(self.studies, Path(self.app_dir) / "dicomweb" / name, self.label_model, credentials)
         watch = os.environ.get("MONAI_LABEL_DATASTORE_AUTO_RELOAD", "true").lower() == "true"
         return FilmDatastore(self.studies, self.label_model, watch)
 

@@ -154,8 +154,13 @@ class FilmDatastore(LocalDatastore):
             if label_tag == DefaultLabelTag.FINAL:
                 with told(image_id):
                     film = read_film(uri)
-                    self.masks.write(image_id, film, self.masks.decode(film, label_filename, label_info or {}))
+                    masks = self.masks.decode(film, label_filename, label_info or {})
+                    self._publish(film, masks)
+                    self.masks.write(image_id, film, masks)
         return super().save_label(image_id, label_filename, label_tag, label_info)
+
+    def _publish(self, film: Radiograph, masks: dict[str, np.ndarray]) -> None:
+        """What is done with a final label beside keeping it."""
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         super().remove_label(label_id, label_tag)
