@@ -18,6 +18,7 @@ from pathlib import Path
 import highdicom as hd
 import numpy as np
 from monai.bundle import ConfigWorkflow
+from monailabel.client import MONAILabelClient
 from PIL import Image
 
 from cxw_monai.io import read_radiograph
@@ -203,6 +204,22 @@ def save_labels(journey: Journey) -> str:
     return f"{len(kinds)} films, as {', '.join(kinds.values())}; one of another size refused"
 
 
+def slicers_client(journey: Journey) -> str:
+    """By the client module that 3D Slicer's plug-in is built on, with what the plug-in sends."""
+    client = MONAILabelClient(journey.server.url, tmpdir=str(journey.folder), client_id="selftest")
+    structures = list(client.info()["models"][MODEL]["labels"])
+    chosen = client.next_sample("random", {})["id"]
+    for ending in (".nii.gz", ".seg.nrrd"):
+        file, told = client.infer(MODEL, chosen, {"result_extension": ending})
+        assert told["label_names"] == {name: number for number, name in enumerate(structures, start=1)}
+        numbers = [{"name": name, "idx": number} for number, name in enumerate(structures, start=1)]
+        client.save_label(chosen, file, params={"label_info": numbers})
+        folder = journey.server.folder.parent / "studies" / "labels" / "masks" / chosen
+        masks = np.stack([np.asarray(Image.open(folder / f"{name}.png")) > 0 for name in structures])
+        assert np.array_equal(masks, journey.own[chosen]), f"{ending}: an unchanged label is not the model's masks"
+    return "next film, infer, save unchanged: nothing is lost, not even where structures overlap"
+
+
 def bad_files(journey: Journey) -> str:
     server, reasons = journey.server, []
     for name, file in journey.bad.items():
@@ -258,7 +275,7 @@ def train(journey: Journey) -> str:
     assert answer["model"] == model.version
     assert list(answer["pixels"].values()) == own.sum(axis=(1, 2)).tolist()
     assert not np.array_equal(own, journey.own["film_png"])
-    return f"one epoch on 4 labels; the server answers with the new model {model.version[:8]}"
+    return f"one epoch on 5 labels; the server answers with the new model {model.version[:8]}"
 
 
 def logs(journey: Journey) -> str:
@@ -278,6 +295,7 @@ STEPS: dict[str, Callable[[Journey], str]] = {
     "embedding": embedding,
     "next film": strategies,
     "save labels": save_labels,
+    "3D Slicer's client": slicers_client,
     "bad files and paths": bad_files,
     f"{CONCURRENT} infers at once": concurrency,
     "train, infer again": train,

@@ -145,6 +145,7 @@ def try_dicomweb(folder: Path, bundle: Path, own: dict[str, np.ndarray]) -> str:
                 there = [one for one, mask in zip(structures, masks, strict=True) if mask.any()]
                 labels = [seg.get_segment_description(number).segment_label for number in seg.segment_numbers]
                 assert labels == there
+                assert seg.SegmentSequence[0].SegmentAlgorithmType == "SEMIAUTOMATIC"
                 kept = masks[[structures.index(one) for one in there]]
                 assert np.array_equal(np.reshape(seg.pixel_array, kept.shape).astype(bool), kept)
                 assert seg.PatientID == PATIENT["PatientID"]
