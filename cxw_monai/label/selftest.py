@@ -17,6 +17,7 @@ from pathlib import Path
 
 import highdicom as hd
 import numpy as np
+import torch
 from monai.bundle import ConfigWorkflow
 from monailabel.client import MONAILabelClient
 from PIL import Image
@@ -241,6 +242,29 @@ def bad_files(journey: Journey) -> str:
     return f"{len(reasons)} answers with a reason; paths and wrong settings refused; still alive"
 
 
+class _Trap:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.file,)
+
+
+def model_from_a_client(journey: Journey) -> str:
+    trap, own = journey.folder / "sprung", journey.model.path.read_bytes()
+    torch.save({"model": _Trap(trap)}, journey.folder / "trap.pt")
+    (journey.folder / "own.pt").write_bytes(own)
+    journey.server.put_model(MODEL, journey.folder / "trap.pt").raise_for_status()
+    refused = journey.server.infer(MODEL, "film_png", output="json")
+    assert refused.status_code == 503 and "model can't be used" in refused.text, refused.text
+    assert not trap.exists()
+    journey.server.put_model(MODEL, journey.folder / "own.pt").raise_for_status()
+    assert journey.server.infer(MODEL, "film_png", output="json").ok
+    return "a pickle in its place is refused and not run; the model put back is used"
+
+
 def concurrency(journey: Journey) -> str:
     names = [*journey.films] * (CONCURRENT // len(journey.films) + 1)
     journey.server.infer(MODEL, "film_png", result_extension=".seg.nrrd")
@@ -297,6 +321,7 @@ STEPS: dict[str, Callable[[Journey], str]] = {
     "save labels": save_labels,
     "3D Slicer's client": slicers_client,
     "bad files and paths": bad_files,
+    "a model from a client": model_from_a_client,
     f"{CONCURRENT} infers at once": concurrency,
     "train, infer again": train,
     "logs": logs,

@@ -160,4 +160,8 @@ def try_dicomweb(folder: Path, bundle: Path, own: dict[str, np.ndarray]) -> str:
                 if value in file.read_text()
             ]
             assert "Traceback" not in text, text[text.index("Traceback") :][:2000]
+            orthanc.process.terminate()
+            orthanc.process.wait(30)
+            gone = server.infer(MODEL, "1.2.3.4")
+            assert gone.status_code == 502 and "DICOMweb server" in gone.text, gone.text
     return "films from Orthanc; labels (OHIF's bytes, .seg.nrrd) back to it as DICOM SEG, bit for bit"

@@ -106,6 +106,10 @@ class RunningServer:
         files = {"file": (file.name, file.read_bytes())}
         return requests.put(f"{self.url}/datastore/", params={"image": name or ""}, files=files, timeout=600)
 
+    def put_model(self, model: str, file: Path) -> requests.Response:
+        """Replace a model's file."""
+        return requests.put(f"{self.url}/model/{model}", files={"file": (file.name, file.read_bytes())}, timeout=600)
+
     def save_label(self, image: str, file: Path, tag: str = "final", **params: Any) -> requests.Response:
         """Save a label as an annotation tool does."""
         return requests.put(
