@@ -120,8 +120,14 @@ class FilmDatastore(LocalDatastore):
         return file[:cut], file[cut:]
 
     def _list_files(self, path: str, patterns: Sequence[str]) -> dict[str, str]:
-        found = super()._list_files(path, patterns)
-        return {name: file for name, file in found.items() if _NAME.fullmatch(name)}
+        """Usable files of a folder; among the films, the first of each name."""
+        found = sorted(name for name in super()._list_files(path, patterns) if _NAME.fullmatch(name))
+        if os.path.realpath(path) != os.path.realpath(self._datastore.image_path()):
+            return {name: name for name in found}
+        films: dict[str, str] = {}
+        for name in (one for one in found if self._to_id(one)[1].lower() in FILM_ENDINGS):
+            films.setdefault(self._to_id(name)[0], name)
+        return {name: name for name in films.values()}
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Take a film that a client sent.

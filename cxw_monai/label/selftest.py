@@ -97,6 +97,7 @@ def expected_masks(bundle: Path, films: Mapping[str, Path], output: Path) -> dic
 
 
 def info(journey: Journey) -> str:
+    """Models, labels and strategies are told."""
     found = journey.server.get("/info/").json()
     assert set(found["models"]) == {MODEL, EMBEDDING} and set(found["trainers"]) == {MODEL}, found
     assert set(found["strategies"]) >= {"random", "uncertainty"}
@@ -105,6 +106,7 @@ def info(journey: Journey) -> str:
 
 
 def upload(journey: Journey) -> str:
+    """Films of every format are taken once."""
     for name, file in journey.films.items():
         answer = journey.server.upload(file, name)
         assert answer.ok and answer.json() == {"image": name}, answer.text
@@ -116,6 +118,7 @@ def upload(journey: Journey) -> str:
 
 
 def infer_each_format(journey: Journey) -> str:
+    """Masks are the bundle's own, on the stored grid, in every result format."""
     endings = cycle((".png", ".nii.gz", ".nrrd"))
     for name, ending in zip(journey.films, endings, strict=False):
         answer = journey.server.infer(MODEL, name, result_extension=".seg.nrrd")
@@ -131,6 +134,7 @@ def infer_each_format(journey: Journey) -> str:
 
 
 def infer_a_file(journey: Journey) -> str:
+    """A film may come with the request; structures may be chosen."""
     file = journey.films["film_jpeg"]
     sent = journey.server.infer(MODEL, file, output="json").json()
     there = journey.server.infer(MODEL, "film_jpeg", output="json").json()
@@ -143,6 +147,7 @@ def infer_a_file(journey: Journey) -> str:
 
 
 def dicom_seg(journey: Journey) -> str:
+    """A DICOM film's result as DICOM SEG."""
     for name in ("film_cr_2", "film_dx_1"):
         answer = journey.server.infer(MODEL, name, result_extension=".dcm")
         assert answer.ok, answer.text
@@ -160,6 +165,7 @@ def dicom_seg(journey: Journey) -> str:
 
 
 def embedding(journey: Journey) -> str:
+    """The vector is the package's own."""
     vectors = [
         journey.server.infer(EMBEDDING, name, output="json").json()["embedding"]
         for name in ("film_png", "film_png", "film_nifti")
@@ -171,6 +177,7 @@ def embedding(journey: Journey) -> str:
 
 
 def strategies(journey: Journey) -> str:
+    """The next film is one without a label; the most uncertain one."""
     left = set(journey.films)
     for strategy in ("random", "uncertainty"):
         found = journey.server.post(f"/activelearning/{strategy}", client_id="selftest").json()
@@ -182,6 +189,7 @@ def strategies(journey: Journey) -> str:
 
 
 def save_labels(journey: Journey) -> str:
+    """Labels of every format are taken, others refused."""
     structures = list(journey.model.structures)
     kinds = {"film_png": ".png", "film_jpeg": ".nii.gz", "film_nifti": ".nrrd", "film_cr_2": ".seg.nrrd"}
     for name, ending in kinds.items():
@@ -222,6 +230,7 @@ def slicers_client(journey: Journey) -> str:
 
 
 def bad_files(journey: Journey) -> str:
+    """What is no film, path or setting is answered with a reason."""
     server, reasons = journey.server, []
     for name, file in journey.bad.items():
         for answer in (server.upload(file, name.replace(".", "_")), server.infer(MODEL, file)):
@@ -253,6 +262,7 @@ class _Trap:
 
 
 def model_from_a_client(journey: Journey) -> str:
+    """A model that would run something isn't read."""
     trap, own = journey.folder / "sprung", journey.model.path.read_bytes()
     torch.save({"model": _Trap(trap)}, journey.folder / "trap.pt")
     (journey.folder / "own.pt").write_bytes(own)
@@ -266,6 +276,7 @@ def model_from_a_client(journey: Journey) -> str:
 
 
 def concurrency(journey: Journey) -> str:
+    """Many requests at once: nothing is lost, the memory doesn't grow."""
     names = [*journey.films] * (CONCURRENT // len(journey.films) + 1)
     journey.server.infer(MODEL, "film_png", result_extension=".seg.nrrd")
     before, peak = journey.server.rss_mib(), 0.0
@@ -288,6 +299,7 @@ def concurrency(journey: Journey) -> str:
 
 
 def train(journey: Journey) -> str:
+    """Training replaces the model, and the server uses the new one."""
     before = journey.model.version
     wanted = {"max_epochs": 1, "learning_rate": 1e-3, "val_split": 0.25, "publish": "always"}
     task = journey.server.train(MODEL, **wanted)
@@ -303,6 +315,7 @@ def train(journey: Journey) -> str:
 
 
 def logs(journey: Journey) -> str:
+    """No patient data, no error that nobody caught."""
     text = journey.server.text()
     found = [value for value in (*PATIENT.values(), "SECRET", "19991231") if value in text]
     assert not found, found

@@ -122,46 +122,61 @@ def try_dicomweb(folder: Path, bundle: Path, own: dict[str, np.ndarray]) -> str:
         two = orthanc.store(films["film_cr_2"], films["film_dx_1"])
         with RunningServer(folder / "app", orthanc.url, bundle) as server:
             assert server.get("/info/").json()["datastore"]["total"] == 3
-            structures = server.get("/info/").json()["labels"]
-            for name, uid in series.items():
-                answer = server.infer(MODEL, uid, output="json")
-                assert answer.ok, answer.text
-                assert list(answer.json()["pixels"].values()) == own[name].sum(axis=(1, 2)).tolist(), name
-            refused = server.infer(MODEL, two)
-            assert refused.status_code == 422 and "series of 2 images" in refused.text, refused.text
-            assert server.infer(MODEL, "1.2.3").status_code == 404
-            assert server.infer(MODEL, "../orthanc").status_code == 404
-
-            (folder / "ohif.bin").write_bytes(paint(own["film_cr_2"]).tobytes())
-            names = [{"name": name, "idx": number} for number, name in enumerate(structures, start=1)]
-            saved = server.save_label(series["film_cr_2"], folder / "ohif.bin", label_info=names)
-            assert saved.ok, saved.text
-            drawn = own["film_dx_1"].copy()
-            drawn[:, : drawn.shape[1] // 3] = False
-            write_result(folder / "slicer.seg.nrrd", read_radiograph(films["film_dx_1"]), drawn, structures)
-            assert server.save_label(series["film_dx_1"], folder / "slicer.seg.nrrd").ok
-            for name, masks in (("film_cr_2", own["film_cr_2"]), ("film_dx_1", drawn)):
-                (seg,) = orthanc.segmentations(series[name])
-                there = [one for one, mask in zip(structures, masks, strict=True) if mask.any()]
-                labels = [seg.get_segment_description(number).segment_label for number in seg.segment_numbers]
-                assert labels == there
-                assert seg.SegmentSequence[0].SegmentAlgorithmType == "SEMIAUTOMATIC"
-                kept = masks[[structures.index(one) for one in there]]
-                assert np.array_equal(np.reshape(seg.pixel_array, kept.shape).astype(bool), kept)
-                assert seg.PatientID == PATIENT["PatientID"]
-            left = server.post("/activelearning/random").json()
-            assert left["id"] == two
-            text = server.text()
-            assert not [value for value in (*PATIENT.values(), "SECRET", "19991231") if value in text]
-            assert not [
-                value
-                for value in PATIENT.values()
-                for file in server.folder.rglob("*.json")
-                if value in file.read_text()
-            ]
-            assert "Traceback" not in text, text[text.index("Traceback") :][:2000]
+            _infer(server, series, two, own)
+            drawn = {"film_cr_2": own["film_cr_2"], "film_dx_1": own["film_dx_1"].copy()}
+            drawn["film_dx_1"][:, : drawn["film_dx_1"].shape[1] // 3] = False
+            _save(server, orthanc, series, drawn, films["film_dx_1"], folder)
+            assert server.post("/activelearning/random").json()["id"] == two
+            _look_for_patient_data(server)
             orthanc.process.terminate()
             orthanc.process.wait(30)
             gone = server.infer(MODEL, "1.2.3.4")
             assert gone.status_code == 502 and "DICOMweb server" in gone.text, gone.text
     return "films from Orthanc; labels (OHIF's bytes, .seg.nrrd) back to it as DICOM SEG, bit for bit"
+
+
+def _infer(server: RunningServer, series: dict[str, str], two: str, own: dict[str, np.ndarray]) -> None:
+    """Series of one film give the bundle's masks, others a reason."""
+    for name, uid in series.items():
+        answer = server.infer(MODEL, uid, output="json")
+        assert answer.ok, answer.text
+        assert list(answer.json()["pixels"].values()) == own[name].sum(axis=(1, 2)).tolist(), name
+    refused = server.infer(MODEL, two)
+    assert refused.status_code == 422 and "series of 2 images" in refused.text, refused.text
+    assert server.infer(MODEL, "1.2.3").status_code == 404
+    assert server.infer(MODEL, "../orthanc").status_code == 404
+
+
+def _save(
+    server: RunningServer,
+    orthanc: Orthanc,
+    series: dict[str, str],
+    drawn: dict[str, np.ndarray],
+    film_of_layers: Path,
+    folder: Path,
+) -> None:
+    """Labels saved as OHIF and as 3D Slicer do come to Orthanc as DICOM SEG."""
+    structures = server.get("/info/").json()["labels"]
+    (folder / "ohif.bin").write_bytes(paint(drawn["film_cr_2"]).tobytes())
+    names = [{"name": name, "idx": number} for number, name in enumerate(structures, start=1)]
+    saved = server.save_label(series["film_cr_2"], folder / "ohif.bin", label_info=names)
+    assert saved.ok, saved.text
+    write_result(folder / "slicer.seg.nrrd", read_radiograph(film_of_layers), drawn["film_dx_1"], structures)
+    assert server.save_label(series["film_dx_1"], folder / "slicer.seg.nrrd").ok
+    for name, masks in drawn.items():
+        (seg,) = orthanc.segmentations(series[name])
+        there = [number for number, mask in enumerate(masks) if mask.any()]
+        labels = [seg.get_segment_description(number).segment_label for number in seg.segment_numbers]
+        assert labels == [structures[number] for number in there]
+        assert np.array_equal(np.reshape(seg.pixel_array, masks[there].shape).astype(bool), masks[there])
+        assert seg.SegmentSequence[0].SegmentAlgorithmType == "SEMIAUTOMATIC"
+        assert seg.PatientID == PATIENT["PatientID"]
+
+
+def _look_for_patient_data(server: RunningServer) -> None:
+    """There is none in the log and the datastore's record."""
+    text = server.text()
+    assert "Traceback" not in text, text[text.index("Traceback") :][:2000]
+    text += "".join(file.read_text() for file in server.folder.rglob("*.json"))
+    found = [value for value in (*PATIENT.values(), "SECRET", "19991231") if value in text]
+    assert not found, found
