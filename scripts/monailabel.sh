@@ -10,14 +10,14 @@ server="monailabel==0.8.5"
 wanted="$(cat "$project/requirements-monailabel.txt" | cksum) $server"
 if [ "$(cat "$environment/cxw_monai.stamp" 2> /dev/null)" != "$wanted" ]; then
     python=""
-    for candidate in "${PYTHON:-}" python3.11 python3.10 python3; do
-        if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))' 2> /dev/null; then
+    for candidate in "${PYTHON:-}" python3.11 python3; do
+        if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2> /dev/null; then
             python="$candidate"
             break
         fi
     done
     if [ -z "$python" ]; then
-        echo "error: MONAI Label 0.8.5 needs Python 3.10 or 3.11; install one, or name it: PYTHON=/path/to/python3.11" >&2
+        echo "error: MONAI Label 0.8.5 needs Python 3.11 here; install it, or name it: PYTHON=/path/to/python3.11" >&2
         exit 1
     fi
     echo "Making $environment (about 3 GB; some minutes)" >&2

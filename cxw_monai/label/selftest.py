@@ -294,7 +294,7 @@ def concurrency(journey: Journey) -> str:
     seconds = time.perf_counter() - started
     assert right == CONCURRENT, f"{CONCURRENT - right} of {CONCURRENT} answers lost or wrong"
     assert peak - before < GROWTH_MIB, f"from {before:.0f} to {peak:.0f} MiB"
-    assert journey.server.uploads_left() == []
+    assert journey.server.uploads_left() == [], journey.server.uploads_left()
     return f"{CONCURRENT} answers right in {seconds:.1f} s; memory {before:.0f} MiB, at most {peak:.0f} MiB"
 
 

@@ -84,9 +84,12 @@ class RunningServer:
         logs = [self.log, *sorted((self.folder / "logs").glob("app.log*"))]
         return "\n".join(log.read_text(encoding="utf-8", errors="replace") for log in logs if log.exists())
 
-    def uploads_left(self) -> list[str]:
-        """Files that requests have left behind."""
-        return sorted(os.listdir(self.folder / "tmp"))
+    def uploads_left(self, patience: float = 10.0) -> list[str]:
+        """Files that requests have left behind; the server deletes a result's a moment after its answer."""
+        end = time.monotonic() + patience
+        while (left := sorted(os.listdir(self.folder / "tmp"))) and time.monotonic() < end:
+            time.sleep(0.1)
+        return left
 
     def get(self, path: str, **how: Any) -> requests.Response:
         return requests.get(self.url + path, timeout=600, **how)
