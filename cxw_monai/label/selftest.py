@@ -372,6 +372,7 @@ def run_selftest(bundle: Path) -> int:
         0 where every step is as it should be, else 1.
     """
     bundle, table = bundle.resolve(), _Table()
+    torch.set_num_threads(1)  # as the servers
     with tempfile.TemporaryDirectory(prefix="cxw_monai_label_") as temporary:
         folder = Path(temporary)
         films = make_films(folder / "films")

@@ -43,7 +43,8 @@ class RunningServer:
         self.url = f"http://127.0.0.1:{self.port}"
         lay_out(folder, bundle / "models" / "model.pt")
         self._command = server_command(folder, studies, bundle, "127.0.0.1", self.port, "cpu")
-        self._environment = server_environment(folder, "127.0.0.1") | (extra or {})
+        threads = {"OMP_NUM_THREADS": "1"}  # threads that wait for each other on a busy machine take many times as long
+        self._environment = server_environment(folder, "127.0.0.1") | threads | (extra or {})
 
     def __enter__(self) -> RunningServer:
         with self.log.open("wb") as stream:
