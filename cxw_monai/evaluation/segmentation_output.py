@@ -46,7 +46,7 @@ from cxw_monai.io.mask_files import (
 from cxw_monai.io.overlay import write_overlay
 from cxw_monai.pixel_map import PixelMap
 
-__all__ = ["FORMATS", "SegmentationWriter"]
+__all__ = ["FORMATS", "SegmentationWriter", "turn_upright"]
 
 FORMATS = ("png", "nifti", "seg", "overlay", "csv")
 """What can be written."""
@@ -147,7 +147,7 @@ class SegmentationWriter:
         path, own_map = radiograph.meta["path"], radiograph.meta["pixel_map"]
         folder = self.folder(path)
         stored = self._restore(masks, pixel_map or own_map, own_map, path)  # [S, *source_shape]
-        upright = _turn(stored, own_map)  # [S, H, W]
+        upright = turn_upright(stored, own_map)  # [S, H, W]
         spacing = _whole_spacing(radiograph.meta["spacing_mm"], own_map)
         columns_first = stores_columns_first(path)
         if "png" in self.formats:
@@ -156,7 +156,7 @@ class SegmentationWriter:
             placed = stored if columns_first else upright
             write_nifti_masks(folder / "nifti", placed, self.structures, source=path, spacing_mm=spacing)
         if "overlay" in self.formats:
-            film = _turn(own_map.restore(radiograph.array[0], "linear"), own_map)
+            film = turn_upright(own_map.restore(radiograph.array[0], "linear"), own_map)
             write_overlay(folder / "overlay.png", film, upright, self.structures, spacing_mm=spacing)
         note = self._write_seg(folder / "segmentation.dcm", path, stored) if "seg" in self.formats else ""
         row = self._row(radiograph, upright, spacing, note)
@@ -229,7 +229,7 @@ class SegmentationWriter:
         return summary
 
 
-def _turn(values: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
+def turn_upright(values: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
     """Values ``[..., *source_shape]`` turned as the film is shown, neither cropped nor resized."""
     for name, *numbers in pixel_map.steps:
         if name == "transpose":

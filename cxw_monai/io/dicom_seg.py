@@ -29,12 +29,14 @@ from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
 from os import PathLike
+from typing import IO
 from uuid import NAMESPACE_OID, uuid5
 
 import highdicom as hd
 import numpy as np
 import pydicom
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from PIL import Image, ImageCms
 from pydicom.config import RAISE
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
@@ -64,6 +66,7 @@ _IF_VALID = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "Patien
 _MAY_BE_ABSENT = ("IssuerOfPatientID", "StudyDescription")
 _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 _GRID = ("Rows", "Columns", "NumberOfFrames", "Modality", "SeriesNumber", "SpecificCharacterSet")
+_PYDICOM = int(pydicom.__version__.split(".")[0])
 _SERIES_OFFSET = 1000  # a SEG's series number is its film's plus this
 
 
@@ -76,12 +79,14 @@ class SegAlgorithm:
         version: of the weights or the software.
         manufacturer: who answers for it.
         description: the series' description.
+        type: ``AUTOMATIC``, or ``SEMIAUTOMATIC`` where a person drew or corrected them.
     """
 
     name: str = "chexworld_segmentation"
     version: str = __version__
     manufacturer: str = "cxw_monai"
     description: str = "Segmentation by chexworld_segmentation"
+    type: str = "AUTOMATIC"
 
     def __post_init__(self) -> None:
         for field, text in vars(self).items():
@@ -135,7 +140,7 @@ def write_dicom_seg(
         _copy_patient_and_study(header, seg)
         _date(seg, created)
         with atomic_file(path) as stream:
-            seg.save_as(stream, enforce_file_format=True)
+            _save(seg, stream)
 
 
 @contextmanager
@@ -190,9 +195,6 @@ def _reference(header: Dataset) -> Dataset:
     groups = Dataset()  # highdicom asks for it where the class may hold several frames (RF); _build takes it out again
     groups.PixelMeasuresSequence = hd.PixelMeasuresSequence((1.0, 1.0), slice_thickness=1.0)
     reference.SharedFunctionalGroupsSequence = [groups]
-    for name in _LOSSY:
-        if header.get(name) not in (None, ""):
-            setattr(reference, name, header.get(name))
     return reference
 
 
@@ -225,9 +227,18 @@ def _build(
         series_description=algorithm.description,
         transfer_syntax_uid=ExplicitVRLittleEndian,
         omit_empty_frames=False,
-        coding_schemes=[CodingSchemeIdentificationItem(PRIVATE_SCHEME, name="cxw_monai")] if private else None,
     )
+    if header.get("LossyImageCompression") == "01":
+        for name in _LOSSY:
+            if header.get(name) not in (None, ""):
+                setattr(seg, name, header.get(name))
+    if private:
+        seg.CodingSchemeIdentificationSequence = [CodingSchemeIdentificationItem(PRIVATE_SCHEME, name="cxw_monai")]
     seg.SharedFunctionalGroupsSequence[0].pop("PixelMeasuresSequence", None)
+    for frame in seg.PerFrameFunctionalGroupsSequence:  # highdicom before 0.24 names the only frame of the film
+        for derivation in frame.get("DerivationImageSequence", []):
+            for image in derivation.SourceImageSequence:
+                image.pop("ReferencedFrameNumber", None)
     dimensions = _uid("dimensions", identity)
     for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
         item.DimensionOrganizationUID = dimensions
@@ -254,15 +265,31 @@ def _segments(names: Sequence[str], algorithm: SegAlgorithm) -> list[hd.seg.Segm
             segment_label=name,
             segmented_property_category=Code(*code.category),
             segmented_property_type=Code(*code.type),
-            algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_type=hd.seg.SegmentAlgorithmTypeValues(algorithm.type),
             algorithm_identification=identification,
-            display_color=hd.color.CIELabColor.from_rgb(*colour),
         )
+        description.RecommendedDisplayCIELabValue = _cielab(colour)
         if code.side_code:
             side = hd.sr.CodedConcept(*code.side_code)
             description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]
         descriptions.append(description)
     return descriptions
+
+
+def _cielab(rgb: tuple[int, int, int]) -> list[int]:
+    """An sRGB colour of 0 to 255 as DICOM's three 16-bit numbers (PS3.3 C.10.7.1.1)."""
+    profiles = [ImageCms.createProfile(space) for space in ("sRGB", "LAB")]
+    lab = ImageCms.profileToProfile(Image.new("RGB", (1, 1), rgb), *profiles, outputMode="LAB").tobytes()
+    lightness, a, b = np.frombuffer(lab, dtype=np.uint8).astype(int)  # Pillow's a and b are signed bytes
+    return [int(lightness) * 257, *(((int(value) + 128) % 256) * 257 for value in (a, b))]
+
+
+def _save(seg: Dataset, stream: IO[bytes]) -> None:
+    """Write a whole file, with preamble and file meta."""
+    if _PYDICOM < 3:
+        seg.save_as(stream, write_like_original=False)
+    else:
+        seg.save_as(stream, enforce_file_format=True)
 
 
 def _copy_patient_and_study(header: Dataset, seg: Dataset) -> None:

@@ -1,0 +1,219 @@
+"""Results as files that annotation tools open on the film, and their files back on its stored pixel grid.
+
+- ``.png``: one map of numbers (:mod:`~cxw_monai.label.label_maps`), the film upright.
+- ``.nii.gz``, ``.nii``, ``.nrrd``: the same map, ``[X, Y, 1]``, at the place and spacing at which ITK (3D Slicer,
+  ITK-SNAP) puts the film.
+- ``.seg.nrrd``: 3D Slicer's segmentation, each structure in a layer of its own, so that nothing is hidden.
+- ``.dcm``: DICOM SEG of a DICOM film (:mod:`cxw_monai.io.dicom_seg`), nothing hidden either.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import itk
+import nrrd
+import numpy as np
+from PIL import Image
+
+from cxw_monai.evaluation.segmentation_output import turn_upright
+from cxw_monai.io import Radiograph, RadiographError
+from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.dicom_seg import SegAlgorithm, write_dicom_seg
+from cxw_monai.io.mask_files import stores_columns_first
+from cxw_monai.io.structure_codes import structure_colours
+from cxw_monai.label.label_maps import paint
+from cxw_monai.pixel_map import PixelMap
+
+__all__ = ["RESULT_ENDINGS", "label_ending", "read_label", "write_result"]
+
+RESULT_ENDINGS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".png", ".dcm")
+"""What can be written; of them all but ``.dcm`` can be read back."""
+
+
+def label_ending(name: str | PathLike[str]) -> str:
+    """The ending of a name as this module knows it, in lower case; empty for any other."""
+    lower = os.fspath(name).lower()
+    return next((ending for ending in (*RESULT_ENDINGS, ".bin") if lower.endswith(ending)), "")
+
+
+def write_result(
+    path: str | PathLike[str],
+    film: Radiograph,
+    masks: np.ndarray,
+    structures: Sequence[str],
+    *,
+    algorithm: SegAlgorithm | None = None,
+) -> None:
+    """Write masks of a film in the format that the path's ending names.
+
+    Args:
+        path: the file.
+        film: as :func:`~cxw_monai.io.read_radiograph` gave it.
+        masks: bool ``[S, *source_shape]`` on the film's stored grid.
+        structures: S names.
+        algorithm: what a DICOM SEG names as the maker.
+
+    Raises:
+        ValueError: an ending that isn't known.
+        RadiographError: a DICOM SEG of a film that it can't refer to.
+    """
+    ending, source = label_ending(path), film.meta["path"]
+    if ending == ".png":
+        upright = turn_upright(paint(masks), film.meta["pixel_map"])
+        with atomic_file(path) as stream:
+            Image.fromarray(upright).save(stream, format="PNG")
+    elif ending == ".dcm":
+        write_dicom_seg(path, source, masks, structures, created=datetime.now(), algorithm=algorithm)
+    elif ending == ".seg.nrrd":
+        _write_layers(path, source, _planes(masks, source), structures)
+    elif ending in (".nii.gz", ".nii", ".nrrd"):
+        image = itk.image_from_array(_planes(paint(masks), source)[None])  # [1, Y, X]
+        place = _place(source)
+        image.SetSpacing(place["spacing"])
+        image.SetOrigin(place["origin"])
+        image.SetDirection(itk.matrix_from_array(place["direction"]))
+        itk.imwrite(image, os.fspath(path), compression=ending != ".nii")
+    else:
+        raise ValueError(f"result_extension must be one of {', '.join(RESULT_ENDINGS)}, got {Path(path).suffix!r}")
+
+
+def _planes(values: np.ndarray, source: str) -> np.ndarray:
+    """Values ``[..., *source_shape]`` with ITK's axes, ``[..., Y, X]``."""
+    return np.ascontiguousarray(np.swapaxes(values, -1, -2) if stores_columns_first(source) else values)
+
+
+def _place(source: str) -> dict[str, np.ndarray]:
+    """Spacing, origin and direction of a film in three axes, as ITK reads them, without decoding it."""
+    reader = itk.ImageIOFactory.CreateImageIO(source, itk.CommonEnums.IOFileMode_ReadMode)
+    spacing, origin, direction = np.ones(3), np.zeros(3), np.eye(3)
+    if reader is None:  # a transfer syntax or an ending that ITK doesn't know; then no ITK client opens the film either
+        return {"spacing": spacing, "origin": origin, "direction": direction}
+    reader.SetFileName(source)
+    reader.ReadImageInformation()
+    axes = min(3, reader.GetNumberOfDimensions())
+    for axis in range(axes):
+        spacing[axis], origin[axis] = reader.GetSpacing(axis), reader.GetOrigin(axis)
+        direction[:axes, axis] = np.asarray(reader.GetDirection(axis))[:axes]
+    return {"spacing": spacing, "origin": origin, "direction": direction}
+
+
+def _write_layers(path: str | PathLike[str], source: str, masks: np.ndarray, structures: Sequence[str]) -> None:
+    """3D Slicer's ``.seg.nrrd``, a layer ``[X, Y, 1]`` for each structure."""
+    place = _place(source)
+    header: dict[str, Any] = {
+        "space": "left-posterior-superior",
+        "kinds": ["list", "domain", "domain", "domain"],
+        "space directions": np.vstack([np.full(3, np.nan), (place["direction"] * place["spacing"]).T]),
+        "space origin": place["origin"],
+    }
+    extent = f"0 {masks.shape[2] - 1} 0 {masks.shape[1] - 1} 0 0"
+    for number, (name, colour) in enumerate(zip(structures, structure_colours(structures), strict=True)):
+        about = {"ID": name, "Name": name, "Layer": number, "LabelValue": 1, "Extent": extent}
+        about["Color"] = " ".join(f"{part / 255:.4f}" for part in colour)
+        header |= {f"Segment{number}_{key}": str(value) for key, value in about.items()}
+    layers = masks.transpose(0, 2, 1)[..., None].astype(np.uint8)  # [S, X, Y, 1]
+    with atomic_file(path) as stream:
+        nrrd.write(stream, layers, header, index_order="F")
+
+
+def read_label(
+    path: str | PathLike[str], film: Radiograph, structures: Sequence[str], values: Mapping[str, int]
+) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
+    """Read what an annotation tool saved for a film.
+
+    Args:
+        path: a map (``.png``, ``.nii``, ``.nii.gz``, ``.nrrd``, or ``.bin``: a byte a pixel, row by row, as OHIF sends)
+            or layers (``.seg.nrrd``).
+        film: the film.
+        structures: names to look for in ``.seg.nrrd``.
+        values: number of each structure in a map.
+
+    Returns:
+        ``(map, {})`` with the map, integers ``[*source_shape]``; or ``(None, masks)``, bool ``[*source_shape]`` for
+        each structure that has a segment with pixels.
+
+    Raises:
+        RadiographError: not readable, of another size than the film, or a map with none of the structures in it.
+    """
+    ending, own_map, source = label_ending(path), film.meta["pixel_map"], film.meta["path"]
+    if ending not in (*RESULT_ENDINGS[:-1], ".bin"):
+        raise RadiographError(path, "not a label of a known format", "save it as PNG, NIfTI, NRRD or .seg.nrrd")
+    try:
+        if ending == ".seg.nrrd":
+            masks = {name: _unplaned(mask, source) for name, mask in _read_layers(path, structures).items()}
+            for mask in masks.values():
+                _check_shape(mask.shape, own_map, path)
+            return None, masks
+        label_map = _read_map(path, ending, own_map, source)
+    except RadiographError:
+        raise
+    except Exception as error:  # readers raise whatever the damage provokes
+        reason = f"the label cannot be read ({type(error).__name__})"
+        raise RadiographError(path, reason, "save it again") from error
+    _check_shape(label_map.shape, own_map, path)
+    if label_map.dtype.kind == "f" and (label_map == np.rint(label_map)).all():
+        label_map = label_map.astype(np.int64)
+    if label_map.dtype.kind not in "iub" or not np.isin(label_map, list(values.values())).any():
+        reason = f"has none of the numbers {dict(values)} in it"
+        raise RadiographError(path, reason, "paint these numbers, or send label_info with others")
+    return label_map, {}
+
+
+def _read_map(path: str | PathLike[str], ending: str, own_map: PixelMap, source: str) -> np.ndarray:
+    """The map's numbers ``[*source_shape]`` if it is of the film's size."""
+    upright = turn_upright(np.zeros(own_map.source_shape, dtype=bool), own_map).shape
+    if ending in (".png", ".bin"):
+        if ending == ".png":
+            with Image.open(path) as image:
+                values = np.asarray(image)
+        else:
+            values = np.fromfile(path, dtype=np.uint8)
+            values = values.reshape(upright if values.size == upright[0] * upright[1] else values.shape)
+        if values.shape != upright:
+            raise _other_size(path, values.shape, upright)
+        return PixelMap(own_map.source_shape, _turns(own_map)).restore(values)
+    values = itk.array_from_image(itk.imread(os.fspath(path)))  # [1, Y, X] or [Y, X]
+    return _unplaned(values.reshape(values.shape[-2:]) if values.size == np.prod(values.shape[-2:]) else values, source)
+
+
+def _turns(own_map: PixelMap) -> tuple[tuple[Any, ...], ...]:
+    return tuple(step for step in own_map.steps if step[0] in ("transpose", "flip"))
+
+
+def _unplaned(values: np.ndarray, source: str) -> np.ndarray:
+    """The inverse of `_planes`."""
+    return np.ascontiguousarray(np.swapaxes(values, -1, -2) if stores_columns_first(source) else values)
+
+
+def _read_layers(path: str | PathLike[str], structures: Sequence[str]) -> dict[str, np.ndarray]:
+    """bool ``[Y, X]`` of each structure that has a segment of its name with pixels."""
+    data, header = nrrd.read(os.fspath(path), index_order="F")
+    layers = data if data.ndim == 4 else data[None]  # [layers, X, Y, 1]
+    masks = {}
+    for number in range(len(header)):
+        name = header.get(f"Segment{number}_Name")
+        if name not in structures:
+            continue
+        layer = layers[int(header.get(f"Segment{number}_Layer", number))]
+        mask = layer == int(header.get(f"Segment{number}_LabelValue", 1))
+        if mask.any():
+            masks[str(name)] = np.ascontiguousarray(mask.reshape(mask.shape[:2]).T)
+    if not masks:
+        raise RadiographError(path, f"no segment named {', '.join(structures)} in it", "name the segments so")
+    return masks
+
+
+def _check_shape(shape: tuple[int, ...], own_map: PixelMap, path: str | PathLike[str]) -> None:
+    if shape != own_map.source_shape:
+        raise _other_size(path, shape, own_map.source_shape)
+
+
+def _other_size(path: str | PathLike[str], got: Sequence[int], wanted: Sequence[int]) -> RadiographError:
+    got_text, wanted_text = ("x".join(map(str, shape)) for shape in (got, wanted))
+    return RadiographError(path, f"the label is {got_text} px, its film {wanted_text}", "draw it on the film itself")

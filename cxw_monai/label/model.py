@@ -1,0 +1,149 @@
+"""The segmentation model as the server uses it: read again when its file changes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.inferers import SimpleInferer
+from monai.transforms import Activationsd
+
+from cxw_monai.evaluation.segment import FilmSegmenter, kept_to_largest, restore_masks
+from cxw_monai.evaluation.segment_inputs import SegmentSettings, model_hash, on_device
+from cxw_monai.io import Radiograph, RadiographError, read_radiograph
+from cxw_monai.networks.embedder import RadiographEmbedder
+from cxw_monai.segmenter_checkpoints import load_segmenter, read_settings
+from cxw_monai.transforms.warp import WholeFilmd
+
+__all__ = ["LabelModel", "film_file", "read_film"]
+
+
+def film_file(path: str | PathLike[str]) -> str:
+    """The one film of a path: the file itself, or the only file of a folder (a series from a DICOMweb server).
+
+    Raises:
+        RadiographError: no such file, or a folder of several files.
+    """
+    if not os.path.isdir(path):
+        return os.fspath(path)
+    files = sorted(name for name in os.listdir(path) if not name.startswith("."))
+    if len(files) != 1:
+        remedy = "give series of one film each" if files else "send the film again"
+        raise RadiographError(path, f"a series of {len(files)} images, not of one film", remedy)
+    return os.path.join(path, files[0])
+
+
+def read_film(path: str | PathLike[str]) -> Radiograph:
+    """Read a film of the server.
+
+    Raises:
+        RadiographError: it can't be used, whatever the damage provokes in a decoder.
+    """
+    file = film_file(path)
+    try:
+        return read_radiograph(file)
+    except RadiographError:
+        raise
+    except Exception as error:
+        raise RadiographError(file, f"reading it failed ({type(error).__name__})", "look at it by itself") from error
+
+
+@dataclass
+class _Loaded:
+    """What one state of the model's file gave."""
+
+    stamp: tuple[int, int]
+    segmenter: FilmSegmenter
+    embedder: RadiographEmbedder
+
+
+class LabelModel:
+    """A saved segmenter that segments, embeds and tells how unsure it is, one film after the other.
+
+    The results are those of the bundle's inference with its default settings.
+
+    Args:
+        path: `model.pt` of a segmentation run. It may be replaced at any time; the next film sees the new one.
+        device: where it computes.
+    """
+
+    def __init__(self, path: str | PathLike[str], device: str = "cpu") -> None:
+        self.path, self.device = Path(path), device
+        self._loaded: _Loaded | None = None
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """Names of the masks."""
+        return self._current().segmenter.structures
+
+    @property
+    def stamp(self) -> tuple[int, int]:
+        """What changes when the file is replaced."""
+        status = self.path.stat()
+        return status.st_mtime_ns, status.st_size
+
+    @property
+    def version(self) -> str:
+        """The first 16 digits of the SHA-256 of the weights that are in use."""
+        return self._current().segmenter.model[:16]
+
+    def _current(self) -> _Loaded:
+        stamp = self.stamp
+        if self._loaded is None or self._loaded.stamp != stamp:
+            settings = read_settings(self.path)
+            network = on_device(load_segmenter(self.path), self.device)
+            segmenter = FilmSegmenter(
+                [],
+                source=self.path.parent,
+                output_dir=self.path.parent,
+                network=network,
+                structures=settings.structures,
+                preprocessing=WholeFilmd(settings.image_size),
+                inferer=SimpleInferer(),
+                postprocessing=Activationsd("pred", sigmoid=True),
+                device=self.device,
+                settings=SegmentSettings(),
+                model=model_hash(self.path),
+            )
+            self._loaded = _Loaded(stamp, segmenter, RadiographEmbedder(network.encoder).eval())
+        return self._loaded
+
+    def masks(
+        self, film: Radiograph, threshold: float = 0.5, keep_largest: bool | str | Sequence[str] = "auto"
+    ) -> np.ndarray:
+        """Masks on the film's stored grid, bool ``[S, *source_shape]``; see `SegmentSettings` for the arguments."""
+        probabilities = self.probabilities(film)
+        seen = film.meta["pixel_map"].resize(*probabilities.shape[1:])
+        return restore_masks(probabilities, seen, threshold, kept_to_largest(keep_largest, self.structures))
+
+    def probabilities(self, film: Radiograph) -> np.ndarray:
+        """float32 ``[S, h, w]`` of the whole film at the network's size."""
+        return self._current().segmenter.probabilities(film.array)
+
+    @torch.inference_mode()
+    def embedding(self, film: Radiograph) -> np.ndarray:
+        """Mean token of the model's encoder, float32 ``[D]``."""
+        loaded = self._current()
+        sample: dict[str, Any] = dict(loaded.segmenter.preprocessing({"image": film.array}))
+        image = torch.as_tensor(sample["image"], dtype=torch.float32)[None].to(self.device)
+        return loaded.embedder(image)[0].float().cpu().numpy()
+
+    def uncertainty(self, film: Radiograph) -> float:
+        """Entropy in bits of the pixels' probabilities, over the area that the model draws.
+
+        A mask's boundary is always a little unsure; the quotient is large where that is much of what is drawn, or where
+        hardly anything is drawn. It is an order of films, no probability of an error.
+
+        Returns:
+            At least 0; infinite where nothing at all is drawn.
+        """
+        chance = np.clip(self.probabilities(film).astype(np.float64), 1e-6, 1 - 1e-6)
+        bits = -(chance * np.log2(chance) + (1 - chance) * np.log2(1 - chance))
+        drawn = np.count_nonzero(chance >= 0.5)
+        return float(bits.sum() / drawn) if drawn else float("inf")

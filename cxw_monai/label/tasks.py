@@ -1,0 +1,198 @@
+"""What the server runs on a film: segmentation, embedding, and the choice of the next film to annotate."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from fastapi import HTTPException
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+from monailabel.interfaces.tasks.strategy import Strategy
+
+from cxw_monai import __version__
+from cxw_monai.checkpoints import CheckpointError
+from cxw_monai.evaluation.segment_inputs import SegmentSettings
+from cxw_monai.io import RadiographError
+from cxw_monai.io.dicom_seg import SegAlgorithm
+from cxw_monai.label.label_files import RESULT_ENDINGS, write_result
+from cxw_monai.label.label_maps import hidden_pixels
+from cxw_monai.label.model import LabelModel, read_film
+
+__all__ = ["EmbeddingInfer", "SegmentationInfer", "Uncertainty", "discarded_on_error", "told"]
+
+_logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def told(name: str) -> Iterator[None]:
+    """Give errors about files and settings to the client as what they are, without a path of the server.
+
+    Args:
+        name: what the client calls the file.
+
+    Raises:
+        HTTPException: 422 for a file that can't be used or a wrong setting, 503 for a model that can't.
+    """
+    try:
+        yield
+    except RadiographError as error:
+        raise HTTPException(422, f"{name}: {error.reason}; {error.remedy}") from error
+    except CheckpointError as error:
+        raise HTTPException(503, f"the model can't be used: {error.reason}; {error.remedy}") from error
+    except ValueError as error:
+        raise HTTPException(422, str(error)) from error
+
+
+@contextmanager
+def discarded_on_error(path: str | None) -> Iterator[None]:
+    """Delete a file that a client sent where its request fails: MONAI Label deletes it only after an answer."""
+    try:
+        yield
+    except BaseException:
+        if path is not None and os.path.exists(path):
+            os.unlink(path)
+        raise
+
+
+class SegmentationInfer(InferTask):
+    """Masks of one film, on its own pixel grid.
+
+    A client's `params`, all optional: `result_extension` (one of `RESULT_ENDINGS`; the film's own ending where that is
+    one of them, else ``.nii.gz``), `structures` (only these, so that nothing else hides them), `threshold`,
+    `keep_largest`.
+
+    Args:
+        model: the segmenter.
+    """
+
+    def __init__(self, model: LabelModel) -> None:
+        labels = {name: number for number, name in enumerate(model.structures, start=1)}
+        super().__init__(InferType.SEGMENTATION, labels, 2, "Organs of a frontal chest film")
+        self.model = model
+
+    def info(self) -> dict[str, Any]:
+        return super().info() | {"result_extensions": list(RESULT_ENDINGS)}
+
+    def is_valid(self) -> bool:
+        return self.model.path.is_file()
+
+    def get_path(self, validate: bool = True) -> str:
+        return str(self.model.path)
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """Segment.
+
+        Returns:
+            The result's file, which the server deletes when it is sent, and what is told beside it.
+
+        Raises:
+            HTTPException: the film or a setting can't be used.
+        """
+        started = time.perf_counter()
+        with told(str(request.get("image_name") or "the film")):
+            chosen = SegmentSettings(request.get("threshold", 0.5), request.get("keep_largest", "auto"))
+            film = read_film(request["image"])
+            names = _chosen(request.get("structures"), self.model.structures)
+            ending = _ending(request.get("result_extension"), film.meta["path"])
+            masks = self.model.masks(film, chosen.threshold, chosen.keep_largest)
+            masks = masks[[self.model.structures.index(name) for name in names]]
+            told_too = {
+                "label_names": {name: number for number, name in enumerate(names, start=1)},
+                "pixels": dict(zip(names, (int(mask.sum()) for mask in masks), strict=True)),
+                "hidden_pixels": dict(zip(names, hidden_pixels(masks), strict=True)),
+                "shape": list(masks.shape[1:]),
+                "model": self.model.version,
+                "latencies": {},
+            }
+            handle, path = tempfile.mkstemp(suffix=ending)
+            os.close(handle)
+            with discarded_on_error(path):
+                algorithm = SegAlgorithm(version=f"{__version__} {self.model.version}")
+                write_result(path, film, masks, names, algorithm=algorithm)
+        told_too["latencies"] = {"total": round(time.perf_counter() - started, 3)}
+        return path, told_too
+
+
+def _chosen(wanted: Any, known: tuple[str, ...]) -> list[str]:
+    """The wanted structures in the model's order."""
+    if not wanted:
+        return list(known)
+    if isinstance(wanted, str) or set(wanted) - set(known):
+        raise ValueError(f"structures must be a list of some of {', '.join(known)}, got {wanted!r}")
+    return [name for name in known if name in wanted]
+
+
+def _ending(wanted: Any, film: str) -> str:
+    """The result's ending."""
+    if wanted:
+        ending = "." + str(wanted).lower().lstrip(".")
+        if ending not in RESULT_ENDINGS:
+            raise ValueError(f"result_extension must be one of {', '.join(RESULT_ENDINGS)}, got {wanted!r}")
+        return ending
+    maps = (".nii.gz", ".nii", ".nrrd", ".png")
+    return next((ending for ending in maps if film.lower().endswith(ending)), ".nii.gz")
+
+
+class EmbeddingInfer(InferTask):
+    """One vector of a film: the mean token of the segmentation model's encoder, as JSON.
+
+    Args:
+        model: the segmenter.
+    """
+
+    def __init__(self, model: LabelModel) -> None:
+        super().__init__(InferType.OTHERS, [], 2, "Embedding of a film (mean token of the encoder)")
+        self.model = model
+
+    def is_valid(self) -> bool:
+        return self.model.path.is_file()
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[None, dict[str, Any]]:
+        """Embed.
+
+        Raises:
+            HTTPException: the film can't be used.
+        """
+        with told(str(request.get("image_name") or "the film")):
+            vector = self.model.embedding(read_film(request["image"]))
+        return None, {"embedding": [float(f"{value:.7g}") for value in vector], "model": self.model.version}
+
+
+class Uncertainty(Strategy):
+    """The film without a saved label of which the model is least sure (`LabelModel.uncertainty`).
+
+    Films are scored once for each state of the model, at most `limit` new ones a request (a client's param, 200), so
+    that an answer doesn't take forever; the choice is among the scored ones. Films that can't be read are passed over.
+
+    Args:
+        model: the segmenter.
+    """
+
+    def __init__(self, model: LabelModel) -> None:
+        super().__init__("The film of which the model is least sure")
+        self.model = model
+        self._scores: dict[str, float] = {}
+        self._stamp: tuple[int, int] | None = None
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """The choice: `id` and `weight`, its uncertainty; None where no film is left."""
+        if self._stamp != self.model.stamp:
+            self._scores, self._stamp = {}, self.model.stamp
+        left = sorted(datastore.get_unlabeled_images())
+        for image in [one for one in left if one not in self._scores][: int(request.get("limit", 200))]:
+            try:
+                self._scores[image] = self.model.uncertainty(read_film(datastore.get_image_uri(image)))
+            except RadiographError as error:
+                _logger.warning("a film is passed over: %s", error.reason)
+                self._scores[image] = -1.0
+        scored = [image for image in left if self._scores.get(image, -1.0) >= 0]
+        if not scored:
+            return None
+        best = max(scored, key=lambda image: self._scores[image])
+        return {"id": best, "weight": min(self._scores[best], 1e9)}

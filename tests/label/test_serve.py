@@ -1,0 +1,50 @@
+"""The server's folder and command, without the server."""
+
+import json
+import stat
+
+import pytest
+
+from cxw_monai.label.serve import lay_out, main, server_command, server_environment
+
+
+def test_the_folder_is_completed_and_a_trained_model_stays(tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"first")
+    app = tmp_path / "app"
+    lay_out(app, tmp_path / "model.pt")
+    mine = app / "model" / "chexworld_segmentation.pt"
+    assert mine.read_bytes() == b"first"
+    mine.write_bytes(b"trained")
+    (app / "tmp" / "tmpleft123.png").write_bytes(b"of a killed server")
+    lay_out(app, tmp_path / "model.pt")
+    assert mine.read_bytes() == b"trained"
+    assert list((app / "tmp").iterdir()) == []
+    assert stat.S_IMODE((app / "tmp").stat().st_mode) == 0o700
+
+
+def test_lines_that_quote_requests_are_not_logged(tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"model")
+    lay_out(tmp_path / "app", tmp_path / "model.pt")
+    settings = json.loads((tmp_path / "app" / "logs" / "logging.json").read_text())
+    assert {settings["loggers"][name]["level"] for name in ("monailabel", "pydicom", "uvicorn.access")} == {"WARNING"}
+
+
+def test_the_server_answers_this_machine_only_unless_told_otherwise(tmp_path, monkeypatch):
+    monkeypatch.delenv("CXW_LABEL_HOSTS", raising=False)
+    assert server_environment(tmp_path, "127.0.0.1")["CXW_LABEL_HOSTS"] == "127.0.0.1,localhost"
+    assert server_environment(tmp_path, "0.0.0.0")["CXW_LABEL_HOSTS"] == "*"
+    monkeypatch.setenv("CXW_LABEL_HOSTS", "label.example.org")
+    assert server_environment(tmp_path, "127.0.0.1")["CXW_LABEL_HOSTS"] == "label.example.org"
+    command = server_command(tmp_path, "films", tmp_path, "127.0.0.1", 8123, "cpu")
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+
+
+def test_a_missing_model_is_one_line(tmp_path, capsys):
+    status = main([str(tmp_path), "--app", str(tmp_path / "app"), "--model", str(tmp_path / "none.pt")])
+    assert status == 2 and "no such model" in capsys.readouterr().err
+
+
+def test_without_studies_nothing_starts(capsys):
+    with pytest.raises(SystemExit):
+        main([])
+    assert "folder of the films" in capsys.readouterr().err
