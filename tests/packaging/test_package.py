@@ -31,6 +31,7 @@ from cxw_monai.segmenter_checkpoints import read_settings
 
 PROJECT = Path(__file__).resolve().parents[2]
 SEGMENTATION = PROJECT / "bundles" / "chexworld_segmentation"
+METADATA = json.loads((SEGMENTATION / "configs" / "metadata.json").read_text())
 FILM = get_testdata_file("RG1_UNCR.dcm", download=False)
 
 
@@ -57,7 +58,7 @@ def edit(path: Path, change) -> None:
 
 
 def test_name_contents_and_checksums(package, unpacked):
-    assert package.name == "chexworld_segmentation_v0.2.0.zip"
+    assert package.name == f"chexworld_segmentation_v{METADATA['version']}.zip"
     assert sorted(path.name for path in package.parent.iterdir()) == [package.name, f"{package.name}.sha256"]
     for listing in (package.with_name(f"{package.name}.sha256"), unpacked / "SHA256SUMS"):
         done = subprocess.run(["sha256sum", "-c", listing.name], cwd=listing.parent, capture_output=True, text=True)
@@ -203,7 +204,7 @@ def test_monai_loads_a_package(package, tmp_path, monkeypatch):
     with torch.no_grad():
         torch.testing.assert_close(network.eval()(image), own.network(image))
     script, metadata, _ = monai_load(bundle.name, bundle_dir=bundle.parent, load_ts_module=True, device="cpu")
-    assert metadata["version"] == "0.2.0"
+    assert metadata["version"] == METADATA["version"]
     with torch.no_grad():
         found = script(image)[0].numpy()
     np.testing.assert_allclose(found, np.stack(list(own.probabilities(image[0, 0]).values())), atol=1e-4)
@@ -274,7 +275,7 @@ def test_hugging_face_folder(tmp_path):
     assert yaml.safe_load(front)["library_name"] == "monai"
     for fact in (
         "Not a medical device",
-        "| dice_lung_left | 0.879 |",
+        f"| dice_lung_left | {METADATA['eval_metrics']['dice_lung_left']} |",
         "arXiv:2504.13820",
         "](docs/segmentation_rg1.png)",
     ):
