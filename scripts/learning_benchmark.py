@@ -83,7 +83,7 @@ def settings_of(name: str, arms: dict[str, Any], a: argparse.Namespace) -> dict[
     if name not in arms:
         raise ValueError(f"{a.arms}: no arm {name!r}; it has {sorted(arms)}, and there are {[*FIXED]}.")
     base = {"train": (BUNDLE / "configs" / "train.json").read_text()}
-    presets = ("cpu_tiny", *arms[name].get("presets", ()))
+    presets = ("learning_base", *arms[name].get("presets", ()))
     base |= {preset: (BUNDLE / "configs" / "presets" / f"{preset}.yaml").read_text() for preset in presets}
     return {"kind": "arm", "minutes": a.minutes, "arm": arms[name], "base": config_hash(base), **common}
 
@@ -91,7 +91,7 @@ def settings_of(name: str, arms: dict[str, Any], a: argparse.Namespace) -> dict[
 def train_arm(name: str, arms: dict[str, Any], benchmark: Benchmark, a: argparse.Namespace) -> tuple[Path, Cost]:
     """Train an arm (and first the one that it starts from); its encoder's file and cost."""
     arm = dict(arms[name])
-    presets = ("cpu_tiny", *arm.pop("presets", ()))
+    presets = ("learning_base", *arm.pop("presets", ()))
     minutes = arm.pop("minutes", a.minutes)
     settings: dict[str, Any] = {"seed": a.seed, "cache_dir": str((a.output / "cache").resolve())}
     before: Cost = {"processor_seconds": 0.0, "images_seen": 0.0}
