@@ -1,6 +1,6 @@
 """Films of the learning benchmark: a committed patient-disjoint split of NIH films, and films with outlines.
 
-The split names films of the public data set NIH ChestX-ray14 by their ids: 500 to learn from, 250 to test on.
+The split names films of the public data set NIH ChestX-ray14 by their ids: 499 to learn from, 251 to test on.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from cxw_monai.data.manifest import read_datalist
+from cxw_monai.data.segmentation import read_mask
 from cxw_monai.data.segmentation_items import annotated_items
 from cxw_monai.io import read_radiograph
 
@@ -76,8 +77,12 @@ def read_split() -> dict[str, str]:
 
 
 def _image(path: str, size: int) -> torch.Tensor:
-    film = torch.from_numpy(read_radiograph(path, min_size=1).array)  # [1, H, W]
-    return F.interpolate(film[None], size=(size, size), mode="area")[0]
+    return _squashed(read_radiograph(path, min_size=1).array, size)
+
+
+def _squashed(array: np.ndarray, size: int) -> torch.Tensor:
+    """`[1, H, W]` to `[1, size, size]`, averaged."""
+    return F.interpolate(torch.from_numpy(array)[None], size=(size, size), mode="area")[0]
 
 
 def labelled_films(manifest: str | Path, size: int) -> LabelledFilms:
@@ -120,4 +125,5 @@ def outlined_films(manifest: str | Path, size: int) -> OutlinedFilms:
 
 
 def _mask(files: Sequence[str], size: int) -> np.ndarray:
-    return torch.stack([_image(name, size)[0] >= 0.5 for name in files]).any(dim=0).numpy()
+    union = np.logical_or.reduce([read_mask(name) for name in files])
+    return _squashed(union[None].astype(np.float32), size)[0].numpy() >= 0.5

@@ -38,6 +38,11 @@ def grid_pooled(tokens: np.ndarray, grid: int = GRID) -> np.ndarray:
     return F.adaptive_avg_pool2d(maps.float(), grid).flatten(1).numpy()
 
 
+def _components(count: int, values: np.ndarray, seed: int) -> PCA:
+    """Principal components, no more than can have a variance."""
+    return PCA(min(count, len(values) - 1, values.shape[1]), random_state=seed)
+
+
 def linear_scores(
     values: np.ndarray,
     labels: np.ndarray,
@@ -64,7 +69,7 @@ def linear_scores(
         splits = list(folds.split(values[train], label[train], patients[train]))
         steps = [StandardScaler()]
         if components is not None:
-            steps += [PCA(components, random_state=seed), StandardScaler()]
+            steps += [_components(components, values[train], seed), StandardScaler()]
         model = LogisticRegressionCV(
             Cs=STRENGTHS, cv=splits, scoring="neg_log_loss", max_iter=300, l1_ratios=(0.0,), use_legacy_attributes=False
         )
@@ -85,7 +90,8 @@ def nearest_scores(values: np.ndarray, labels: np.ndarray, train: np.ndarray) ->
 
 def ridge_predictions(values: np.ndarray, numbers: np.ndarray, train: np.ndarray, components: int) -> np.ndarray:
     """Ridge regression on principal components, its penalty by leave-one-out: a number for each test film."""
-    model = make_pipeline(StandardScaler(), PCA(components, random_state=0), StandardScaler(), RidgeCV(PENALTIES))
+    reduce = _components(components, values[train], seed=0)
+    model = make_pipeline(StandardScaler(), reduce, StandardScaler(), RidgeCV(PENALTIES))
     return model.fit(values[train], numbers[train]).predict(values[~train])
 
 
@@ -112,7 +118,7 @@ def attentive_scores(
 ) -> np.ndarray:
     """Attentive probe: logits `[N of test, L]` of a pooling by learnt queries, all labels side by side.
 
-    A fixed short schedule (AdamW 3e-3, cosine, weight decay 0.1, batches of 128), the same for all descriptors.
+    A fixed short schedule (AdamW 1e-2, cosine, weight decay 0.1, batches of 128), the same for all descriptors.
     """
     generator = torch.Generator().manual_seed(seed)
     mean, std = tokens[train].mean(axis=(0, 1)), tokens[train].std(axis=(0, 1))
@@ -120,7 +126,7 @@ def attentive_scores(
     scaled = F.pad(scaled, (0, -scaled.shape[-1] % heads))
     known, wanted = scaled[train], torch.from_numpy(labels[train]).float()
     model = _AttentivePool(scaled.shape[-1], labels.shape[1], heads)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         chosen = torch.randint(len(known), (128,), generator=generator)
