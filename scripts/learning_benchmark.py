@@ -27,6 +27,7 @@ from cxw_monai.evaluation.learning_benchmark import Benchmark, append_row, confi
 from cxw_monai.evaluation.learning_data import labelled_films, outlined_films, read_split
 from cxw_monai.evaluation.learning_descriptors import Descriptor, encoder_tokens, gradient_histograms, pixels
 from cxw_monai.evaluation.learning_runs import Cost, pretrain, train_supervised, write_training_manifest
+from cxw_monai.evaluation.learning_table import draw_rows, markdown
 from cxw_monai.io.atomic import atomic_file
 from cxw_monai.networks import RadiographViT, radiograph_vit
 
@@ -51,6 +52,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=6.0, help="processor minutes of a training (default 6)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two run folders' names in OUTPUT/scores")
+    parser.add_argument("--show", type=Path, metavar="PNG", help="print all rows as Markdown and draw them")
     return parser.parse_args(argv)
 
 
@@ -154,11 +156,15 @@ def main(argv: list[str] | None = None) -> int:
         arms = yaml.safe_load(a.arms.read_text())
         for name in a.runs:
             settings_of(name, arms, a)
-        benchmark = read_benchmark(a)
+        benchmark = read_benchmark(a) if a.runs or a.compare else None
         for name in a.runs:
             run(name, arms, benchmark, a)
         if a.compare:
             compare(*a.compare, benchmark, a)
+        if a.show:
+            rows = read_rows(a.table or a.output / "learning.csv")
+            print(markdown(rows))
+            draw_rows(rows, a.show)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
