@@ -42,12 +42,13 @@ class WorldModelSettings:
         cross_weight: weight of the cross-view loss.
         average_terms: divide the loss by `1 + cross_weight`.
         loss: `l2` or `smooth_l1`, averaged over batch, tokens and channels.
-        targets: `latents` of the target encoder; the `pixels` of each patch (mean 0, variance 1); or `both`, side by
-            side on the channels. With pixels and `local` alone the model is a masked autoencoder (MAE, arXiv
+        targets: `latents` of the target encoder; the `pixels` of each patch; or `both`, side by side on the channels. With pixels and `local` alone the model is a masked autoencoder (MAE, arXiv
             2111.06377). Pixels cannot collapse: beside the latents they keep these from losing rank.
         target_layers: the target is the mean of the layer-normed outputs of this many last blocks.
         swap_roles: context sees the clean view, target the perturbed one.
         variance_weight: weight of a hinge that keeps the predictions' standard deviation over tokens above 1.
+        normalise_pixels: each patch to mean 0 and variance 1, as MAE does; otherwise as grey as the encoder sees it, which
+            is easier to predict from the patches around.
         pixel_weight: with `both`, the loss is `(latents + pixel_weight * pixels) / (1 + pixel_weight)`; None averages
             over the channels of both alike.
         target: `ema`, or `online`: the context encoder itself makes the targets and is trained through them, end to
@@ -68,6 +69,7 @@ class WorldModelSettings:
     target_layers: int = 1
     swap_roles: bool = False
     variance_weight: float = 0.0
+    normalise_pixels: bool = True
     pixel_weight: float | None = None
     target: str = "ema"
     regulariser: str = "none"
@@ -255,7 +257,8 @@ class WorldModel(nn.Module):
         if self.settings.targets != "pixels":
             parts.append(self._target_latents(image, encoder))
         if self.settings.targets != "latents":
-            parts.append(normalised(encoder.patches(image)))
+            pixels = encoder.patches(image)
+            parts.append(normalised(pixels) if self.settings.normalise_pixels else pixels)
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     def _target_latents(self, image: Tensor, encoder: RadiographViT) -> Tensor:

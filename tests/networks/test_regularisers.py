@@ -136,3 +136,9 @@ class TestPixelWeight:
         prediction, target = torch.zeros(1, 2, 88), torch.zeros(1, 2, 88)
         target[..., :24], target[..., 24:] = 2.0, 1.0
         assert world._loss(prediction, target).item() == pytest.approx((24 * 4 + 64 * 1) / 88)
+
+    def test_grey_targets_are_what_the_encoder_sees(self):
+        image = torch.rand(2, 1, 32, 32)
+        tokens = model(targets="pixels", objectives=("local",), normalise_pixels=False).target_tokens(image)
+        expected = (image[1, 0, 8:16, 24:32].flatten() - 0.5056) / 0.252  # row 1, column 3
+        torch.testing.assert_close(tokens[1, 7], expected, atol=1e-5, rtol=1e-5)
