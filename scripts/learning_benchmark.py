@@ -84,9 +84,8 @@ def settings_of(name: str, arms: dict[str, Any], a: argparse.Namespace) -> dict[
         return {"kind": name, "minutes": a.minutes, **common}
     if name not in arms:
         raise ValueError(f"{a.arms}: no arm {name!r}; it has {sorted(arms)}, and there are {[*FIXED]}.")
-    base = {"train": (BUNDLE / "configs" / "train.json").read_text()}
     presets = ("learning_base", *arms[name].get("presets", ()))
-    base |= {preset: (BUNDLE / "configs" / "presets" / f"{preset}.yaml").read_text() for preset in presets}
+    base = {preset: (BUNDLE / "configs" / "presets" / f"{preset}.yaml").read_text() for preset in presets}
     return {"kind": "arm", "minutes": a.minutes, "arm": arms[name], "base": config_hash(base), **common}
 
 

@@ -42,13 +42,13 @@ class WorldModelSettings:
         cross_weight: weight of the cross-view loss.
         average_terms: divide the loss by `1 + cross_weight`.
         loss: `l2` or `smooth_l1`, averaged over batch, tokens and channels.
-        targets: `latents` of the target encoder; the `pixels` of each patch; or `both`, side by side on the channels. With pixels and `local` alone the model is a masked autoencoder (MAE, arXiv
-            2111.06377). Pixels cannot collapse: beside the latents they keep these from losing rank.
+        targets: `latents` of the target encoder; the `pixels` of each patch; or `both`, side by side on the channels. With
+            pixels and `local` alone the model is a masked autoencoder (MAE, arXiv 2111.06377). Pixels cannot collapse:
+            beside the latents they keep these from losing rank.
         target_layers: the target is the mean of the layer-normed outputs of this many last blocks.
         swap_roles: context sees the clean view, target the perturbed one.
         variance_weight: weight of a hinge that keeps the predictions' standard deviation over tokens above 1.
-        normalise_pixels: each patch to mean 0 and variance 1, as MAE does; otherwise as grey as the encoder sees it, which
-            is easier to predict from the patches around.
+        normalise_pixels: each patch to mean 0 and variance 1, as MAE does; otherwise as the encoder sees it.
         pixel_weight: with `both`, the loss is `(latents + pixel_weight * pixels) / (1 + pixel_weight)`; None averages
             over the channels of both alike.
         target: `ema`, or `online`: the context encoder itself makes the targets and is trained through them, end to
