@@ -42,9 +42,9 @@ class WorldModelSettings:
         cross_weight: weight of the cross-view loss.
         average_terms: divide the loss by `1 + cross_weight`.
         loss: `l2` or `smooth_l1`, averaged over batch, tokens and channels.
-        targets: `latents` of the target encoder; the `pixels` of each patch; or `both`, side by side on the channels. With
-            pixels and `local` alone the model is a masked autoencoder (MAE, arXiv 2111.06377). Pixels cannot collapse:
-            beside the latents they keep these from losing rank.
+        targets: `latents` of the target encoder, the `pixels` of each patch, or `both`, side by side on the channels.
+            With pixels and `local` alone the model is a masked autoencoder (MAE, arXiv 2111.06377). Pixels cannot
+            collapse: beside the latents they keep these from losing rank.
         target_layers: the target is the mean of the layer-normed outputs of this many last blocks.
         swap_roles: context sees the clean view, target the perturbed one.
         variance_weight: weight of a hinge that keeps the predictions' standard deviation over tokens above 1.
