@@ -4,9 +4,9 @@ Example:
     python scripts/learning_benchmark.py --nih nih_cxr14_subset/manifest.csv --rendered drr/manifest.csv \\
         --real covid_ieee8023_cc/manifest.csv --output learning --minutes 6 --runs random pixels16 hog mae wm_anchor
 
-Runs are `random`, `random_xavier`, `pixels16`, `pixels32`, `hog`, `supervised`, any arm of --arms, or NAME=FILE for an encoder file. A
-run that has its row is left as it is, a training that was stopped goes on. `--compare A B` prints the paired
-difference of the frozen probes of two runs.
+Runs are `random`, `random_xavier`, `pixels16`, `pixels32`, `hog`, `supervised`, any arm of --arms, or NAME=FILE for an
+encoder file. A run that has its row is left as it is, a training that was stopped goes on. `--compare A B` prints the
+paired difference of the frozen probes of two runs.
 """
 
 from __future__ import annotations
