@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ from .learning_data import LabelledFilms
 __all__ = ["Cost", "pretrain", "train_supervised", "write_training_manifest"]
 
 Cost = dict[str, float]
-TIMED_STEPS = 4
+TIMED_STEPS = 8
 REFERENCE_SECONDS = 0.36
 """What `_reference_step` takes on the core that the budgets are told for (one hyperthread of a Xeon with AMX)."""
 
@@ -57,7 +58,7 @@ class _StepTimer:
 
     def seconds(self) -> float:
         """Of a step, on the core that the budgets are told for."""
-        return sum(self.own[1:]) / sum(self.reference[1:]) * REFERENCE_SECONDS
+        return statistics.median(self.own[1:]) / statistics.median(self.reference[1:]) * REFERENCE_SECONDS
 
 
 def write_training_manifest(path: Path, films: LabelledFilms, others: Sequence[str | Path] = ()) -> Path:
