@@ -27,7 +27,7 @@ from cxw_monai.evaluation.learning_benchmark import Benchmark, append_row, confi
 from cxw_monai.evaluation.learning_data import labelled_films, outlined_films, read_split
 from cxw_monai.evaluation.learning_descriptors import Descriptor, encoder_tokens, gradient_histograms, pixels
 from cxw_monai.evaluation.learning_runs import Cost, pretrain, train_supervised, write_training_manifest
-from cxw_monai.evaluation.learning_table import draw_rows, markdown
+from cxw_monai.evaluation.learning_table import draw_curves, draw_rows, markdown
 from cxw_monai.io.atomic import atomic_file
 from cxw_monai.networks import RadiographViT, initialised, radiograph_vit
 
@@ -54,6 +54,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two run folders' names in OUTPUT/scores")
     parser.add_argument("--show", type=Path, metavar="PNG", help="print all rows as Markdown and draw them")
+    parser.add_argument(
+        "--curves", type=Path, metavar="PNG", help="draw the trainings of --runs instead of making them"
+    )
     return parser.parse_args(argv)
 
 
@@ -90,6 +93,11 @@ def settings_of(name: str, arms: dict[str, Any], a: argparse.Namespace) -> dict[
     return {"kind": "arm", "minutes": a.minutes, "arm": arms[name], "base": config_hash(base), **common}
 
 
+def run_folder(name: str, arms: dict[str, Any], a: argparse.Namespace) -> Path:
+    """Where an arm is trained."""
+    return (a.output / "runs" / f"{name}_{config_hash(settings_of(name, arms, a))}").resolve()
+
+
 def train_arm(name: str, arms: dict[str, Any], benchmark: Benchmark, a: argparse.Namespace) -> tuple[Path, Cost]:
     """Train an arm (and first the one that it starts from); its encoder's file and cost."""
     arm = dict(arms[name])
@@ -101,7 +109,7 @@ def train_arm(name: str, arms: dict[str, Any], benchmark: Benchmark, a: argparse
         encoder, before = train_arm(start, arms, benchmark, a)
         settings["start_from"] = str(encoder.resolve())
     others = [a.rendered] if arm.pop("add_rendered", False) else []
-    folder = (a.output / "runs" / f"{name}_{config_hash(settings_of(name, arms, a))}").resolve()
+    folder = run_folder(name, arms, a)
     settings["datalist"] = str(write_training_manifest(folder / "films.csv", benchmark.films, others))
     encoder, cost = pretrain(BUNDLE, presets, folder, settings | arm, 60 * minutes)
     return encoder, {key: cost[key] + before.get(key, 0) for key in ("processor_seconds", "images_seen")}
@@ -156,6 +164,9 @@ def main(argv: list[str] | None = None) -> int:
         arms = yaml.safe_load(a.arms.read_text())
         for name in a.runs:
             settings_of(name, arms, a)
+        if a.curves:
+            draw_curves({name: run_folder(name, arms, a) / "metrics.csv" for name in a.runs}, a.curves)
+            return 0
         benchmark = read_benchmark(a) if a.runs or a.compare else None
         for name in a.runs:
             run(name, arms, benchmark, a)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-__all__ = ["draw_rows", "markdown"]
+__all__ = ["draw_curves", "draw_rows", "markdown"]
 
 Rows = Sequence[Mapping[str, str]]
 PROBES = {"mean": "mean token", "grid": "5 x 5 tokens", "attentive": "attentive", "knn": "k-NN"}
@@ -54,5 +55,27 @@ def draw_rows(rows: Rows, path: str | Path) -> None:
     for axis in axes:
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_curves(runs: Mapping[str, str | Path], path: str | Path) -> None:
+    """Prediction loss and effective rank of the predictions over optimiser steps.
+
+    Args:
+        runs: name of each run to its `metrics.csv`.
+        path: the picture.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    for name, metrics in runs.items():
+        with Path(metrics).open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        steps = [int(row["iteration"]) for row in rows]
+        for axis, column in zip(axes, ("loss_intra", "prediction_rank"), strict=True):
+            axis.plot(steps, [float(row[column]) for row in rows], marker=".", label=name)
+    for axis, label in zip(axes, ("prediction loss", "effective rank of the predictions"), strict=True):
+        axis.set(xlabel="optimiser steps", ylabel=label)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -22,7 +22,7 @@ from cxw_monai.evaluation.learning_probes import (
     ridge_predictions,
 )
 from cxw_monai.evaluation.learning_runs import train_supervised, write_training_manifest
-from cxw_monai.evaluation.learning_table import draw_rows, markdown
+from cxw_monai.evaluation.learning_table import draw_curves, draw_rows, markdown
 from cxw_monai.networks import radiograph_vit
 
 COUNT, TRAIN = 120, 80
@@ -206,3 +206,11 @@ class TestTable:
         assert "| 12.3 |" in lines[2]
         draw_rows([{**row, **probes, **dice}], tmp_path / "rows.png")
         assert Image.open(tmp_path / "rows.png").width > 500
+
+    def test_curves_become_a_picture_and_need_their_columns(self, tmp_path: Path):
+        (tmp_path / "a.csv").write_text("iteration,loss_intra,prediction_rank\n30,0.9,5.0\n60,0.8,7.5\n")
+        draw_curves({"a": tmp_path / "a.csv"}, tmp_path / "curves.png")
+        assert Image.open(tmp_path / "curves.png").width > 500
+        (tmp_path / "b.csv").write_text("iteration,loss\n30,0.9\n")
+        with pytest.raises(KeyError, match="loss_intra"):
+            draw_curves({"b": tmp_path / "b.csv"}, tmp_path / "b.png")
