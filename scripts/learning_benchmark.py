@@ -4,9 +4,9 @@ Example:
     python scripts/learning_benchmark.py --nih nih_cxr14_subset/manifest.csv --rendered drr/manifest.csv \\
         --real covid_ieee8023_cc/manifest.csv --output learning --minutes 6 --runs random pixels16 hog mae wm_anchor
 
-Runs are `random`, `random_xavier`, `pixels16`, `pixels32`, `hog`, `supervised`, any arm of --arms, or NAME=FILE for an
-encoder file. A run that has its row is left as it is, a training that was stopped goes on. `--compare A B` prints the
-paired difference of the frozen probes of two runs.
+Runs are `random`, `pixels16`, `pixels32`, `hog`, `supervised`, any arm of --arms, or NAME=FILE for an encoder file. A
+run that has its row is left as it is, a training that was stopped goes on. `--compare A B` prints the paired difference
+of the frozen probes of two runs.
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ from cxw_monai.evaluation.learning_descriptors import Descriptor, encoder_tokens
 from cxw_monai.evaluation.learning_runs import Cost, pretrain, train_supervised, write_training_manifest
 from cxw_monai.evaluation.learning_table import draw_curves, draw_rows, markdown
 from cxw_monai.io.atomic import atomic_file
-from cxw_monai.networks import RadiographViT, initialised, radiograph_vit
+from cxw_monai.networks import RadiographViT, radiograph_vit
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles" / "chexworld_pretraining"
 FIXED = {"pixels16": partial(pixels, 16), "pixels32": partial(pixels, 32), "hog": lambda: gradient_histograms}
-RANDOM = {"random": "reference", "random_xavier": "xavier"}
 IMAGE_PX = 160
 PROBES = ("mean", "grid", "attentive", "knn")
 
@@ -66,11 +65,11 @@ def read_benchmark(a: argparse.Namespace) -> Benchmark:
     return Benchmark(labelled_films(a.nih, IMAGE_PX), outlined)
 
 
-def fresh_encoder(seed: int, scheme: str = "reference") -> RadiographViT:
+def fresh_encoder(seed: int) -> RadiographViT:
     """ViT-Tiny/16 at 160 px with random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return initialised(radiograph_vit("tiny", image_size=IMAGE_PX), scheme)
+        return radiograph_vit("tiny", image_size=IMAGE_PX)
 
 
 def settings_of(name: str, arms: dict[str, Any], a: argparse.Namespace) -> dict[str, Any]:
@@ -80,14 +79,14 @@ def settings_of(name: str, arms: dict[str, Any], a: argparse.Namespace) -> dict[
         ValueError: for an unknown name.
     """
     common = {"seed": a.seed, "split": config_hash(read_split())}
-    if name in FIXED or name in RANDOM:
+    if name in FIXED or name == "random":
         return {"kind": name, **common}
     if "=" in name:
         return {"kind": "file", "file": name.split("=", 1)[1], **common}
     if name == "supervised":
         return {"kind": name, "minutes": a.minutes, **common}
     if name not in arms:
-        raise ValueError(f"{a.arms}: no arm {name!r}; it has {sorted(arms)}, and there are {[*FIXED, *RANDOM]}.")
+        raise ValueError(f"{a.arms}: no arm {name!r}; it has {sorted(arms)}, and there are {[*FIXED]}.")
     presets = ("learning_base", *arms[name].get("presets", ()))
     base = {preset: (BUNDLE / "configs" / "presets" / f"{preset}.yaml").read_text() for preset in presets}
     return {"kind": "arm", "minutes": a.minutes, "arm": arms[name], "base": config_hash(base), **common}
@@ -119,12 +118,12 @@ def made(name: str, arms: dict[str, Any], benchmark: Benchmark, a: argparse.Name
     """The descriptor of a run and what it took."""
     if name in FIXED:
         return FIXED[name](), {}
-    encoder, cost = fresh_encoder(a.seed, RANDOM.get(name, "reference")), {}
+    encoder, cost = fresh_encoder(a.seed), {}
     if name == "supervised":
         cost = train_supervised(encoder, benchmark.films, 60 * a.minutes, seed=a.seed)
     elif "=" in name:
         load_weights(encoder, name.split("=", 1)[1])
-    elif name not in RANDOM:
+    elif name != "random":
         path, cost = train_arm(name, arms, benchmark, a)
         load_weights(encoder, path)
     return encoder_tokens(encoder), cost

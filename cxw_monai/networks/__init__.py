@@ -2,7 +2,7 @@
 
 from .decoders import synchronise_batch_norm
 from .embedder import RadiographEmbedder
-from .layers import configure_blocks, initialised
+from .layers import configure_blocks
 from .positions import relative_table, sincos_table, table_order
 from .predictor import WorldModelPredictor
 from .resizing import resize_encoder, resize_patch_embedding
@@ -29,7 +29,6 @@ __all__ = [
     "WorldModelPredictor",
     "WorldModelSettings",
     "configure_blocks",
-    "initialised",
     "normalised",
     "radiograph_segmenter",
     "radiograph_vit",

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .lean_block import LAYER_NORM_EPS, BlockWeights, lean_block
 
-__all__ = ["Attention", "Block", "Mlp", "configure_blocks", "init_weights", "initialised"]
+__all__ = ["Attention", "Block", "Mlp", "configure_blocks", "init_weights"]
 
 PLAIN_ATTENTION_TOKENS = 512
 """Up to this length two matrix products and a softmax beat the fused kernel's backward pass on a CPU."""
@@ -147,21 +147,3 @@ def init_weights(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def initialised(network: nn.Module, scheme: str = "reference") -> nn.Module:
-    """`network`, its linear and convolution layers as it made them (`reference`) or drawn anew by `xavier`.
-
-    Xavier's uniform weights (as MAE starts from, arXiv 2111.06377) grow as layers get narrower. At width 192 the
-    reference's std of 0.02 leaves a token to its position: patch and blocks add little to it until they are learnt.
-
-    Raises:
-        ValueError: for another scheme.
-    """
-    if scheme not in ("reference", "xavier"):
-        raise ValueError(f"weight_init must be 'reference' or 'xavier', got {scheme!r}.")
-    if scheme == "xavier":
-        for module in network.modules():
-            if isinstance(module, (nn.Linear, nn.Conv2d)):
-                nn.init.xavier_uniform_(module.weight.data.flatten(1))  # a view: a patch counts as one input
-    return network
