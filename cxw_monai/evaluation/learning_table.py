@@ -19,7 +19,7 @@ OTHERS = {"age_mae": ".1f", "dice_drr_8": ".3f", "dice_drr_24": ".3f", "dice_rea
 
 
 def _number(row: Mapping[str, str], name: str, form: str) -> str:
-    return format(float(row[name]), form).replace("0.", ".", 1) if row.get(name) else "-"
+    return format(float(row[name]), form).removeprefix("0") if row.get(name) else "-"
 
 
 def markdown(rows: Rows) -> str:
