@@ -199,7 +199,7 @@ class TestTable:
     def test_rows_become_lines_and_a_picture(self, tmp_path: Path):
         probes = {f"{p}{end}": "0.8000" for p in ("mean", "grid", "attentive", "knn") for end in ("", "_low", "_high")}
         dice = {f"dice_{films}_{shots}": "0.7654" for films in ("drr", "real") for shots in (8, 24)}
-        row = {"run": "a", "processor_seconds": "90", "images_seen": "640", "age_mae": "10.3456", "rank_tokens": "30.25"}
+        row = {"run": "a", "processor_seconds": "90", "images_seen": "640", "age_mae": "10.34", "rank_tokens": "30.25"}
         lines = markdown([{**row, **probes, **dice}]).splitlines()
         assert len(lines) == 3 and len({line.count("|") for line in lines}) == 1
         assert lines[2].startswith("| a | 1.5 | 640 | .800 [.800, .800] |") and lines[2].endswith("| .765 | 30.2 |")
