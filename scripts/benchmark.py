@@ -26,14 +26,17 @@ BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "chexworld_pretrainin
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="smaller batches, 3 repeats unless told otherwise")
+    parser.add_argument("--quick", action="store_true", help="smaller batches, 2 repeats unless told otherwise")
     parser.add_argument("--reading", action="store_true", help="only reading, beside pydicom and Pillow")
     parser.add_argument("--output", default="benchmark.json", help="where the JSON goes (default: benchmark.json)")
     parser.add_argument("--repeats", type=int, help="timed repeats a figure (default: 5)")
-    parser.add_argument("--sizes", nargs="+", choices=sorted(VIT_SIZES), default=["tiny", "small", "base"])
+    parser.add_argument(
+        "--sizes", nargs="+", choices=sorted(VIT_SIZES), help="default: tiny small base; tiny base with --quick"
+    )
     parser.add_argument("--amp", nargs="+", choices=AMPS, default=list(AMPS), help="none is fp32")
     arguments = parser.parse_args()
-    repeats = arguments.repeats if arguments.repeats is not None else (3 if arguments.quick else 5)
+    sizes = arguments.sizes or (["tiny", "base"] if arguments.quick else ["tiny", "small", "base"])
+    repeats = arguments.repeats if arguments.repeats is not None else (2 if arguments.quick else 5)
     if repeats < 1:
         parser.error(f"--repeats must be at least 1, got {repeats}")
     output = Path(arguments.output)
@@ -45,7 +48,7 @@ def main() -> int:
         return 2
     if arguments.reading:
         return report_reading(output, max(repeats, 15))
-    cases = default_cases(arguments.sizes, arguments.amp, arguments.quick, str(BUNDLE))
+    cases = default_cases(sizes, arguments.amp, arguments.quick, str(BUNDLE))
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
     report = run_benchmark(cases, repeats, lambda line: print(line, file=sys.stderr, flush=True))
     output.write_text(json.dumps({"date": date, "quick": arguments.quick, **report}, indent=2) + "\n")

@@ -95,10 +95,10 @@ def default_cases(
         quick: smaller batches and fewer calls, and without what grows.
         bundle: folder of the pretraining bundle; None leaves its start out.
     """
-    batches = {"tiny": 8, "small": 4} if quick else {}
+    batches = {"tiny": 4} if quick else {}
     calls = {"calls": 1 if quick else 5}
     cases = [Case("views", {"source": side, "batches": 1 if quick else 4}, threads=1) for side in (512, 1024)]
-    loading = product((512,) if quick else (512, 1024), (False, True), (1,) if quick else (1, 2))
+    loading = product((512,) if quick else (512, 1024), (False,) if quick else (False, True), (1,) if quick else (1, 2))
     cases += [Case("view_loading", {"source": s, "decode": d, "workers": w}, threads=1) for s, d, w in loading]
     for size in sizes:
         batch = batches.get(size, 2 if quick else 16)
@@ -107,10 +107,11 @@ def default_cases(
         cases += [Case("processes", {"size": size, "amp": amps[-1]}) for size in sizes]
         cases += _growing_steps(amps[-1])
     for kind, size in product(("embedding", "segmentation"), sizes[:1] if quick else sizes):
-        cases += [Case(kind, {"size": size, "amp": amp, "batch": n, **calls}) for amp in amps for n in (1, 16)]
+        batch_sizes = (1,) if quick else (1, 16)
+        cases += [Case(kind, {"size": size, "amp": amp, "batch": n, **calls}) for amp in amps for n in batch_sizes]
     if bundle is not None:
         cases.append(Case("startup", {"bundle": bundle}))
-    return cases + [Case("data", {"rows": 10**power}) for power in range(2, 5 if quick else 7)]
+    return cases + [Case("data", {"rows": 10**power}) for power in range(2, 4 if quick else 7)]
 
 
 def _growing_steps(amp: str) -> list[Case]:

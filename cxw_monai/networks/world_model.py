@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .predictor import WorldModelPredictor
+from .regularisers import REGULARISERS, regulariser
 from .vit import RadiographViT
 
 __all__ = ["OBJECTIVES", "WorldModel", "WorldModelInputs", "WorldModelOutput", "WorldModelSettings", "normalised"]
@@ -41,12 +42,19 @@ class WorldModelSettings:
         cross_weight: weight of the cross-view loss.
         average_terms: divide the loss by `1 + cross_weight`.
         loss: `l2` or `smooth_l1`, averaged over batch, tokens and channels.
-        targets: `latents` of the target encoder; the `pixels` of each patch (mean 0, variance 1); or `both`, side by
-            side on the channels. With pixels and `local` alone the model is a masked autoencoder (MAE, arXiv
-            2111.06377). Pixels cannot collapse: beside the latents they keep these from losing rank.
+        targets: `latents` of the target encoder, the `pixels` of each patch, or `both`, side by side on the channels.
+            With pixels and `local` alone the model is a masked autoencoder (MAE, arXiv 2111.06377). Pixels cannot
+            collapse: beside the latents they keep these from losing rank.
         target_layers: the target is the mean of the layer-normed outputs of this many last blocks.
         swap_roles: context sees the clean view, target the perturbed one.
         variance_weight: weight of a hinge that keeps the predictions' standard deviation over tokens above 1.
+        normalise_pixels: each patch to mean 0 and variance 1, as MAE does; otherwise as the encoder sees it.
+        pixel_weight: with `both`, the loss is `(latents + pixel_weight * pixels) / (1 + pixel_weight)`; None averages
+            over the channels of both alike.
+        target: `ema`, or `online`: the context encoder itself makes the targets and is trained through them, end to
+            end, as a regulariser allows (LeJEPA, arXiv 2511.08544); the target encoder is then its copy.
+        regulariser: `none`, `sigreg` or `variance_covariance` of the context encoder's tokens.
+        regulariser_weight: w in `loss = (1 - w) * prediction + w * regulariser`, from 0 to 1.
     """
 
     objectives: Sequence[str] = OBJECTIVES
@@ -61,6 +69,11 @@ class WorldModelSettings:
     target_layers: int = 1
     swap_roles: bool = False
     variance_weight: float = 0.0
+    normalise_pixels: bool = True
+    pixel_weight: float | None = None
+    target: str = "ema"
+    regulariser: str = "none"
+    regulariser_weight: float = 0.05
 
     def __post_init__(self) -> None:
         if not self.objectives or not set(self.objectives) <= set(OBJECTIVES):
@@ -77,6 +90,15 @@ class WorldModelSettings:
             raise ValueError(f"cross_weight must be positive, or 0 beside other objectives, got {self.cross_weight}.")
         if self.target_layers < 1:
             raise ValueError(f"target_layers must be at least 1, got {self.target_layers}.")
+        if self.pixel_weight is not None and (self.targets != "both" or self.pixel_weight < 0):
+            raise ValueError(f"pixel_weight needs targets 'both' and 0 or more, got {self.pixel_weight}.")
+        if self.target not in ("ema", "online"):
+            raise ValueError(f"target must be 'ema' or 'online', got {self.target!r}.")
+        if self.regulariser not in REGULARISERS or not 0 <= self.regulariser_weight <= 1:
+            raise ValueError(
+                f"regulariser must be one of {REGULARISERS} with a weight in [0, 1], got {self.regulariser!r} and "
+                f"{self.regulariser_weight}."
+            )
 
     def target_channels(self, encoder: RadiographViT) -> int:
         """Channels of a target token, which the predictor's `out_dim` must be."""
@@ -141,12 +163,14 @@ class WorldModelOutput:
         predictions: predicted tokens `[B, K, D]` by name: when unified `11`, `22` within a view, `21` view 2 from
             view 1, `12` view 1 from view 2; else the objective and the same numbers.
         targets: what each prediction is held against, by the same names.
+        contexts: the context encoder's tokens, `[2B, Kc, D]` a forward pass of it.
     """
 
     loss: Tensor
     losses: dict[str, Tensor]
     predictions: dict[str, Tensor] = field(default_factory=dict)
     targets: dict[str, Tensor] = field(default_factory=dict)
+    contexts: list[Tensor] = field(default_factory=list)
 
     def prediction_std(self) -> Tensor:
         """Standard deviation of predictions over tokens, averaged over channels, samples and terms."""
@@ -211,29 +235,37 @@ class WorldModel(nn.Module):
         """Move the target's parameters towards the encoder's: `target = m * target + (1 - m) * encoder`.
 
         Args:
-            momentum: m in [0, 1].
+            momentum: m in [0, 1]; taken as 0 where the targets are the encoder's own.
         """
         if not 0 <= momentum <= 1:
             raise ValueError(f"momentum must lie in [0, 1], got {momentum}.")
+        if self.settings.target == "online":
+            momentum = 0.0
         targets = [p.data for p in self.target_encoder.parameters()]
         sources = [p.data for p in self.encoder.parameters()]
         torch._foreach_lerp_(targets, sources, 1 - momentum)
 
-    @torch.no_grad()
     def target_tokens(self, image: Tensor) -> Tensor:
-        """Normalised target tokens `[B, N, D]` of full images `[B, C, H, W]`."""
+        """Normalised target tokens `[B, N, D]` of full images `[B, C, H, W]`; gradients only where `online`."""
+        if self.settings.target == "online":
+            return self._target_tokens(image, self.encoder)
+        with torch.no_grad():
+            return self._target_tokens(image, self.target_encoder)
+
+    def _target_tokens(self, image: Tensor, encoder: RadiographViT) -> Tensor:
         parts = []
         if self.settings.targets != "pixels":
-            parts.append(self._target_latents(image))
+            parts.append(self._target_latents(image, encoder))
         if self.settings.targets != "latents":
-            parts.append(normalised(self.target_encoder.patches(image)))
+            pixels = encoder.patches(image)
+            parts.append(normalised(pixels) if self.settings.normalise_pixels else pixels)
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
-    def _target_latents(self, image: Tensor) -> Tensor:
+    def _target_latents(self, image: Tensor, encoder: RadiographViT) -> Tensor:
         count = self.settings.target_layers
         if count == 1:
-            return normalised(self.target_encoder(image))
-        outputs = self.target_encoder.intermediate_layers(image, range(-count, 0))
+            return normalised(encoder(image))
+        outputs = encoder.intermediate_layers(image, range(-count, 0))
         return torch.stack([normalised(tokens) for tokens in outputs]).mean(dim=0)
 
     def predict(
@@ -264,7 +296,13 @@ class WorldModel(nn.Module):
         return self.predictor(context, action, context_index, target_index, rel, grid)
 
     def _loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        return LOSSES[self.settings.loss](prediction.to(target.dtype), target)
+        measure, weight = LOSSES[self.settings.loss], self.settings.pixel_weight
+        prediction = prediction.to(target.dtype)
+        if weight is None:
+            return measure(prediction, target)
+        width = self.encoder.embed_dim
+        latents = measure(prediction[..., :width], target[..., :width])
+        return (latents + weight * measure(prediction[..., width:], target[..., width:])) / (1 + weight)
 
     def forward(self, inputs: WorldModelInputs) -> WorldModelOutput:
         """Losses, predictions and targets of a batch of world view pairs."""
@@ -273,6 +311,11 @@ class WorldModel(nn.Module):
             hinge = F.relu(1 - output.prediction_std())
             output.losses["variance"] = hinge
             output.loss = output.loss + self.settings.variance_weight * hinge
+        if self.settings.regulariser != "none":
+            weight = self.settings.regulariser_weight
+            term = regulariser(self.settings.regulariser, torch.cat(output.contexts, dim=1))
+            output.losses["regulariser"] = term
+            output.loss = (1 - weight) * output.loss + weight * term
         return output
 
     def _unified(self, inputs: WorldModelInputs) -> WorldModelOutput:
@@ -303,7 +346,9 @@ class WorldModel(nn.Module):
             prediction = self.predict(context, action, context_index, other_index, rel, grid)
             other = targets.roll(targets.shape[0] // 2, dims=0)
             terms.add("cross", prediction, gather_tokens(other, other_index), ("21", "12"))
-        return terms.output({"intra": 1.0, "cross": settings.cross_weight}, settings.average_terms)
+        output = terms.output({"intra": 1.0, "cross": settings.cross_weight}, settings.average_terms)
+        output.contexts.append(context)
+        return output
 
     def _separate(self, inputs: WorldModelInputs) -> WorldModelOutput:
         """Each chosen objective by itself on the views it is defined for (the paper's naive sum of losses)."""
@@ -314,22 +359,27 @@ class WorldModel(nn.Module):
         unperturbed = torch.zeros_like(action)
         targets = self.target_tokens(clean)  # [2B, N, D]
         terms = _Terms(self._loss)
+        contexts = []
         if "local" in settings.objectives:
             context_index = paired(inputs.context1, inputs.context2)
             target_index = paired(inputs.target1, inputs.target2)
-            context = self.encoder(clean, context_index)
-            prediction = self.predict(context, unperturbed, context_index, target_index, None, grid)
+            contexts.append(self.encoder(clean, context_index))
+            prediction = self.predict(contexts[-1], unperturbed, context_index, target_index, None, grid)
             terms.add("local", prediction, gather_tokens(targets, target_index), ("local1", "local2"))
         if "global" in settings.objectives:
             rel = torch.cat([inputs.rel_21, inputs.rel_12])
-            prediction = self.predict(self.encoder(clean), unperturbed, None, None, rel, grid)
+            contexts.append(self.encoder(clean))
+            prediction = self.predict(contexts[-1], unperturbed, None, None, rel, grid)
             terms.add("global", prediction, targets.roll(targets.shape[0] // 2, dims=0), ("global21", "global12"))
         if "domain" in settings.objectives:
             perturbed = torch.cat([inputs.perturbed1, inputs.perturbed2])
-            prediction = self.predict(self.encoder(perturbed), action, None, None, None, grid)
+            contexts.append(self.encoder(perturbed))
+            prediction = self.predict(contexts[-1], action, None, None, None, grid)
             terms.add("domain", prediction, targets, ("domain1", "domain2"))
         weights = {"local": 1.0, "global": settings.cross_weight, "domain": 1.0}
-        return terms.output(weights, settings.average_terms)
+        output = terms.output(weights, settings.average_terms)
+        output.contexts.extend(contexts)
+        return output
 
 
 class _Terms:

@@ -307,7 +307,8 @@ def test_the_ablation_has_the_papers_seven_rows():
     ("preset", "dim", "grid", "order", "truncation"),
     [
         ("demo", 192, (8, 8), "row_first", "random"),
-        ("cpu_tiny", 192, (10, 10), "row_first", "random"),
+        ("cpu_tiny", 192, (10, 10), "row_first", None),
+        ("learning_base", 192, (10, 10), "row_first", "random"),
         ("vit_base_paper", 768, (14, 14), "row_first", "random"),
         ("vit_base_parity", 768, (14, 14), "column_first", "first"),
     ],

@@ -96,12 +96,14 @@ def test_unknown_kind_and_no_repeats_are_refused():
 def test_default_cases_cover_sizes_and_precisions():
     cases = default_cases(["tiny", "base"], ["none", "bfloat16"], quick=True, bundle="somewhere")
     counts = Counter(case.kind for case in cases)
-    expected = {"views": 2, "view_loading": 2, "step": 4, "embedding": 4, "segmentation": 4, "startup": 1, "data": 3}
+    expected = {"views": 2, "view_loading": 1, "step": 4, "embedding": 2, "segmentation": 2, "startup": 1, "data": 2}
     assert counts == expected
     steps = {(case.settings["size"], case.settings["amp"]) for case in cases if case.kind == "step"}
     assert steps == {(size, amp) for size in ("tiny", "base") for amp in ("none", "bfloat16")}
     latencies = {(case.settings["amp"], case.settings["batch"]) for case in cases if case.kind == "segmentation"}
-    assert latencies == {(amp, batch) for amp in ("none", "bfloat16") for batch in (1, 16)}
+    assert latencies == {(amp, 1) for amp in ("none", "bfloat16")}
+    whole = {c.settings["batch"] for c in default_cases() if c.kind == "segmentation"}
+    assert whole == {1, 16}
     assert all(case.threads == 1 for case in cases[:2])
 
 
@@ -114,7 +116,7 @@ def test_loaders_are_measured_from_files_and_cache_with_one_and_two_workers():
 
 def test_what_grows_is_left_out_of_a_quick_run():
     rows = {quick: [c.settings["rows"] for c in default_cases(quick=quick) if c.kind == "data"] for quick in (1, 0)}
-    assert rows == {1: [100, 1000, 10_000], 0: [100, 1000, 10_000, 100_000, 1_000_000]}
+    assert rows == {1: [100, 1000], 0: [100, 1000, 10_000, 100_000, 1_000_000]}
     grown = [case.settings for case in default_cases() if case.kind == "step" and "image_size" in case.settings]
     assert [settings["image_size"] for settings in grown] == [128, 224, 320, 448]
     assert not any(settings["beside_plain"] for settings in grown)

@@ -1,0 +1,157 @@
+"""The learning benchmark: is an encoder worth having? Fixed films, fixed probes, one row a run.
+
+Every row holds the same network (or what stands in its place) after some training of known cost, probed frozen.
+Metrics are AUROC on the test films, means over five labels; intervals resample the test patients.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from cxw_monai.engines.monitors import embedding_statistics
+from cxw_monai.io.atomic import atomic_file
+
+from .learning_data import LABELS, STRUCTURES, LabelledFilms, OutlinedFilms
+from .learning_descriptors import Described, Descriptor
+from .learning_probes import (
+    COMPONENTS,
+    attentive_scores,
+    few_shot_dice,
+    grid_pooled,
+    linear_scores,
+    nearest_scores,
+    ridge_predictions,
+)
+from .probes import grouped_auroc
+
+__all__ = ["Benchmark", "append_row", "config_hash", "read_rows"]
+
+BOOTSTRAP = 1000
+SHOTS = (8, 24)
+FILM_SETS = ("drr", "real")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What is probed, the same for every row.
+
+    Attributes:
+        films: labelled films.
+        outlined: films with outlines by name: `drr` rendered ones, `real` those of people.
+    """
+
+    films: LabelledFilms
+    outlined: Mapping[str, OutlinedFilms]
+
+    def evaluate(self, descriptor: Descriptor) -> tuple[Row, dict[str, np.ndarray]]:
+        """Probe a descriptor.
+
+        Returns:
+            The row's metrics, and what paired comparisons need: scores `[N of test, 5]` by probe, and Dice
+            `[repeats, 3]` by film set and shots.
+        """
+        films, train = self.films, self.films.train
+        described = descriptor(films.images)
+        scores = self._scores(described)
+        row: Row = {}
+        for probe, values in scores.items():
+            row |= self._aurocs(probe, values)
+        grid = grid_pooled(described.tokens)
+        grown = ridge_predictions(grid, films.ages, train, COMPONENTS)
+        error = grown - films.ages[~train]
+        row["age_mae"] = float(np.abs(error).mean())
+        row["age_r2"] = float(1 - np.square(error).mean() / films.ages[~train].var())
+        kept = dict(scores)
+        for name, outlined in self.outlined.items():
+            tokens = descriptor(outlined.images).tokens
+            for shots in SHOTS:
+                dice = few_shot_dice(tokens, outlined.masks, outlined.patients, shots)
+                kept[f"dice_{name}_{shots}"] = dice
+                row[f"dice_{name}_{shots}"] = float(dice.mean())
+                row[f"dice_{name}_{shots}_sd"] = float(dice.mean(axis=1).std(ddof=1))
+                row |= {f"dice_{name}_{shots}_{s}": float(d) for s, d in zip(STRUCTURES, dice.mean(0), strict=True)}
+        row |= self._ranks(described)
+        return row, kept
+
+    def _scores(self, described: Described) -> dict[str, np.ndarray]:
+        films = self.films
+        known = (films.labels, films.patients, films.train)
+        grid = grid_pooled(described.tokens)
+        wide = described.vector.shape[1] > COMPONENTS * 4
+        return {
+            "mean": linear_scores(described.vector, *known, components=COMPONENTS if wide else None),
+            "grid": linear_scores(grid, *known, components=COMPONENTS),
+            "attentive": attentive_scores(described.tokens, films.labels, films.train),
+            "knn": nearest_scores(described.vector, films.labels, films.train),
+        }
+
+    def aurocs(self, scores: np.ndarray, resamplings: int = BOOTSTRAP) -> np.ndarray:
+        """AUROC `[1 + resamplings, 5]` of scores `[N of test, 5]`: of the films, then of resampled test patients."""
+        test = ~self.films.train
+        _, member = np.unique(self.films.patients[test], return_inverse=True)
+        count = int(member.max()) + 1
+        drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=resamplings)
+        weights = np.concatenate([np.ones((1, len(member))), drawn[:, member]])
+        one = np.zeros(len(member), dtype=int)
+        labels = self.films.labels[test]
+        return np.stack([grouped_auroc(scores[:, i], labels[:, i], one, weights) for i in range(len(LABELS))], axis=1)
+
+    def _aurocs(self, probe: str, scores: np.ndarray) -> Row:
+        found = self.aurocs(scores)
+        means = found.mean(axis=1)
+        low, high = np.nanquantile(means[1:], (0.025, 0.975))
+        row: Row = {probe: float(means[0]), f"{probe}_low": float(low), f"{probe}_high": float(high)}
+        return row | {f"{probe}_{name}": float(value) for name, value in zip(LABELS, found[0], strict=True)}
+
+    def _ranks(self, described: Described) -> Row:
+        if not described.learnt:
+            return {"rank_tokens": None, "rank_pooled": None}
+        test = ~self.films.train
+        kinds = {"rank_tokens": described.tokens, "rank_pooled": described.vector}
+        return {name: embedding_statistics(torch.from_numpy(values[test]))["rank"] for name, values in kinds.items()}
+
+    def difference(self, ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float]:
+        """Difference of the mean AUROC of two sets of scores, with its 95 % interval over the same patients."""
+        spread = self.aurocs(ours).mean(axis=1) - self.aurocs(theirs).mean(axis=1)
+        low, high = np.nanquantile(spread[1:], (0.025, 0.975))
+        return float(spread[0]), float(low), float(high)
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """First 12 digits of the SHA-256 of a configuration, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def read_rows(path: str | Path) -> list[dict[str, str]]:
+    """Rows of a result file; none where there is none yet."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def append_row(path: str | Path, row: Row) -> None:
+    """Add a row to a result file; one of the same `run` and `config` is replaced."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # several processes may be at it
+        same = (str(row["run"]), str(row["config"]))
+        rows: list[Mapping[str, Any]] = [r for r in read_rows(path) if (r["run"], r["config"]) != same]
+        rows.append({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()})
+        columns = list(dict.fromkeys(name for each in rows for name in each))
+        with atomic_file(path, "w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)

@@ -1,0 +1,46 @@
+"""The learning benchmark's arms are settings that the pretraining bundle has, and make a network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigParser
+
+from cxw_monai.networks import RadiographEmbedder, WorldModel, radiograph_vit
+
+CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "chexworld_pretraining" / "configs"
+ARMS = {k: v for k, v in yaml.safe_load((CONFIGS / "learning_arms.yaml").read_text()).items() if not k.startswith("_")}
+BENCHMARK_KEYS = {"presets", "start_from_arm", "add_rendered", "minutes"}
+
+
+def network(presets: list[str], **settings: Any) -> WorldModel:
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / "train.json"), *(str(CONFIGS / "presets" / f"{name}.yaml") for name in presets)])
+    parser.update(settings)
+    return parser.get_parsed_content("network_def")
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_every_arm_sets_what_there_is_and_fits(name: str):
+    arm = dict(ARMS[name])
+    settings = {key: value for key, value in arm.items() if key not in BENCHMARK_KEYS}
+    assert settings.keys() <= json.loads((CONFIGS / "train.json").read_text()).keys()  # MONAI ignores a misspelt key
+    assert arm.get("start_from_arm", "mae") in ARMS
+    made = network(["learning_base", *arm.get("presets", ())], **settings)
+    assert made.settings.regulariser == arm.get("regulariser", "none")
+    assert made.settings.pixel_weight == arm.get("pixel_weight")
+
+
+def test_a_run_starts_from_an_encoder_file_context_and_target_alike(tmp_path: Path):
+    torch.manual_seed(0)
+    encoder = radiograph_vit("tiny", image_size=160)
+    torch.save(RadiographEmbedder(encoder).state_dict(), tmp_path / "encoder.pt")
+    made = network(["learning_base"], start_from=str(tmp_path / "encoder.pt"))
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(made.encoder.state_dict()[name], value), name
+        assert torch.equal(made.target_encoder.state_dict()[name], value), name
