@@ -96,7 +96,11 @@ def test_embeddings_of_any_film(pretrained):
 
 
 def test_a_bundle_with_an_encoder(pretrained, tmp_path):
+    shipped = cxw_monai.load("chexworld_pretraining")
+    assert isinstance(shipped, EmbeddingModel) and shipped.embed(FILM).shape == (192,)
+    assert shipped.image_size == (160, 160)
     shutil.copytree(BUNDLES / "chexworld_pretraining", tmp_path / "bundle")
+    (tmp_path / "bundle" / "models" / "model.pt").unlink()
     with pytest.raises(CheckpointError, match="a folder without model.pt"):
         cxw_monai.load(tmp_path / "bundle")
     shutil.copy(pretrained[0] / "encoder.pt", tmp_path / "bundle" / "models" / "model.pt")

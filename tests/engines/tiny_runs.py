@@ -7,6 +7,7 @@ orders, one JSON object a line: `{"run": settings}` answers the new process's id
 from __future__ import annotations
 
 import gc
+import importlib.machinery
 import json
 import logging
 import os
@@ -247,6 +248,8 @@ def attach_events(run):
 def train(settings):
     """Do the run; its losses by step go to `losses_<rank>.json`."""
     folder = Path(settings["folder"])
+    __main__ = sys.modules["__main__"]
+    __main__.__spec__ = importlib.machinery.ModuleSpec("monai.bundle.__main__", None)  # as the bundles' command
     install_error_hook()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     torch.set_num_threads(1)

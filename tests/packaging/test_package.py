@@ -167,9 +167,11 @@ def world_model(tmp_path_factory):
 @pytest.mark.slow
 def test_an_encoder_makes_a_package_whose_configs_fit_it(world_model, tmp_path):
     weights, network = world_model
+    empty = shutil.copytree(PROJECT / "bundles" / "chexworld_pretraining", tmp_path / "empty" / "chexworld_pretraining")
+    (empty / "models" / "model.pt").unlink()
     with pytest.raises(CheckpointError, match="no weights; give those of a run"):
-        package_bundle(PROJECT / "bundles" / "chexworld_pretraining", tmp_path)
-    package = package_bundle(PROJECT / "bundles" / "chexworld_pretraining", tmp_path, weights)
+        package_bundle(empty, tmp_path)
+    package = package_bundle(empty, tmp_path, weights)
     bundle = extract_bundle(package, tmp_path)
     config = json.loads((bundle / "configs" / "inference.json").read_text())
     assert [config[name] for name in ("network_size", "image_size", "patch_size", "in_channels")] == ["tiny", 96, 16, 1]
