@@ -1,15 +1,14 @@
-"""Lays out the app's folder and starts MONAI Label's server on it: ``python -m cxw_monai.label.serve STUDIES``."""
+"""Lays out the app's folder, and the command that starts MONAI Label's server on it."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
 import sys
 from pathlib import Path
 
-__all__ = ["lay_out", "main", "server_command", "server_environment"]
+__all__ = ["PROJECT", "lay_out", "server_command", "server_environment"]
 
 LOOPBACK = ("127.0.0.1", "localhost")
 PROJECT = Path(__file__).resolve().parents[2]
@@ -84,35 +83,3 @@ def server_command(app: Path, studies: str, bundle: Path, host: str, port: int, 
     command += ["--host", host, "--port", str(port), "--log_config", str(app / "logs" / "logging.json")]
     command += ["--uvicorn_app", "cxw_monai.label.web:app"]
     return [*command, "--conf", "bundle", str(bundle.resolve()), "--conf", "device", device]
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="monailabel.sh", description=__doc__)
-    parser.add_argument("studies", nargs="?", help="folder of films, or address of a DICOMweb server")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine)")
-    parser.add_argument("--port", type=int, default=8000, help="port (default 8000)")
-    parser.add_argument("--app", type=Path, help="the app's folder (default .monailabel in the project)")
-    parser.add_argument("--bundle", type=Path, default=PROJECT / "bundles" / "chexworld_segmentation")
-    parser.add_argument("--model", type=Path, help="model to begin with (default the bundle's)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
-    parser.add_argument("--selftest", action="store_true", help="start a server on made-up studies, try it, stop it")
-    a = parser.parse_args(argv)
-    if a.selftest:
-        from cxw_monai.label.selftest import run_selftest
-
-        return run_selftest(a.bundle)
-    if not a.studies:
-        parser.error("give the folder of the films, or the address of a DICOMweb server")
-    app = (a.app or PROJECT / ".monailabel").resolve()
-    try:
-        lay_out(app, a.model or a.bundle / "models" / "model.pt")
-    except FileNotFoundError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    command = server_command(app, a.studies, a.bundle, a.host, a.port, a.device)
-    os.execve(command[0], command, server_environment(app, a.host))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
