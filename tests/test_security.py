@@ -9,8 +9,10 @@ import ast
 import importlib.util
 import pickle
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -195,7 +197,8 @@ def test_no_path_comes_from_a_header(tmp_path):
     """Names in a header that would lead out of the output, or name a patient, are in no path that is written."""
     way_out = "../../escaped"
     film = np.tile(np.arange(64, dtype=np.uint16) * 50, (64, 1))
-    headers = {"PatientName": way_out, "PatientID": "/tmp/escaped", "SeriesDescription": way_out, "StudyID": "../.."}
+    absolute = Path(tempfile.gettempdir()) / f"escaped_{uuid4().hex}"
+    headers = {"PatientName": way_out, "PatientID": str(absolute), "SeriesDescription": way_out, "StudyID": "../.."}
     uids = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4", "Modality": "DX"}
     (tmp_path / "films").mkdir()
     path = _files.write_dicom(tmp_path / "films" / "film.dcm", film, bits=12, **uids, **headers)
@@ -214,4 +217,4 @@ def test_no_path_comes_from_a_header(tmp_path):
     written = [each.relative_to(tmp_path).as_posix() for each in tmp_path.rglob("*") if each.is_file()]
     assert {name for name in written if not name.startswith("a/b/out/")} == {"films/film.dcm"}
     assert "a/b/out/film/segmentation.dcm" in written and not [name for name in written if "escaped" in name]
-    assert not Path("/tmp/escaped").exists()
+    assert not list(absolute.parent.glob(f"{absolute.name}*"))
