@@ -93,6 +93,19 @@ def encoder_file(path: str | Path) -> Path:
     raise CheckpointError(path, "a folder without model.pt, models/model.pt or encoder.pt", "name the file")
 
 
+def _chosen(encoder_ckpt: str | Path | None) -> Path | None:
+    """The file of an encoder; None for fresh weights, which a command line asks for by `none`.
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
+    if encoder_ckpt is None or encoder_ckpt == "none":
+        return None
+    if not Path(encoder_ckpt).exists():
+        raise CheckpointError(Path(encoder_ckpt), "no such file", "give encoder_ckpt a file, or 'none' for fresh weights")
+    return encoder_file(encoder_ckpt)
+
+
 def encoder_state(path: str | Path, weights: str = "target") -> dict[str, Tensor]:
     """Tensors of an encoder under its own names, from a pretraining run's file or folder.
 
@@ -133,7 +146,7 @@ def segmenter_settings(
         image_size: px to segment at, one number or (height, width); a multiple of 16 for the `unet` decoder.
         size: the encoder's; None for that of `encoder_ckpt`, or `small` without one.
         patch_size: side of a patch in px; another one than the checkpoint's resizes its stem and positions.
-        encoder_ckpt, encoder_weights: see `encoder_state`.
+        encoder_ckpt, encoder_weights: see `encoder_state`; None or `none` for fresh weights.
 
     Raises:
         ValueError: when the size is unknown, or the image is no multiple of the patch.
@@ -147,13 +160,14 @@ def segmenter_settings(
     if height % patch_size or width % patch_size or min(height, width) < patch_size:
         raise ValueError(f"image_size {height} x {width} must be a positive multiple of patch_size {patch_size}.")
     reference, pretrained_patch, channels = (height, width), patch_size, 1
-    if encoder_ckpt:
-        state, path = encoder_state(encoder_ckpt, encoder_weights), encoder_file(encoder_ckpt)
+    if (path := _chosen(encoder_ckpt)) is not None:
+        state = encoder_state(path, encoder_weights)
         channels, pretrained_patch = state["patch_embed.proj.weight"].shape[1:3]
         reference = reference_size(state, pretrained_patch, (height, width), path)
         found = encoder_size(state, path)
         if size not in (None, found):
-            raise CheckpointError(path, f"an encoder of size {found!r}, not {size!r}", f"set network_size to {found}")
+            remedy = f"set network_size to {found}, or encoder_ckpt to another file or to 'none' (fresh weights)"
+            raise CheckpointError(path, f"an encoder of size {found!r}, not {size!r}", remedy)
         size = found
     return SegmenterSettings(
         structures=tuple(str(name) for name in structures),
@@ -215,7 +229,7 @@ def new_segmenter(
 
     Args:
         settings: its sizes, made with the same `encoder_ckpt`.
-        encoder_ckpt, encoder_weights: where the encoder's weights come from (`encoder_state`); None for fresh ones.
+        encoder_ckpt, encoder_weights: where the encoder's weights come from (`encoder_state`); None or `none` for fresh ones.
         drop_path: the encoder's stochastic depth.
         freeze: `none`, `encoder`, or the number of first blocks (and the stem) that keep their weights.
 
@@ -227,8 +241,8 @@ def new_segmenter(
     if freeze not in named and not str(freeze).isdigit():
         raise ValueError(f"freeze must be 'none', 'encoder' or a number of blocks, got {freeze!r}.")
     network = settings.network(drop_path, named.get(freeze) if freeze in named else int(freeze))
-    if encoder_ckpt:
-        state, path = encoder_state(encoder_ckpt, encoder_weights), encoder_file(encoder_ckpt)
+    if (path := _chosen(encoder_ckpt)) is not None:
+        state = encoder_state(path, encoder_weights)
         if settings.patch_size != settings.pretrained_patch:
             grid = tuple(side // settings.pretrained_patch for side in settings.encoder_image_size)
             state = resize_encoder(state, settings.patch_size, grid)

@@ -108,8 +108,9 @@ def train_arm(name: str, arms: dict[str, Any], benchmark: Benchmark, a: argparse
         encoder, before = train_arm(start, arms, benchmark, a)
         settings["start_from"] = str(encoder.resolve())
     others = [a.rendered] if arm.pop("add_rendered", False) else []
+    share = arm.pop("share_of_films", 1.0)
     folder = run_folder(name, arms, a)
-    settings["datalist"] = str(write_training_manifest(folder / "films.csv", benchmark.films, others))
+    settings["datalist"] = str(write_training_manifest(folder / "films.csv", benchmark.films, others, share))
     encoder, cost = pretrain(BUNDLE, presets, folder, settings | arm, 60 * minutes)
     return encoder, {key: cost[key] + before.get(key, 0) for key in ("processor_seconds", "images_seen")}
 
@@ -138,7 +139,8 @@ def run(name: str, arms: dict[str, Any], benchmark: Benchmark, a: argparse.Names
         return
     descriptor, cost = made(name, arms, benchmark, a)
     metrics, kept = benchmark.evaluate(descriptor)
-    with atomic_file(a.output / "scores" / f"{shown}.npz") as stream:
+    scores = f"{shown}_seed{a.seed}" if a.seed else shown
+    with atomic_file(a.output / "scores" / f"{scores}.npz") as stream:
         np.savez(stream, **kept)
     spent = {key: round(cost.get(key, 0)) for key in ("processor_seconds", "images_seen")}
     append_row(table, {"run": shown, "config": config, "seed": a.seed, **spent, **metrics})

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
@@ -61,9 +62,25 @@ class _StepTimer:
         return statistics.median(self.own[1:]) / statistics.median(self.reference[1:]) * REFERENCE_SECONDS
 
 
-def write_training_manifest(path: Path, films: LabelledFilms, others: Sequence[str | Path] = ()) -> Path:
-    """Manifest of the training films and of all films of other manifests, without any label."""
-    rows = [(name, who) for name, who, part in zip(films.files, films.patients, films.train, strict=True) if part]
+def write_training_manifest(
+    path: Path, films: LabelledFilms, others: Sequence[str | Path] = (), share: float = 1.0
+) -> Path:
+    """Manifest of the training films and of all films of other manifests, without any label.
+
+    Args:
+        path: CSV to write.
+        films: of which those to learn from are taken.
+        others: more manifests, all of whose films are taken.
+        share: of the training patients, above 0 to 1; those of a smaller share are among those of a larger one.
+
+    Raises:
+        ValueError: for another share.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must lie in (0, 1], got {share}.")
+    learnt = np.random.default_rng(0).permutation(np.unique(films.patients[films.train]))
+    chosen = films.train & np.isin(films.patients, learnt[: max(1, round(share * len(learnt)))])
+    rows = [(name, who) for name, who, part in zip(films.files, films.patients, chosen, strict=True) if part]
     for other in others:
         rows += [(r["image"], str(r.get("patient_id") or "")) for r in read_datalist(other, section="all")]
     with atomic_file(path, "w", newline="", encoding="utf-8") as stream:

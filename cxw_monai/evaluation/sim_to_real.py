@@ -115,7 +115,7 @@ def from_rendered_runs(
             settings = {
                 "datalist": str(Path(rendered).resolve()),
                 "test_datalist": str(tests.resolve()),
-                "encoder_ckpt": checkpoint,
+                "encoder_ckpt": checkpoint or "none",
                 "seed": seed,
             }
             runs.append(Run("rendered", arm, seed, settings))
@@ -165,7 +165,7 @@ def few_shot_runs(
                     "datalist": str(manifest.resolve()),
                     "structures": list(STRUCTURES),
                     "splits": "column",
-                    "encoder_ckpt": checkpoint,
+                    "encoder_ckpt": checkpoint or "none",
                     "seed": split,
                     "batch_size": batch,
                     "epochs": epochs,

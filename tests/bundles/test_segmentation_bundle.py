@@ -272,6 +272,18 @@ def test_settings_reach_the_network_and_the_optimiser(manifest, cache, tmp_path)
     assert set(flow.check_properties()) == set()
 
 
+def test_starts_from_the_shipped_encoder_unless_told_otherwise(manifest, cache, tmp_path):
+    settings = {"datalist": str(manifest), "output_dir": str(tmp_path), "cache_dir": str(cache), "network_size": None}
+    shipped = torch.load(BUNDLE.parent / "chexworld_pretraining" / "models" / "model.pt", weights_only=True)
+    network = workflow("train", ["train.json"], **settings).network_def
+    weight = network.encoder.blocks[3].attn.qkv.weight
+    assert torch.equal(weight, shipped["encoder.blocks.3.attn.qkv.weight"])
+    fresh = workflow("train", ["train.json"], **settings, encoder_ckpt="none").network_def.encoder
+    assert fresh.embed_dim == 384 and not torch.equal(fresh.blocks[3].attn.qkv.weight[:576, :192], weight)
+    said = root_message(lambda: workflow("train", ["train.json"], **settings | {"network_size": "base"}).run())
+    assert "'tiny', not 'base'; set network_size to tiny, or encoder_ckpt to" in said
+
+
 def test_findings_of_rendered_films_train_without_conversion(manifest, cache, tmp_path):
     flow = workflow(
         "train",
@@ -327,6 +339,7 @@ def test_presets_build_what_they_say(preset):
     assert set(stated) <= set(json.loads((CONFIGS / "train.json").read_text()))
     parser = ConfigParser()
     parser.read_config([str(CONFIGS / "train.json"), str(CONFIGS / f"presets/{preset}.yaml")])
+    parser["encoder_ckpt"] = "none"
     network = parser.get_parsed_content("network_def")
     size = stated["image_size"]
     assert network.patch_size == (8 if preset == "paper" else 16)

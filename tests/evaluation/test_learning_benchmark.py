@@ -187,6 +187,19 @@ class TestTraining:
         rows = list(csv.reader(write_training_manifest(tmp_path / "films.csv", films).open()))
         assert rows[0] == ["image", "patient_id"] and [r[0] for r in rows[1:]] == films.files[:TRAIN]
 
+    def test_a_smaller_share_of_the_patients_is_part_of_a_larger_one(self, films, tmp_path: Path):
+        taken = {}
+        for share in (0.25, 0.5, 1.0):
+            path = write_training_manifest(tmp_path / "films.csv", films, share=share)
+            taken[share] = {(row["image"], row["patient_id"]) for row in csv.DictReader(path.open())}
+        patients = {share: {who for _, who in rows} for share, rows in taken.items()}
+        everyone = len(set(films.patients[films.train]))
+        assert [len(patients[s]) for s in (0.25, 0.5, 1.0)] == [round(everyone / 4), round(everyone / 2), everyone]
+        assert taken[0.25] < taken[0.5] < taken[1.0]
+        assert all(taken[0.5] >= {row for row in taken[1.0] if row[1] == who} for who in patients[0.5])
+        with pytest.raises(ValueError, match=r"share must lie in \(0, 1\]"):
+            write_training_manifest(tmp_path / "films.csv", films, share=0)
+
     def test_supervision_changes_the_encoder_within_its_time(self, films):
         encoder = radiograph_vit("tiny", image_size=64)
         before = encoder.blocks[0].attn.qkv.weight.clone()
