@@ -102,7 +102,9 @@ def _chosen(encoder_ckpt: str | Path | None) -> Path | None:
     if encoder_ckpt is None or encoder_ckpt == "none":
         return None
     if not Path(encoder_ckpt).exists():
-        raise CheckpointError(Path(encoder_ckpt), "no such file", "give encoder_ckpt a file, or 'none' for fresh weights")
+        raise CheckpointError(
+            Path(encoder_ckpt), "no such file", "give encoder_ckpt a file, or 'none' for a fresh encoder"
+        )
     return encoder_file(encoder_ckpt)
 
 
@@ -229,7 +231,7 @@ def new_segmenter(
 
     Args:
         settings: its sizes, made with the same `encoder_ckpt`.
-        encoder_ckpt, encoder_weights: where the encoder's weights come from (`encoder_state`); None or `none` for fresh ones.
+        encoder_ckpt, encoder_weights: where the encoder's weights come from (`encoder_state`); None or `none`: fresh.
         drop_path: the encoder's stochastic depth.
         freeze: `none`, `encoder`, or the number of first blocks (and the stem) that keep their weights.
 
