@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The whole path in minutes, on data that needs no download: `bash scripts/demo.sh`.
-# Makes digitally reconstructed radiographs, pretrains a very small world model on them, evaluates it and writes their
-# embeddings; then the shipped segmentation model outlines a real chest film. Results are in demo_output/. Safe to run
-# again: finished parts are kept, an interrupted training goes on.
+# Makes digitally reconstructed radiographs, pretrains a very small world model on them and evaluates it; then the
+# shipped encoder writes their embeddings, and the shipped segmentation model outlines a real chest film. Results are in
+# demo_output/. Safe to run again: finished parts are kept, an interrupted training goes on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
@@ -21,9 +21,9 @@ python -m monai.bundle run training --config_file "['configs/train.json',$preset
 echo "3/5  Held-out losses against baselines"
 python -m monai.bundle run evaluating --config_file "['configs/train.json',$presets,'configs/evaluate.json']" \
     --datalist "$out/drr/manifest.csv" --output_dir "$run"
-echo "4/5  Embeddings"
-python -m monai.bundle run inference --config_file "['configs/inference.json',$presets]" \
-    --datalist "$out/drr/manifest.csv" --ckpt "$run/encoder.pt" --output_dir "$out"
+echo "4/5  Embeddings by the shipped encoder"
+python -m monai.bundle run inference --config_file configs/inference.json \
+    --datalist "$out/drr/manifest.csv" --output_dir "$out"
 
 cd ../chexworld_segmentation
 echo "5/5  A film of a person, segmented by the shipped model"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 
+from typing import Any
+
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
@@ -82,6 +84,12 @@ class CollapseWarning:
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"highest": self.highest, "warned": sorted(self.warned)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.highest, self.warned = dict(state["highest"]), set(state["warned"])
 
     def __call__(self, engine: Engine) -> list[str]:
         """Check the epoch's metrics; returns the warnings that were logged."""

@@ -89,3 +89,12 @@ def test_the_warm_up_counts_but_does_not_warn():
     assert handler(engine(2, target_cosine=1.0)) == []
     (warning,) = handler(engine(3, target_rank=10.0))
     assert "fell from 40 to 10" in warning
+
+
+def test_a_resumed_run_warns_of_a_fall_since_before_and_not_twice():
+    before = CollapseWarning()
+    before(engine(1, target_rank=40.0, target_cosine=0.99))
+    after = CollapseWarning()
+    after.load_state_dict(before.state_dict())
+    (warning,) = after(engine(2, target_rank=19.0, target_cosine=0.99))
+    assert "target_rank fell from 40 to 19" in warning
