@@ -7,7 +7,6 @@ standard deviation, mean pairwise cosine, and effective rank (RankMe, arXiv 2210
 from __future__ import annotations
 
 import logging
-
 from typing import Any
 
 import torch
