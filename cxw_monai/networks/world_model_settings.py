@@ -1,0 +1,102 @@
+"""What a world model predicts and how its losses are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch.nn import functional as F
+
+from .regularisers import REGULARISERS
+from .vit import RadiographViT
+
+__all__ = ["LOSSES", "OBJECTIVES", "WorldModelSettings"]
+
+OBJECTIVES = ("local", "global", "domain")
+TARGETS = ("latents", "pixels", "both")
+LOSSES = {"l2": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
+
+
+@dataclass(frozen=True)
+class WorldModelSettings:
+    """What is predicted and how the losses are put together.
+
+    Attributes:
+        objectives: any non-empty subset of `local`, `global`, `domain`. Without `domain` the context sees clean
+            views; without `local` it sees all patches and all are predicted.
+        unified: one prediction carries the tasks together (paper eq. 9-12); otherwise each objective has its own
+            forward pass and the losses are summed (paper's "naive sum").
+        condition_on_action: otherwise the predictor gets zeros for the action.
+        condition_on_geometry: otherwise the predictor gets zeros for the place of the other view.
+        cross_targets: tokens of the other view that are predicted: `all` (paper) or `masked` (released code).
+        cross_weight: weight of the cross-view loss.
+        average_terms: divide the loss by `1 + cross_weight`.
+        loss: `l2` or `smooth_l1`, averaged over batch, tokens and channels.
+        targets: `latents` of the target encoder, the `pixels` of each patch, or `both`, side by side on the channels.
+            With pixels and `local` alone the model is a masked autoencoder (MAE, arXiv 2111.06377). Pixels cannot
+            collapse: beside the latents they keep these from losing rank.
+        target_layers: the target is the mean of the layer-normed outputs of this many last blocks.
+        swap_roles: context sees the clean view, target the perturbed one.
+        variance_weight: weight of a hinge that keeps the predictions' standard deviation over tokens above 1.
+        normalise_pixels: each patch to mean 0 and variance 1, as MAE does; otherwise as the encoder sees it.
+        pixel_weight: with `both`, the loss is `(latents + pixel_weight * pixels) / (1 + pixel_weight)`; None averages
+            over the channels of both alike.
+        target: `ema`, or `online`: the context encoder itself makes the targets and is trained through them, end to
+            end, as a regulariser allows (LeJEPA, arXiv 2511.08544); the target encoder is then its copy.
+        regulariser: `none`, `sigreg` or `variance_covariance` of the context encoder's tokens.
+        regulariser_weight: w in `loss = (1 - w) * prediction + w * regulariser`, from 0 to 1.
+    """
+
+    objectives: Sequence[str] = OBJECTIVES
+    unified: bool = True
+    condition_on_action: bool = True
+    condition_on_geometry: bool = True
+    cross_targets: str = "all"
+    cross_weight: float = 1.0
+    average_terms: bool = True
+    loss: str = "l2"
+    targets: str = "latents"
+    target_layers: int = 1
+    swap_roles: bool = False
+    variance_weight: float = 0.0
+    normalise_pixels: bool = True
+    pixel_weight: float | None = None
+    target: str = "ema"
+    regulariser: str = "none"
+    regulariser_weight: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not self.objectives or not set(self.objectives) <= set(OBJECTIVES):
+            raise ValueError(f"objectives must be a non-empty subset of {OBJECTIVES}, got {self.objectives!r}.")
+        if self.cross_targets not in ("all", "masked"):
+            raise ValueError(f"cross_targets must be 'all' or 'masked', got {self.cross_targets!r}.")
+        if self.swap_roles and not self.unified:
+            raise ValueError("swap_roles is defined for unified predictions only.")
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss must be one of {sorted(LOSSES)}, got {self.loss!r}.")
+        if self.targets not in TARGETS:
+            raise ValueError(f"targets must be one of {TARGETS}, got {self.targets!r}.")
+        if self.cross_weight < 0 or (self.cross_weight == 0 and tuple(self.objectives) == ("global",)):
+            raise ValueError(f"cross_weight must be positive, or 0 beside other objectives, got {self.cross_weight}.")
+        if self.target_layers < 1:
+            raise ValueError(f"target_layers must be at least 1, got {self.target_layers}.")
+        if self.pixel_weight is not None and (self.targets != "both" or self.pixel_weight < 0):
+            raise ValueError(f"pixel_weight needs targets 'both' and 0 or more, got {self.pixel_weight}.")
+        if self.target not in ("ema", "online"):
+            raise ValueError(f"target must be 'ema' or 'online', got {self.target!r}.")
+        if self.regulariser not in REGULARISERS or not 0 <= self.regulariser_weight <= 1:
+            raise ValueError(
+                f"regulariser must be one of {REGULARISERS} with a weight in [0, 1], got {self.regulariser!r} and "
+                f"{self.regulariser_weight}."
+            )
+
+    def target_channels(self, encoder: RadiographViT) -> int:
+        """Channels of a target token, which the predictor's `out_dim` must be."""
+        pixels = encoder.in_channels * encoder.patch_size**2
+        widths = {"latents": encoder.embed_dim, "pixels": pixels}
+        return widths.get(self.targets, sum(widths.values()))
+
+    @classmethod
+    def parity(cls, **overrides: object) -> WorldModelSettings:
+        """The released code's behaviour: cross-view loss on the masked tokens only."""
+        return replace(cls(cross_targets="masked"), **overrides)
