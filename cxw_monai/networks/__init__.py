@@ -9,7 +9,7 @@ from .predictor import WorldModelPredictor
 from .resizing import resize_encoder, resize_patch_embedding
 from .segmenter import RadiographSegmenter, radiograph_segmenter
 from .vit import VIT_SIZES, RadiographViT, radiograph_vit
-from .world_model import WorldModel, WorldModelInputs, WorldModelOutput
+from .world_model import WorldModel, WorldModelInputs, WorldModelOutput, normalised
 from .world_model_settings import OBJECTIVES, WorldModelSettings
 
 __all__ = [
