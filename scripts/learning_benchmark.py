@@ -23,11 +23,11 @@ import torch
 import yaml
 
 from cxw_monai.checkpoints import load_weights
-from cxw_monai.evaluation.learning_benchmark import Benchmark, append_row, config_hash, read_rows
-from cxw_monai.evaluation.learning_data import labelled_films, outlined_films, read_split
-from cxw_monai.evaluation.learning_descriptors import Descriptor, encoder_tokens, gradient_histograms, pixels
-from cxw_monai.evaluation.learning_runs import Cost, pretrain, train_supervised, write_training_manifest
-from cxw_monai.evaluation.learning_table import draw_curves, draw_rows, markdown
+from cxw_monai.evaluation.learning.benchmark import Benchmark, append_row, config_hash, read_rows
+from cxw_monai.evaluation.learning.data import labelled_films, outlined_films, read_split
+from cxw_monai.evaluation.learning.descriptors import Descriptor, encoder_tokens, gradient_histograms, pixels
+from cxw_monai.evaluation.learning.runs import Cost, pretrain, train_supervised, write_training_manifest
+from cxw_monai.evaluation.learning.table import draw_curves, draw_rows, markdown
 from cxw_monai.io.atomic import atomic_file
 from cxw_monai.networks import RadiographViT, radiograph_vit
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from cxw_monai.evaluation.learning_benchmark import Benchmark, append_row, config_hash, read_rows
-from cxw_monai.evaluation.learning_data import LabelledFilms, OutlinedFilms, labelled_films, outlined_films, read_split
-from cxw_monai.evaluation.learning_descriptors import encoder_tokens, gradient_histograms, pixels
-from cxw_monai.evaluation.learning_probes import (
+from cxw_monai.evaluation.learning.benchmark import Benchmark, append_row, config_hash, read_rows
+from cxw_monai.evaluation.learning.data import LabelledFilms, OutlinedFilms, labelled_films, outlined_films, read_split
+from cxw_monai.evaluation.learning.descriptors import encoder_tokens, gradient_histograms, pixels
+from cxw_monai.evaluation.learning.probes import (
     attentive_scores,
     few_shot_dice,
     grid_pooled,
@@ -21,8 +21,8 @@ from cxw_monai.evaluation.learning_probes import (
     nearest_scores,
     ridge_predictions,
 )
-from cxw_monai.evaluation.learning_runs import train_supervised, write_training_manifest
-from cxw_monai.evaluation.learning_table import draw_curves, draw_rows, markdown
+from cxw_monai.evaluation.learning.runs import train_supervised, write_training_manifest
+from cxw_monai.evaluation.learning.table import draw_curves, draw_rows, markdown
 from cxw_monai.networks import radiograph_vit
 
 COUNT, TRAIN = 120, 80

@@ -21,9 +21,10 @@ from filelock import FileLock
 from cxw_monai.engines.monitors import embedding_statistics
 from cxw_monai.io.atomic import atomic_file
 
-from .learning_data import LABELS, STRUCTURES, LabelledFilms, OutlinedFilms
-from .learning_descriptors import Described, Descriptor
-from .learning_probes import (
+from ..probes import grouped_auroc
+from .data import LABELS, STRUCTURES, LabelledFilms, OutlinedFilms
+from .descriptors import Described, Descriptor
+from .probes import (
     COMPONENTS,
     attentive_scores,
     few_shot_dice,
@@ -32,7 +33,6 @@ from .learning_probes import (
     nearest_scores,
     ridge_predictions,
 )
-from .probes import grouped_auroc
 
 __all__ = ["Benchmark", "append_row", "config_hash", "read_rows"]
 

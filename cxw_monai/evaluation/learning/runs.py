@@ -28,7 +28,7 @@ from cxw_monai.data.manifest import read_datalist
 from cxw_monai.io.atomic import atomic_file
 from cxw_monai.networks import RadiographViT, radiograph_vit
 
-from .learning_data import LabelledFilms
+from .data import LabelledFilms
 
 __all__ = ["Cost", "pretrain", "train_supervised", "write_training_manifest"]
 
