@@ -19,9 +19,9 @@ import torch
 from filelock import FileLock
 
 from cxw_monai.engines.monitors import embedding_statistics
+from cxw_monai.evaluation.probes import grouped_auroc
 from cxw_monai.io.atomic import atomic_file
 
-from ..probes import grouped_auroc
 from .data import LABELS, STRUCTURES, LabelledFilms, OutlinedFilms
 from .descriptors import Described, Descriptor
 from .probes import (
