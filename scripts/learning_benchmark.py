@@ -23,7 +23,7 @@ import torch
 import yaml
 
 from cxw_monai.checkpoints import load_weights
-from cxw_monai.evaluation.learning.benchmark import Benchmark, append_row, config_hash, read_rows
+from cxw_monai.evaluation.learning.benchmark import Benchmark, append_row, averaged, config_hash, read_rows
 from cxw_monai.evaluation.learning.data import labelled_films, outlined_films, read_split
 from cxw_monai.evaluation.learning.descriptors import Descriptor, encoder_tokens, gradient_histograms, pixels
 from cxw_monai.evaluation.learning.runs import Cost, pretrain, train_supervised, write_training_manifest
@@ -34,7 +34,8 @@ from cxw_monai.networks import RadiographViT, radiograph_vit
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles" / "chexworld_pretraining"
 FIXED = {"pixels16": partial(pixels, 16), "pixels32": partial(pixels, 32), "hog": lambda: gradient_histograms}
 IMAGE_PX = 160
-PROBES = ("mean", "grid", "attentive", "knn")
+TRAINED_PROBES = ("mean", "grid", "attentive")
+PROBES = (*TRAINED_PROBES, "knn")
 
 logger = logging.getLogger(__name__)
 
@@ -150,8 +151,13 @@ def run(name: str, arms: dict[str, Any], benchmark: Benchmark, a: argparse.Names
 def compare(first: str, second: str, benchmark: Benchmark, a: argparse.Namespace) -> None:
     """Print paired differences of two runs."""
     ours, theirs = (np.load(a.output / "scores" / f"{name}.npz", allow_pickle=False) for name in (first, second))
+    line = "{}: {:+.3f} [{:+.3f}, {:+.3f}]"
     for probe in PROBES:
-        print("{}: {:+.3f} [{:+.3f}, {:+.3f}]".format(probe, *benchmark.difference(ours[probe], theirs[probe])))
+        print(line.format(probe, *benchmark.difference(ours[probe], theirs[probe])))
+    one, other = (averaged([scores[probe] for probe in TRAINED_PROBES]) for scores in (ours, theirs))
+    print(line.format(f"ranks by {', '.join(TRAINED_PROBES)} averaged", *benchmark.difference(one, other)))
+    both = benchmark.difference(averaged([one, other]), other)
+    print(line.format(f"{first} and {second} averaged, less {second} alone", *both))
     for name in (n for n in ours.files if n.startswith("dice")):
         gap = (ours[name] - theirs[name]).mean(axis=1)
         print(f"{name}: {gap.mean():+.3f} (splits {gap.min():+.3f} to {gap.max():+.3f})")

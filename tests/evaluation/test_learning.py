@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cxw_monai.evaluation.learning.benchmark import Benchmark, append_row, config_hash, read_rows
+from cxw_monai.evaluation.learning.benchmark import Benchmark, append_row, averaged, config_hash, read_rows
 from cxw_monai.evaluation.learning.data import LabelledFilms, OutlinedFilms, labelled_films, outlined_films, read_split
 from cxw_monai.evaluation.learning.descriptors import encoder_tokens, gradient_histograms, pixels
 from cxw_monai.evaluation.learning.probes import (
@@ -167,6 +167,10 @@ class TestRows:
         assert benchmark.difference(kept["mean"], kept["mean"]) == (0.0, 0.0, 0.0)
         gain, low, high = benchmark.difference(kept["mean"], np.zeros_like(kept["mean"]))
         assert gain == pytest.approx(row["mean"] - 0.5) and 0 < low < gain < high
+
+    def test_scores_are_averaged_by_rank(self):
+        fine, coarse = np.array([[0.1], [0.2], [0.3]]), np.array([[900.0], [0.0], [700.0]])
+        np.testing.assert_allclose(averaged([fine, coarse]), [[2.0], [1.5], [2.5]])
 
     def test_rows_are_replaced_by_run_and_config_and_others_kept(self, tmp_path: Path):
         path = tmp_path / "rows.csv"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock
+from scipy.stats import rankdata
 
 from cxw_monai.engines.monitors import embedding_statistics
 from cxw_monai.evaluation.probes import grouped_auroc
@@ -34,7 +35,7 @@ from .probes import (
     ridge_predictions,
 )
 
-__all__ = ["Benchmark", "append_row", "config_hash", "read_rows"]
+__all__ = ["Benchmark", "append_row", "averaged", "config_hash", "read_rows"]
 
 BOOTSTRAP = 1000
 SHOTS = (8, 24)
@@ -126,6 +127,11 @@ class Benchmark:
         spread = self.aurocs(ours).mean(axis=1) - self.aurocs(theirs).mean(axis=1)
         low, high = np.nanquantile(spread[1:], (0.025, 0.975))
         return float(spread[0]), float(low), float(high)
+
+
+def averaged(scores: Sequence[np.ndarray]) -> np.ndarray:
+    """One score of several, each `[N, 5]`: the mean of a film's ranks, so that probes of other scales count alike."""
+    return np.mean([rankdata(one, axis=0) for one in scores], axis=0)
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
