@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -251,14 +251,15 @@ def split_by_patient(
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must lie in (0, 1), got {fraction}")
-    shared = os.path.commonpath([os.path.dirname(item["image"]) for item in items]) if items else ""
+    folders = {os.path.dirname(item["image"]) for item in items}
+    shared = os.path.commonpath(folders) if folders else ""
     groups = [_group(item, shared) for item in items]
     if all(kind == "file" for kind, _ in groups):
         _logger.warning(
             "No image has a patient_id: films are held out singly, and a patient may be on both sides. Give a datalist "
             "with a column patient_id for a split by patient."
         )
-    ranked = sorted(set(groups), key=lambda group: (_rank(group, seed), group))
+    ranked = _ranked(set(groups), seed)
     if len(ranked) < 2:
         raise ValueError(
             f"cannot hold out patients: {len(items)} images of {len(ranked)} patients; give images of two or more"
@@ -277,6 +278,12 @@ def _group(item: dict[str, Any], shared: str) -> tuple[str, str]:
     return "file", Path(os.path.relpath(item["image"], shared)).as_posix()
 
 
-def _rank(group: tuple[str, str], seed: int) -> str:
-    """A fixed pseudo-random number of a group."""
-    return hashlib.sha256(json.dumps([seed, *group]).encode()).hexdigest()
+def _ranked(groups: Iterable[tuple[str, str]], seed: int) -> list[tuple[str, str]]:
+    """Groups in a fixed pseudo-random order: that of the SHA-256 of `[seed, kind, name]` as JSON."""
+    starts = {kind: json.dumps([seed, kind])[:-1] for kind in ("patient", "file")}
+
+    def key(group: tuple[str, str]) -> tuple[bytes, tuple[str, str]]:
+        kind, name = group
+        return hashlib.sha256(f"{starts[kind]}, {json.dumps(name)}]".encode()).digest(), group
+
+    return sorted(groups, key=key)

@@ -31,8 +31,9 @@ def sigreg(embeddings: Tensor, directions: Tensor) -> Tensor:
     """Epps-Pulley statistic of the projections against the standard normal, averaged over directions.
 
     For each direction `N * integral of |ecf(t) - exp(-t^2 / 2)|^2 * exp(-t^2) dt` over [-5, 5] (trapezoids on 17
-    points), with ecf the empirical characteristic function of the N projections. For samples of a standard normal its
-    expectation is sqrt(pi) - sqrt(pi / 2) = 0.52 whatever N is; it is 0.13 N when all embeddings are 0.
+    points), with ecf the empirical characteristic function of the N projections. The integrand is even and 0 at t = 0,
+    so that only the 8 points above 0 are computed. For samples of a standard normal its expectation is
+    sqrt(pi) - sqrt(pi / 2) = 0.52 whatever N is; it is 0.13 N when all embeddings are 0.
 
     Args:
         embeddings: `[N, D]`.
@@ -41,12 +42,13 @@ def sigreg(embeddings: Tensor, directions: Tensor) -> Tensor:
     Returns:
         A scalar.
     """
-    t = torch.linspace(-LIMIT, LIMIT, POINTS, device=embeddings.device)
-    normal = torch.exp(-t.square() / 2)
-    angles = (embeddings.float() @ directions).unsqueeze(-1) * t  # [N, M, T]
-    real, imaginary = angles.cos().mean(dim=0), angles.sin().mean(dim=0)  # [M, T]
-    distance = ((real - normal).square() + imaginary.square()) * torch.exp(-t.square())
-    return embeddings.shape[0] * torch.trapezoid(distance, t, dim=-1).mean()
+    t = torch.linspace(-LIMIT, LIMIT, POINTS, device=embeddings.device)[POINTS // 2 + 1 :].view(-1, 1)  # [T, 1]
+    weights = 4 * LIMIT / (POINTS - 1) * torch.exp(-t.square())  # both sides of 0
+    weights[-1] /= 2
+    angles = (embeddings.float() @ directions) * t.unsqueeze(-1)  # [T, N, M]
+    real, imaginary = angles.cos().mean(dim=1), angles.sin().mean(dim=1)  # [T, M]
+    distance = (real - torch.exp(-t.square() / 2)).square() + imaginary.square()
+    return embeddings.shape[0] * (weights * distance).sum(dim=0).mean()
 
 
 def variance_covariance(embeddings: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 
@@ -132,6 +133,18 @@ def test_split_depends_on_the_seed_and_not_on_the_order():
     assert held == {item["image"] for item in split_by_patient(shuffled, 0.3)[1]}
     others = [{item["image"] for item in split_by_patient(items, 0.3, seed=seed)[1]} for seed in range(1, 6)]
     assert all(other != held for other in others)
+
+
+@pytest.mark.parametrize("kind", ["patient", "file"])
+def test_split_is_that_of_the_hashes_of_seed_kind_and_name(kind):
+    names = [f"{name}{number}" for name in ('p"', "Mü", "/") for number in range(10)]
+    items = [{"image": f"/a/{n}.png"} | ({"patient_id": n} if kind == "patient" else {}) for n in names]
+    items += [{"image": "/a/z.png", "patient_id": "x"}] * (kind == "patient")
+    groups = [n if kind == "patient" else f"{n}.png".lstrip("/") for n in names] + ["x"] * (kind == "patient")
+    ranked = sorted(groups, key=lambda n: hashlib.sha256(json.dumps([7, kind, n]).encode()).hexdigest())
+    held = set(ranked[: round(0.3 * len(ranked))])
+    found = split_by_patient(items, 0.3, seed=7)[1]
+    assert found == [item for item, group in zip(items, groups, strict=True) if group in held]
 
 
 def test_split_without_patients_is_by_file_and_survives_a_move():

@@ -44,6 +44,15 @@ class TestSigreg:
         expected = 50 * (math.sqrt(math.pi) - 2 * math.sqrt(math.pi / 1.5) + math.sqrt(math.pi / 2))
         assert sigreg(torch.zeros(50, 8), self.directions(8)).item() == pytest.approx(expected, rel=1e-2)
 
+    def test_is_the_sum_over_both_sides_of_zero(self):
+        sample = 2 * torch.randn(30, 6, generator=torch.Generator().manual_seed(0)) + 1
+        projected = (sample @ self.directions(6, 20)).double().unsqueeze(-1)
+        t = torch.linspace(-5, 5, 17, dtype=torch.float64)
+        ecf = torch.exp(1j * projected * t).mean(dim=0)
+        integrand = (ecf - torch.exp(-t.square() / 2)).abs().square() * torch.exp(-t.square())
+        expected = 30 * torch.trapezoid(integrand, t).mean()
+        assert sigreg(sample, self.directions(6, 20)).item() == pytest.approx(expected.item(), rel=1e-5)
+
     def test_another_scale_or_one_dimension_less_is_worse(self):
         sample = torch.randn(500, 16, generator=torch.Generator().manual_seed(0))
         flat = sample.clone()
