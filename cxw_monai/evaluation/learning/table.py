@@ -54,7 +54,7 @@ def draw_rows(rows: Rows, path: str | Path) -> None:
     axes[1].set_xlabel("mean Dice of lungs and heart, frozen, linear decoder")
     for axis in axes:
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, loc="lower left")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
