@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-__all__ = ["BundleError", "extract_bundle", "find_bundle", "open_bundle"]
+__all__ = ["BundleError", "extract_bundle", "find_bundle", "named_bundle", "open_bundle"]
 
 _SOURCE_TREE = Path(__file__).resolve().parents[1] / "bundles"
 _MOST_BYTES = 16 * 2**30  # of one packaged bundle, unpacked
@@ -27,12 +27,23 @@ class BundleError(ValueError):
         self.path, self.reason, self.remedy = Path(path), reason, remedy
 
 
+def _places() -> list[Path]:
+    """Where bundles are looked for by name: the source tree, and where MONAI keeps downloaded ones."""
+    from torch import hub
+
+    return [_SOURCE_TREE, Path(hub.get_dir()) / "bundle"]
+
+
+def named_bundle(name: str) -> Path | None:
+    """Folder of the bundle of this name in the source tree's ``bundles`` or ``torch.hub.get_dir()/bundle``, if any."""
+    return next((place / name for place in _places() if (place / name / "configs" / "metadata.json").is_file()), None)
+
+
 def find_bundle(name_or_path: str | PathLike[str]) -> Path:
     """The file or folder that is meant.
 
     Args:
-        name_or_path: a path, or the name of a bundle in the source tree's ``bundles`` or where MONAI keeps downloaded
-            ones (``torch.hub.get_dir()/bundle``).
+        name_or_path: a path, or the name of a bundle that :func:`named_bundle` finds.
 
     Raises:
         BundleError: there is none.
@@ -40,14 +51,9 @@ def find_bundle(name_or_path: str | PathLike[str]) -> Path:
     path = Path(name_or_path)
     if path.exists():
         return path
-    from torch import hub
-
-    places = [_SOURCE_TREE, Path(hub.get_dir()) / "bundle"]
-    if path.name == os.fspath(name_or_path):
-        for place in places:
-            if (place / path.name / "configs" / "metadata.json").is_file():
-                return place / path.name
-    looked = " and ".join(map(str, places))
+    if path.name == os.fspath(name_or_path) and (found := named_bundle(path.name)) is not None:
+        return found
+    looked = " and ".join(map(str, _places()))
     raise BundleError(path, f"no such file, and no bundle of this name in {looked}", "give a folder, zip or weights")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .bundle_files import named_bundle
 from .checkpoints import CheckpointError, read_weights, state_dict_of
 from .io.atomic import atomic_file
 from .networks import VIT_SIZES, RadiographSegmenter, radiograph_segmenter, resize_encoder
@@ -96,16 +97,21 @@ def encoder_file(path: str | Path) -> Path:
 def _chosen(encoder_ckpt: str | Path | None) -> Path | None:
     """The file of an encoder; None for fresh weights, which a command line asks for by `none`.
 
+    A bundle's folder that isn't there is looked for by its name: a bundle that was fetched alone finds its neighbour.
+
     Raises:
         CheckpointError: there is no such file.
     """
     if encoder_ckpt is None or encoder_ckpt == "none":
         return None
-    if not Path(encoder_ckpt).exists():
-        raise CheckpointError(
-            Path(encoder_ckpt), "no such file", "give encoder_ckpt a file, or 'none' for a fresh encoder"
-        )
-    return encoder_file(encoder_ckpt)
+    path = Path(encoder_ckpt)
+    if not path.exists():
+        found = None if path.suffix else named_bundle(path.name)
+        if found is None:
+            remedy = "fetch that bundle, give encoder_ckpt a file, or 'none' for a fresh encoder"
+            raise CheckpointError(path, "no such file", remedy)
+        path = found
+    return encoder_file(path)
 
 
 def encoder_state(path: str | Path, weights: str = "target") -> dict[str, Tensor]:

@@ -133,3 +133,13 @@ def test_files_that_are_no_segmenter_are_refused(pretrained, tmp_path):
     torch.save({"weights": torch.rand(3)}, tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match="holds no encoder"):
         segmenter_settings(**SIZES, encoder_ckpt=tmp_path / "other.pt")
+
+
+def test_a_bundle_that_is_not_beside_is_found_by_its_name_and_a_file_is_not(tmp_path):
+    settings = segmenter_settings(**SIZES, encoder_ckpt=tmp_path / "alone" / ".." / "chexworld_pretraining")
+    assert settings.size == "tiny" and settings.encoder_image_size == (160, 160)
+    for missing in ("chexworld_pretraining.pt", "chexworld_other"):
+        with pytest.raises(
+            CheckpointError, match="no such file; fetch that bundle, give encoder_ckpt a file, or 'none'"
+        ):
+            segmenter_settings(**SIZES, encoder_ckpt=tmp_path / missing)

@@ -15,7 +15,7 @@ from cxw_monai.networks import RadiographEmbedder, WorldModel, radiograph_vit
 
 CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "chexworld_pretraining" / "configs"
 ARMS = {k: v for k, v in yaml.safe_load((CONFIGS / "learning_arms.yaml").read_text()).items() if not k.startswith("_")}
-BENCHMARK_KEYS = {"presets", "start_from_arm", "add_rendered", "minutes"}
+BENCHMARK_KEYS = {"presets", "start_from_arm", "add_rendered", "share_of_films", "minutes"}
 
 
 def network(presets: list[str], **settings: Any) -> WorldModel:
