@@ -36,6 +36,24 @@ def test_every_arm_sets_what_there_is_and_fits(name: str):
     assert made.settings.pixel_weight == arm.get("pixel_weight")
 
 
+def test_the_preset_of_the_shipped_encoder_is_the_arm_that_made_it():
+    """All but how long it runs and what it says; an arm's schedules fit its minutes."""
+
+    def settings(*names: str) -> dict[str, Any]:
+        read = [json.loads((CONFIGS / "train.json").read_text())]
+        read += [yaml.safe_load((CONFIGS / "presets" / f"{name}.yaml").read_text()) for name in names]
+        return {key: value for one in read for key, value in one.items()}
+
+    presets = ("learning_base", *ARMS["long"]["presets"])
+    own = {key: value for key, value in ARMS["long"].items() if key not in BENCHMARK_KEYS}
+    trained, preset = settings(*presets) | own, settings("cpu_tiny")
+    differing = {name for name, value in trained.items() if preset[name] != value}
+    assert differing == {"epochs", "warmup_epochs", "monitor_every", "flip_embedding"}
+    made = [network(["cpu_tiny"]), network([*presets], **own)]
+    shapes = [{name: value.shape for name, value in one.state_dict().items()} for one in made]
+    assert shapes[0] == shapes[1] and made[0].settings == made[1].settings
+
+
 def test_a_run_starts_from_an_encoder_file_context_and_target_alike(tmp_path: Path):
     torch.manual_seed(0)
     encoder = radiograph_vit("tiny", image_size=160)
