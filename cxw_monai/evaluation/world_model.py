@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from monai.engines import SupervisedEvaluator
 from torch import Tensor
-from torch.nn import functional as F
 
 from cxw_monai.engines.iteration import autocast, unwrapped, world_view_inputs
 from cxw_monai.engines.monitors import embedding_statistics
@@ -61,7 +60,7 @@ class EvaluationStep:
             pooled = model.target_encoder(inputs.view1).mean(dim=1)
             scalars = {"loss": output.loss.item()}
             scalars.update({f"loss_{name}": value.item() for name, value in output.losses.items()})
-            scalars.update(mean_token_losses(output, inputs))
+            scalars.update(mean_token_losses(model, output, inputs))
             if self.baselines:
                 for name, changed in withheld(model, inputs).items():
                     told = TOLD[name.split("_")[0]]
@@ -85,19 +84,16 @@ def terms_of(output: WorldModelOutput) -> dict[str, Tensor]:
     }
 
 
-def mean_token_losses(output: WorldModelOutput, inputs: WorldModelInputs) -> dict[str, float]:
-    """Mean squared errors of the batch's mean token and, for terms over all tokens, of each place's mean."""
+def mean_token_losses(model: WorldModel, output: WorldModelOutput, inputs: WorldModelInputs) -> dict[str, float]:
+    """The model's loss of the batch's mean token and, for terms over all tokens, of each place's mean."""
     count = inputs.target1.shape[1] if inputs.target1 is not None else -1
     losses = {}
     for term, target in terms_of(output).items():
         target = target.float()  # [2B, K, D]
-        losses[f"mean_token_{term}"] = F.mse_loss(
-            target.mean(dim=(0, 1), keepdim=True).expand_as(target), target
-        ).item()
+        means = {f"mean_token_{term}": target.mean(dim=(0, 1), keepdim=True)}
         if target.shape[1] != count:
-            losses[f"mean_position_{term}"] = F.mse_loss(
-                target.mean(dim=0, keepdim=True).expand_as(target), target
-            ).item()
+            means[f"mean_position_{term}"] = target.mean(dim=0, keepdim=True)
+        losses |= {name: model.prediction_loss(mean.expand_as(target), target).item() for name, mean in means.items()}
     return losses
 
 

@@ -208,7 +208,8 @@ class WorldModel(nn.Module):
             rel = None
         return self.predictor(context, action, context_index, target_index, rel, grid)
 
-    def _loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+    def prediction_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """What a term of the loss is: the settings' measure of `[..., channels]` against targets of the same shape."""
         measure, weight = LOSSES[self.settings.loss], self.settings.pixel_weight
         prediction = prediction.to(target.dtype)
         if weight is None:
@@ -248,7 +249,7 @@ class WorldModel(nn.Module):
         context_index = paired(inputs.context1, inputs.context2) if masked else None
         target_index = paired(inputs.target1, inputs.target2) if masked else None
         context = self.encoder(seen, context_index)  # [2B, Kc, D]
-        terms = _Terms(self._loss)
+        terms = _Terms(self.prediction_loss)
         if masked or "domain" in settings.objectives:
             prediction = self.predict(context, action, context_index, target_index, None, grid)
             terms.add("intra", prediction, gather_tokens(targets, target_index), ("11", "22"))
@@ -271,7 +272,7 @@ class WorldModel(nn.Module):
         action = torch.cat([inputs.action1, inputs.action2])
         unperturbed = torch.zeros_like(action)
         targets = self.target_tokens(clean)  # [2B, N, D]
-        terms = _Terms(self._loss)
+        terms = _Terms(self.prediction_loss)
         contexts = []
         if "local" in settings.objectives:
             context_index = paired(inputs.context1, inputs.context2)

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cxw_monai.evaluation.world_model import EvaluationStep, comparison_lines, write_evaluation
-from cxw_monai.networks import RadiographViT, WorldModel, WorldModelPredictor, WorldModelSettings
+from cxw_monai.evaluation.world_model import EvaluationStep, comparison_lines, mean_token_losses, write_evaluation
+from cxw_monai.networks import RadiographViT, WorldModel, WorldModelOutput, WorldModelPredictor, WorldModelSettings
 from cxw_monai.transforms import TokenMaskSampler
 
 GRID = (6, 6)
@@ -59,6 +59,23 @@ def test_the_mean_of_each_place_explains_targets_that_are_only_places():
     assert scalars["mean_position_cross"] == pytest.approx(0.0, abs=1e-9)
     assert scalars["mean_token_cross"] == pytest.approx(places.var(dim=0, correction=0).mean().item(), rel=1e-5)
     assert "mean_position_intra" not in scalars  # masked places differ from film to film
+
+
+def test_baselines_are_measured_as_the_models_own_loss():
+    """Latents of variance 1 and pixels of variance 9 around their mean, with the weight and measure of the settings."""
+    world = model_of(cross_targets="all")
+    sign = torch.tensor([1.0, -1.0]).repeat(18).view(36, 1)  # of each place's token
+    for settings, expected in (
+        ({"targets": "both", "pixel_weight": 3.0}, (1 + 3 * 9) / 4),
+        ({"targets": "both"}, (16 * 1 + 64 * 9) / 80),
+        ({"targets": "both", "pixel_weight": 3.0, "loss": "smooth_l1"}, (0.5 + 3 * 2.5) / 4),
+    ):
+        world.settings = WorldModelSettings(**settings)
+        target = torch.cat([sign.expand(36, 16), 3 * sign.expand(36, 64)], dim=1).expand(2, 36, 80)
+        output = WorldModelOutput(torch.zeros(()), {}, {}, {"21": target, "12": target})
+        losses = mean_token_losses(world, output, SimpleNamespace(target1=None))
+        assert losses["mean_token_cross"] == pytest.approx(expected)
+        assert losses["mean_position_cross"] == pytest.approx(0.0)
 
 
 def test_withheld_conditions_change_only_the_terms_that_are_told_them():
