@@ -66,11 +66,11 @@ def read_benchmark(a: argparse.Namespace) -> Benchmark:
     return Benchmark(labelled_films(a.nih, IMAGE_PX), outlined)
 
 
-def fresh_encoder(seed: int) -> RadiographViT:
-    """ViT-Tiny/16 at 160 px with random weights."""
+def fresh_encoder(seed: int, patch_size: int = 16) -> RadiographViT:
+    """ViT-Tiny at 160 px with random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return radiograph_vit("tiny", image_size=IMAGE_PX)
+        return radiograph_vit("tiny", image_size=IMAGE_PX, patch_size=patch_size)
 
 
 def settings_of(name: str, arms: dict[str, Any], a: argparse.Namespace) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def made(name: str, arms: dict[str, Any], benchmark: Benchmark, a: argparse.Name
         load_weights(encoder, name.split("=", 1)[1])
     elif name != "random":
         path, cost = train_arm(name, arms, benchmark, a)
-        load_weights(encoder, path)
+        encoder = load_weights(fresh_encoder(a.seed, arms[name].get("patch_size", 16)), path)
     return encoder_tokens(encoder), cost
 
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 __all__ = ["BlockWeights", "lean_block"]
 
 LAYER_NORM_EPS = 1e-6
-SLICE_VALUES = 6 * 2**20
+SLICE_VALUES = 4 * 2**20
 """Values of the MLP's hidden layer in a slice of the batch."""
 SCORE_VALUES = 2**20
 """Attention scores that are held at a time."""

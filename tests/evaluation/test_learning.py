@@ -204,6 +204,14 @@ class TestTraining:
         with pytest.raises(ValueError, match=r"share must lie in \(0, 1\]"):
             write_training_manifest(tmp_path / "films.csv", films, share=0)
 
+    def test_a_share_of_none_leaves_other_manifests_alone(self, films, tmp_path: Path):
+        other = tmp_path / "other.csv"
+        other.write_text("image,patient_id\nrendered.png,7\n")
+        (tmp_path / "rendered.png").touch()
+        path = write_training_manifest(tmp_path / "films.csv", films, [other], share=0)
+        rows = list(csv.DictReader(path.open()))
+        assert [(Path(r["image"]).name, r["patient_id"]) for r in rows] == [("rendered.png", "7")]
+
     def test_supervision_changes_the_encoder_within_its_time(self, films):
         encoder = radiograph_vit("tiny", image_size=64)
         before = encoder.blocks[0].attn.qkv.weight.clone()

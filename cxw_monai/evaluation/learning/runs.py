@@ -71,15 +71,17 @@ def write_training_manifest(
         path: CSV to write.
         films: of which those to learn from are taken.
         others: more manifests, all of whose films are taken.
-        share: of the training patients, above 0 to 1; those of a smaller share are among those of a larger one.
+        share: of the training patients, above 0 to 1; those of a smaller share are among those of a larger one. With
+            `others` 0 leaves these alone.
 
     Raises:
         ValueError: for another share.
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"share must lie in (0, 1], got {share}.")
+    if not 0 <= share <= 1 or not (share or others):
+        raise ValueError(f"share must lie in (0, 1], or be 0 with other manifests, got {share}.")
     learnt = np.random.default_rng(0).permutation(np.unique(films.patients[films.train]))
-    chosen = films.train & np.isin(films.patients, learnt[: max(1, round(share * len(learnt)))])
+    count = max(1, round(share * len(learnt))) if share else 0
+    chosen = films.train & np.isin(films.patients, learnt[:count])
     rows = [(name, who) for name, who, part in zip(films.files, films.patients, chosen, strict=True) if part]
     for other in others:
         rows += [(r["image"], str(r.get("patient_id") or "")) for r in read_datalist(other, section="all")]
