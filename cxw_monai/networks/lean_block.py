@@ -5,11 +5,15 @@ after GELU, the attention's probabilities. Here one function runs the whole bloc
 the cheap ones again in the backward pass, works on slices of the batch that stay in the caches, and forms weight
 gradients from operands that lie as the bfloat16 kernels want them. The numbers are those of the block's modules, up to
 rounding; gradients of the weights are summed over slices in the weights' own precision.
+
+oneDNN compiles a bfloat16 product anew for every number of rows that it meets, for milliseconds and half a megabyte
+each, and masks of random lengths bring other numbers in every step. So in training rows are filled up with zeros to a
+multiple of `ROWS`: few numbers come again and again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,13 +21,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-__all__ = ["BlockWeights", "lean_block"]
+__all__ = ["BlockWeights", "lean_block", "row_wise"]
 
 LAYER_NORM_EPS = 1e-6
 SLICE_VALUES = 4 * 2**20
 """Values of the MLP's hidden layer in a slice of the batch."""
 SCORE_VALUES = 2**20
 """Attention scores that are held at a time."""
+ROWS = 64
+"""Rows of bfloat16 products in training come in multiples of this."""
 TURNED_WIDTH = 1000
 """Inputs of a linear layer above which its bfloat16 weight gradient may be formed from a turned operand."""
 _FUSED_BIAS = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -53,12 +59,12 @@ class BlockWeights(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """What the backward pass of a slice needs besides its input."""
+    """What the backward pass of a slice needs besides its input; rows R are the slice's tokens, filled up."""
 
-    qkv: Tensor  # [b, N, 3 * D]
-    attended: Tensor  # [b, N, D]
+    qkv: Tensor  # [R, 3 * D]
+    attended: Tensor  # [R, D]
     middle: Tensor  # [b, N, D], after the attention's residual
-    hidden: Tensor  # [b, N, H], before GELU
+    hidden: Tensor  # [R, H], before GELU
 
 
 def lean_block(x: Tensor, weights: BlockWeights, heads: int, dtype: torch.dtype, checkpoint: bool = False) -> Tensor:
@@ -74,7 +80,7 @@ def lean_block(x: Tensor, weights: BlockWeights, heads: int, dtype: torch.dtype,
     if torch.is_grad_enabled() and (x.requires_grad or any(w.requires_grad for w in weights)):
         return _LeanBlock.apply(x, heads, dtype, checkpoint, *weights)
     with torch.autocast("cpu", enabled=False):
-        return _forward(x, weights.to(dtype), heads, None)
+        return _forward(x, weights.to(dtype), heads, None, fill=False)
 
 
 class _LeanBlock(torch.autograd.Function):
@@ -115,11 +121,49 @@ class _Gradients:
             held = self.sums[index]
             self.sums[index] = value.to(self.dtype) if held is None else held.add_(value)
 
-    def linear(self, name: str, gradient: Tensor, tokens: Tensor) -> None:
-        """Adds those of a linear layer: `[b, N, out]` at its output, `[b, N, in]` its input."""
+    def linear(self, name: str, gradient: Tensor, rows: Tensor) -> None:
+        """Adds those of a linear layer: `[R, out]` at its output, `[R, in]` its input."""
         if self.needed[BlockWeights._fields.index(f"{name}_weight")]:
-            self.add(f"{name}_weight", _weight_gradient(gradient.flatten(0, 1), tokens.flatten(0, 1)))
-        self.add(f"{name}_bias", gradient.sum(dim=(0, 1)))
+            self.add(f"{name}_weight", _weight_gradient(gradient, rows))
+        self.add(f"{name}_bias", gradient.sum(dim=0))
+
+
+def _filled_rows(count: int, dtype: torch.dtype) -> int:
+    """Rows that `count` rows become in a product of that dtype."""
+    return -(-count // ROWS) * ROWS if dtype == torch.bfloat16 else count
+
+
+def row_wise(layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`layers(x)` of linear layers and activations, `[B, N, C]` to `[B, N, C']`, with rows filled up as above."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return layers(x)
+    if x.device.type != "cpu" or not torch.is_grad_enabled():
+        return layers(x)
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    batch, count = x.shape[:2]
+    missing = _filled_rows(batch * count, dtype) - batch * count
+    if not missing:
+        return layers(x)
+    return _to_tokens(layers(F.pad(x.flatten(0, 1), (0, 0, 0, missing))), x)
+
+
+def _to_rows(x: Tensor, dtype: torch.dtype, fill: bool = True) -> Tensor:
+    """`[b, N, C]` as `[R, C]` in `dtype`; rows beyond the `b * N` tokens are zero."""
+    flat = x.flatten(0, 1)
+    count = flat.shape[0]
+    rows = _filled_rows(count, dtype) if fill else count
+    if rows == count:
+        return flat.to(dtype)
+    filled = torch.empty(rows, flat.shape[1], dtype=dtype)
+    filled[:count] = flat
+    filled[count:] = 0
+    return filled
+
+
+def _to_tokens(rows: Tensor, like: Tensor) -> Tensor:
+    """`[R, C]` as the `[b, N, C]` of `like`'s tokens, a view."""
+    batch, count = like.shape[:2]
+    return rows[: batch * count].unflatten(0, (batch, count))
 
 
 def _slices(x: Tensor, weights: BlockWeights) -> Iterator[slice]:
@@ -127,25 +171,27 @@ def _slices(x: Tensor, weights: BlockWeights) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, x.shape[0], size))
 
 
-def _forward(x: Tensor, weights: BlockWeights, heads: int, keep: list[_Kept] | None) -> Tensor:
+def _forward(x: Tensor, weights: BlockWeights, heads: int, keep: list[_Kept] | None, fill: bool = True) -> Tensor:
     """The block; `keep` takes what its backward pass needs, a slice each."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     for part in _slices(x, weights):
-        kept = _inner(x[part], weights, heads)
-        torch.add(kept.middle, _linear(F.gelu(kept.hidden), weights.fc2_weight, weights.fc2_bias), out=out[part])
+        kept = _inner(x[part], weights, heads, fill)
+        rows = _linear(F.gelu(kept.hidden), weights.fc2_weight, weights.fc2_bias)
+        torch.add(kept.middle, _to_tokens(rows, kept.middle), out=out[part])
         if keep is not None:
             keep.append(kept)
     return out
 
 
-def _inner(x: Tensor, weights: BlockWeights, heads: int) -> _Kept:
+def _inner(x: Tensor, weights: BlockWeights, heads: int, fill: bool = True) -> _Kept:
     """All of a slice's forward pass up to GELU."""
-    normed = _norm(x, weights.norm1_weight, weights.norm1_bias)[0].to(weights.qkv_weight.dtype)
+    dtype = weights.qkv_weight.dtype
+    normed = _to_rows(_norm(x, weights.norm1_weight, weights.norm1_bias)[0], dtype, fill)
     qkv = _linear(normed, weights.qkv_weight, weights.qkv_bias)
     del normed
-    attended = _attend(qkv, heads)
-    middle = x + _linear(attended, weights.proj_weight, weights.proj_bias)
-    normed = _norm(middle, weights.norm2_weight, weights.norm2_bias)[0].to(weights.fc1_weight.dtype)
+    attended = _to_rows(_attend(_to_tokens(qkv, x), heads), dtype, fill)
+    middle = x + _to_tokens(_linear(attended, weights.proj_weight, weights.proj_bias), x)
+    normed = _to_rows(_norm(middle, weights.norm2_weight, weights.norm2_bias)[0], dtype, fill)
     return _Kept(qkv, attended, middle, _linear(normed, weights.fc1_weight, weights.fc1_bias))
 
 
@@ -154,19 +200,20 @@ def _backward(
 ) -> Tensor:
     """Gradient at a slice's input; those of the weights are added to `gradients`."""
     qkv, attended, middle, hidden = kept
-    at_out = gradient.to(hidden.dtype)
+    dtype = hidden.dtype
+    at_out = _to_rows(gradient, dtype)
     gradients.linear("fc2", at_out, F.gelu(hidden))
     at_hidden = torch.ops.aten.gelu_backward(at_out @ weights.fc2_weight, hidden)
     normed = _norm(middle, weights.norm2_weight, weights.norm2_bias)
-    gradients.linear("fc1", at_hidden, normed[0].to(hidden.dtype))
+    gradients.linear("fc1", at_hidden, _to_rows(normed[0], dtype))
     at_middle = _norm_backward(at_hidden @ weights.fc1_weight, middle, normed, "norm2", weights, gradients)
     del at_hidden, normed
     at_middle += gradient
-    at_proj = at_middle.to(qkv.dtype)
+    at_proj = _to_rows(at_middle, dtype)
     gradients.linear("proj", at_proj, attended)
-    at_qkv = _attend_backward(at_proj @ weights.proj_weight, qkv, heads)
+    at_qkv = _attend_backward(_to_tokens(at_proj @ weights.proj_weight, x), qkv, heads)
     normed = _norm(x, weights.norm1_weight, weights.norm1_bias)
-    gradients.linear("qkv", at_qkv, normed[0].to(qkv.dtype))
+    gradients.linear("qkv", at_qkv, _to_rows(normed[0], dtype))
     at_x = _norm_backward(at_qkv @ weights.qkv_weight, x, normed, "norm1", weights, gradients)
     return at_x.add_(at_middle)
 
@@ -190,9 +237,10 @@ def _norm_backward(
     weights: BlockWeights,
     gradients: _Gradients,
 ) -> Tensor:
+    """Gradient at `x` `[b, N, D]` from the rows `[R, D]` at the layer norm's output."""
     weight, bias = getattr(weights, f"{name}_weight"), getattr(weights, f"{name}_bias")
     at_x, at_weight, at_bias = torch.ops.aten.native_layer_norm_backward(
-        gradient.to(x.dtype), x, x.shape[-1:], normed[1], normed[2], weight, bias, [True, True, True]
+        _to_tokens(gradient, x).to(x.dtype), x, x.shape[-1:], normed[1], normed[2], weight, bias, [True, True, True]
     )
     gradients.add(f"{name}_weight", at_weight)
     gradients.add(f"{name}_bias", at_bias)
@@ -233,9 +281,11 @@ def _attend(qkv: Tensor, heads: int) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
-def _attend_backward(gradient: Tensor, qkv: Tensor, heads: int) -> Tensor:
-    """Gradient at `qkv` `[b, N, 3 * D]` from that of the attention's output `[b, N, D]`."""
-    out = torch.empty_like(qkv)
+def _attend_backward(gradient: Tensor, qkv_rows: Tensor, heads: int) -> Tensor:
+    """Gradient at `qkv_rows` `[R, 3 * D]` from that of the attention's output `[b, N, D]`."""
+    rows = torch.empty_like(qkv_rows)
+    rows[gradient.shape[0] * gradient.shape[1] :] = 0
+    qkv, out = _to_tokens(qkv_rows, gradient), _to_tokens(rows, gradient)
     for part in _score_slices(qkv, heads):
         query, key, value = _scaled_heads(qkv[part], heads)
         at_out = _by_head(gradient[part], heads).reshape(query.shape)
@@ -249,4 +299,4 @@ def _attend_backward(gradient: Tensor, qkv: Tensor, heads: int) -> Tensor:
         for place, value in zip(out[part].chunk(3, -1), found, strict=True):
             by_head = _by_head(place, heads)
             by_head.copy_(value.view(by_head.shape))
-    return out
+    return rows

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .layers import LAYER_NORM_EPS, Block, init_weights
+from .lean_block import row_wise
 from .positions import TableOrder, relative_table, sincos_table, table_order
 
 __all__ = ["Conditioning", "WorldModelPredictor"]
@@ -116,7 +117,7 @@ class WorldModelPredictor(nn.Module):
             t = t.gather(1, tokens.unsqueeze(-1).expand(-1, -1, self.embed_dim))
         if not self.conditioning.startswith("feat"):
             return t
-        out = self.policy_net(torch.cat([t, action.unsqueeze(1).expand(-1, t.shape[1], -1)], dim=-1))
+        out = row_wise(self.policy_net, torch.cat([t, action.unsqueeze(1).expand(-1, t.shape[1], -1)], dim=-1))
         return t + out if self.conditioning == "feat_res" else out
 
     def forward(
@@ -148,7 +149,7 @@ class WorldModelPredictor(nn.Module):
         positions = self.context_positions(grid).expand(context.shape[0], -1, -1)
         if context_tokens is not None:
             positions = positions.gather(1, context_tokens.unsqueeze(-1).expand(-1, -1, self.embed_dim))
-        u = self.predictor_embed(context) + positions  # [B, Kc, D]
+        u = row_wise(self.predictor_embed, context) + positions  # [B, Kc, D]
         if self.conditioning == "token":
             u = torch.cat([u, self.policy_net(fourier_features(action)).unsqueeze(1)], dim=1)
         elif self.conditioning == "token_bare":
@@ -157,4 +158,4 @@ class WorldModelPredictor(nn.Module):
         x = torch.cat([u, t.to(u.dtype)], dim=1)
         for block in self.predictor_blocks:
             x = block(x)
-        return self.predictor_proj(self.predictor_norm(x[:, u.shape[1] :]))
+        return row_wise(self.predictor_proj, self.predictor_norm(x[:, u.shape[1] :]))

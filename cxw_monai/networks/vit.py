@@ -7,12 +7,14 @@ blocks. Parameter names are those of timm and I-JEPA.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .layers import LAYER_NORM_EPS, Block, init_weights
+from .lean_block import row_wise
 from .positions import sincos_table
 
 __all__ = ["VIT_SIZES", "RadiographViT", "radiograph_vit"]
@@ -163,7 +165,10 @@ class RadiographViT(nn.Module):
         if tokens is not None:
             patches = patches.gather(1, tokens.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
             positions = positions.gather(1, tokens.unsqueeze(-1).expand(-1, -1, self.embed_dim))
-        return F.linear(patches, self.patch_embed.proj.weight.flatten(1), self.patch_embed.proj.bias) + positions
+        weight, bias = self.patch_embed.proj.weight.flatten(1), self.patch_embed.proj.bias
+        if not torch.jit.is_scripting():
+            return row_wise(partial(F.linear, weight=weight, bias=bias), patches) + positions
+        return F.linear(patches, weight, bias) + positions
 
     def forward(self, image: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Final-normed tokens of an image or of a subset of its patches.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -128,3 +129,53 @@ def test_traced_and_scripted_networks_do_not_hold_it():
     for made in (torch.jit.script(network), torch.jit.trace(network, image)):
         torch.testing.assert_close(made(image), network(image), rtol=0, atol=1e-6)
         assert "LeanBlock" not in str(made.inlined_graph)
+
+
+class TestRowsFilledUp:
+    """A bfloat16 product is compiled for each number of rows, so few numbers may occur."""
+
+    def test_products_of_any_number_of_tokens_have_few_numbers_of_rows(self, monkeypatch):
+        made = block(torch.float32)
+        for name, counts in (("_linear", (forward := set())), ("_weight_gradient", (backward := set()))):
+            real = getattr(lean_block, name)
+            monkeypatch.setattr(
+                lean_block, name, lambda x, *rest, real=real, counts=counts: counts.add(x.shape[0]) or real(x, *rest)
+            )
+        for count in range(1, 20):  # 5 to 95 rows
+            x = tokens(torch.float32, count)
+            with torch.autocast("cpu", torch.bfloat16):
+                made(x).sum().backward()
+        assert forward == backward == {64, 128}
+        forward.clear()
+        made(tokens(torch.float32))
+        assert forward == {BATCH * TOKENS}  # float32 is left as it is
+        forward.clear()
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            made(tokens(torch.float32))
+        assert forward == {BATCH * TOKENS}  # and so is inference, whose films are all of one size
+
+    def test_what_fills_a_product_up_is_in_no_result(self):
+        made, x = block(torch.float32), tokens(torch.float32)
+        whole = torch.cat([x.detach()] * 64)  # 2240 rows, which need no filling
+        with torch.autocast("cpu", torch.bfloat16):
+            found, wanted = made(x), made(whole)[:BATCH]
+        torch.testing.assert_close(found, wanted, rtol=0, atol=2e-2)
+        found_gradients = gradients(found, made, x)
+        with torch.autocast("cpu", torch.bfloat16):
+            exact = made.residuals(x)
+        for mine, theirs in zip(found_gradients, gradients(exact, made, x), strict=True):
+            assert (mine - theirs).norm() < 0.03 * theirs.norm()
+
+    @pytest.mark.parametrize("count", [1, 6, 64, 65])
+    def test_row_wise_is_its_layers(self, count):
+        layers = torch.nn.Sequential(torch.nn.Linear(DIM, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+        seen = []
+        layers.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+        x = tokens(torch.float32, count)
+        with torch.autocast("cpu", torch.bfloat16):
+            found, wanted = lean_block.row_wise(layers, x), layers(x)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=2e-2)
+        assert found.shape == (BATCH, count, 3) and np.prod(seen[0][:-1]) % 64 == 0
+        mine, theirs = (torch.autograd.grad(out.float().sum(), x)[0] for out in (found, wanted))
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=2e-2)
+        torch.testing.assert_close(lean_block.row_wise(layers, x), layers(x), rtol=0, atol=0)
