@@ -38,6 +38,8 @@ from .view_pipelines import synthetic_film
 __all__ = ["measure_processes", "measure_step"]
 
 PACKAGE, PLAIN = "package", "plain loop"
+WARM_UP = 3
+"""Steps that are not timed: they allocate the optimiser's state, and compile (blocks, and products of common shapes)."""
 _MIB = 2**20
 
 
@@ -57,8 +59,8 @@ def measure_step(
 ) -> list[Measurement]:
     """Training steps: perturbation, masks, forward, backward, clip, AdamW, moving average.
 
-    Both sides take the same batch and start from the same weights. The first step, which allocates the optimiser's
-    state (and compiles), is not timed. What is not an argument is the default of :class:`WorldModel`.
+    Both sides take the same batch and start from the same weights, and their first steps are not timed (`WARM_UP`). What
+    is not an argument is the default of :class:`WorldModel`.
 
     Args:
         repeats: steps that are timed.
@@ -84,7 +86,7 @@ def measure_step(
         "predictor": (predictor_dim, predictor_depth),
         "cross_targets": cross_targets,
         "blocks": {"checkpoint": checkpoint, "compile": compile},
-        "steps": repeats + 1,
+        "steps": repeats + WARM_UP,
         "threads": torch.get_num_threads(),
     }
     sides = (PACKAGE, PLAIN) if beside_plain else (PACKAGE,)
@@ -94,12 +96,12 @@ def measure_step(
     name = " ".join([f"training step {size} {precision} {image_size} px batch {batch}", *options])
     found = []
     for side in sides:
-        found.append(Measurement(f"{name}, {side}", "images/s", [batch / wall for wall, _ in steps[side][1:]]))
-        found.append(Measurement(f"{name}, {side}", "images/cpu-s", [batch / cpu for _, cpu in steps[side][1:]]))
+        found.append(Measurement(f"{name}, {side}", "images/s", [batch / wall for wall, _ in steps[side][WARM_UP:]]))
+        found.append(Measurement(f"{name}, {side}", "images/cpu-s", [batch / cpu for _, cpu in steps[side][WARM_UP:]]))
         if peaks[side] is not None:
             found.append(Measurement(f"{name}, {side}, peak", "MiB", [peaks[side] / _MIB]))
     if beside_plain:
-        pairs = zip(steps[PLAIN][1:], steps[PACKAGE][1:], strict=True)
+        pairs = zip(steps[PLAIN][WARM_UP:], steps[PACKAGE][WARM_UP:], strict=True)
         found.append(Measurement(f"{name}, speed over plain", "x", [plain / ours for (_, plain), (_, ours) in pairs]))
         if peaks[PACKAGE] is not None and peaks[PLAIN] is not None:
             found.append(Measurement(f"{name}, memory over plain", "x", [peaks[PACKAGE] / peaks[PLAIN]]))
@@ -128,7 +130,7 @@ def measure_processes(
         "predictor": (384, 6),
         "cross_targets": "all",
         "blocks": {},
-        "steps": repeats + 1,
+        "steps": repeats + WARM_UP,
         "threads": threads,
     }
     half = {**alone, "batch": batch // 2, "threads": max(1, threads // 2), "world_size": 2}
@@ -137,7 +139,7 @@ def measure_processes(
         steps, _ = _alternating({"one": [alone], "two": [{**half, "rank": r, "store": store} for r in range(2)]})
     precision = {"none": "fp32", "bfloat16": "bf16"}.get(amp, amp)
     name = f"training step {size} {precision} {image_size} px batch {batch}"
-    one, two = steps["one"][1:], steps["two"][1:]
+    one, two = steps["one"][WARM_UP:], steps["two"][WARM_UP:]
     found = [
         Measurement(f"{name}, {side} process{'es' * (side == 'two')}", "images/s", [batch / wall for wall, _ in times])
         for side, times in (("one", one), ("two", two))
