@@ -6,7 +6,8 @@ Example:
 
 Runs are `random`, `pixels16`, `pixels32`, `hog`, `supervised`, any arm of --arms, or NAME=FILE for an encoder file. A
 run that has its row is left as it is, a training that was stopped goes on. `--compare A B` prints the paired difference
-of the frozen probes of two runs.
+of the frozen probes of two runs, `--all-films A B ...` probes runs in five patient-disjoint folds of training and test
+films together: narrower intervals, at the price that the trainings saw two thirds of the films, without their labels.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=6.0, help="processor minutes of a training (default 6)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two run folders' names in OUTPUT/scores")
+    parser.add_argument("--all-films", nargs="+", default=[], metavar="RUN", help="runs to probe in folds of all films")
     parser.add_argument("--show", type=Path, metavar="PNG", help="print all rows as Markdown and draw them")
     parser.add_argument(
         "--curves", type=Path, metavar="PNG", help="draw the trainings of --runs instead of making them"
@@ -163,22 +165,42 @@ def compare(first: str, second: str, benchmark: Benchmark, a: argparse.Namespace
         print(f"{name}: {gap.mean():+.3f} (splits {gap.min():+.3f} to {gap.max():+.3f})")
 
 
+def probe_all_films(names: list[str], arms: dict[str, Any], benchmark: Benchmark, a: argparse.Namespace) -> None:
+    """Print the mean AUROC of runs in folds of all films, and how much more it is than that of each run before."""
+    line, found = "{:+.3f} [{:+.3f}, {:+.3f}]", {}
+    for name in names:
+        scores = benchmark.fold_scores(made(name, arms, benchmark, a)[0])
+        found[name] = {probe: benchmark.fold_aurocs(scores[probe]) for probe in PROBES}
+    for place, name in enumerate(names):
+        for probe, means in found[name].items():
+            low, high = np.quantile(means[1:], (0.025, 0.975))
+            print(f"{name.split('=')[0]} {probe}: {means[0]:.3f} [{low:.3f}, {high:.3f}]")
+            for other in names[:place]:
+                best = max(TRAINED_PROBES, key=lambda each: found[other][each][0])
+                for kind, against in (("same probe", probe), ("best probe", best)):
+                    gap = means - found[other][against]
+                    low, high = np.quantile(gap[1:], (0.025, 0.975))
+                    print(f"    less {other.split('=')[0]}, {kind}: {line.format(gap[0], low, high)}")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     a = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
         arms = yaml.safe_load(a.arms.read_text())
-        for name in a.runs:
+        for name in (*a.runs, *a.all_films):
             settings_of(name, arms, a)
         if a.curves:
             draw_curves({name: run_folder(name, arms, a) / "metrics.csv" for name in a.runs}, a.curves)
             return 0
-        benchmark = read_benchmark(a) if a.runs or a.compare else None
+        benchmark = read_benchmark(a) if a.runs or a.compare or a.all_films else None
         for name in a.runs:
             run(name, arms, benchmark, a)
         if a.compare:
             compare(*a.compare, benchmark, a)
+        if a.all_films:
+            probe_all_films(a.all_films, arms, benchmark, a)
         if a.show:
             rows = read_rows(a.table or a.output / "learning.csv")
             print(markdown(rows))

@@ -39,7 +39,7 @@ __all__ = ["measure_processes", "measure_step"]
 
 PACKAGE, PLAIN = "package", "plain loop"
 WARM_UP = 3
-"""Steps that are not timed: they allocate the optimiser's state, and compile (blocks, and products of common shapes)."""
+"""Steps that are not timed: they allocate the optimiser's state and compile blocks and products of common shapes."""
 _MIB = 2**20
 
 
@@ -59,8 +59,8 @@ def measure_step(
 ) -> list[Measurement]:
     """Training steps: perturbation, masks, forward, backward, clip, AdamW, moving average.
 
-    Both sides take the same batch and start from the same weights, and their first steps are not timed (`WARM_UP`). What
-    is not an argument is the default of :class:`WorldModel`.
+    Both sides take the same batch and start from the same weights; their first steps are not timed (`WARM_UP`). What is
+    not an argument is the default of :class:`WorldModel`.
 
     Args:
         repeats: steps that are timed.

@@ -168,6 +168,24 @@ class TestRows:
         gain, low, high = benchmark.difference(kept["mean"], np.zeros_like(kept["mean"]))
         assert gain == pytest.approx(row["mean"] - 0.5) and 0 < low < gain < high
 
+    def test_in_folds_every_film_is_scored_by_probes_that_never_saw_its_patient(self, films):
+        benchmark = Benchmark(films, {})
+        folds = benchmark.folds()
+        assert sorted(set(folds)) == [0, 1, 2, 3, 4]
+        assert all(len(set(folds[films.patients == who])) == 1 for who in set(films.patients))
+        scores = benchmark.fold_scores(pixels(16))["mean"]
+        assert scores.shape == films.labels.shape
+        means = benchmark.fold_aurocs(scores)
+        by_hand = []
+        for label, score in zip(films.labels.T, scores.T, strict=True):
+            pairs = [label[folds == k].sum() * (~label[folds == k]).sum() for k in range(5)]
+            within = [auroc(score[folds == k], label[folds == k]) for k in range(5)]
+            by_hand.append(np.average(within, weights=pairs))
+        np.testing.assert_allclose(means[0], np.mean(by_hand), atol=1e-9)
+        assert means.shape == (1001,) and means[1:].min() < means[0] < means[1:].max()
+        # four labels can be read off the corners, the fifth is noise
+        assert min(by_hand[:4]) > 0.9 and abs(by_hand[4] - 0.5) < 0.2
+
     def test_scores_are_averaged_by_rank(self):
         fine, coarse = np.array([[0.1], [0.2], [0.3]]), np.array([[900.0], [0.0], [700.0]])
         np.testing.assert_allclose(averaged([fine, coarse]), [[2.0], [1.5], [2.5]])

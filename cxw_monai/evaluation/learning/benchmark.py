@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 from scipy.stats import rankdata
+from sklearn.model_selection import StratifiedGroupKFold
 
 from cxw_monai.engines.monitors import embedding_statistics
 from cxw_monai.evaluation.probes import grouped_auroc
@@ -40,6 +41,7 @@ __all__ = ["Benchmark", "append_row", "averaged", "config_hash", "read_rows"]
 BOOTSTRAP = 1000
 SHOTS = (8, 24)
 FILM_SETS = ("drr", "real")
+FOLDS = 5
 Row = dict[str, Any]
 
 
@@ -64,7 +66,7 @@ class Benchmark:
         """
         films, train = self.films, self.films.train
         described = descriptor(films.images)
-        scores = self._scores(described)
+        scores = self._scores(described, train)
         row: Row = {}
         for probe, values in scores.items():
             row |= self._aurocs(probe, values)
@@ -85,26 +87,50 @@ class Benchmark:
         row |= self._ranks(described)
         return row, kept
 
-    def _scores(self, described: Described) -> dict[str, np.ndarray]:
+    def folds(self) -> np.ndarray:
+        """Number `[N]` of each film's fold: no patient in two, those with edema and with effusion spread evenly."""
+        labels = dict(zip(LABELS, self.films.labels.T, strict=True))
+        kind = np.where(labels["Edema"], 2, labels["Effusion"])
+        found = np.zeros(len(kind), dtype=int)
+        splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+        for number, (_, held_out) in enumerate(splitter.split(kind, kind, self.films.patients)):
+            found[held_out] = number
+        return found
+
+    def fold_scores(self, descriptor: Descriptor) -> dict[str, np.ndarray]:
+        """Probes fitted to four folds of all films, scores of the fifth: `[N, 5]` by probe."""
+        described, folds = descriptor(self.films.images), self.folds()
+        parts = {number: self._scores(described, folds != number) for number in range(FOLDS)}
+        scores = {probe: np.zeros(self.films.labels.shape) for probe in parts[0]}
+        for number, found in parts.items():
+            for probe, values in found.items():
+                scores[probe][folds == number] = values
+        return scores
+
+    def fold_aurocs(self, scores: np.ndarray) -> np.ndarray:
+        """Mean AUROC `[1 + resamplings]` over pairs of films of one fold: of all films, then of resampled patients."""
+        films, folds = self.films, self.folds()
+        weights = _resampled(films.patients)
+        found = [grouped_auroc(scores[:, i], films.labels[:, i], folds, weights) for i in range(len(LABELS))]
+        return np.mean(found, axis=0)
+
+    def _scores(self, described: Described, train: np.ndarray) -> dict[str, np.ndarray]:
         films = self.films
-        known = (films.labels, films.patients, films.train)
+        known = (films.labels, films.patients, train)
         grid = grid_pooled(described.tokens)
         wide = described.vector.shape[1] > COMPONENTS * 4
         return {
             "mean": linear_scores(described.vector, *known, components=COMPONENTS if wide else None),
             "grid": linear_scores(grid, *known, components=COMPONENTS),
-            "attentive": attentive_scores(described.tokens, films.labels, films.train),
-            "knn": nearest_scores(described.vector, films.labels, films.train),
+            "attentive": attentive_scores(described.tokens, films.labels, train),
+            "knn": nearest_scores(described.vector, films.labels, train),
         }
 
     def aurocs(self, scores: np.ndarray, resamplings: int = BOOTSTRAP) -> np.ndarray:
         """AUROC `[1 + resamplings, 5]` of scores `[N of test, 5]`: of the films, then of resampled test patients."""
         test = ~self.films.train
-        _, member = np.unique(self.films.patients[test], return_inverse=True)
-        count = int(member.max()) + 1
-        drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=resamplings)
-        weights = np.concatenate([np.ones((1, len(member))), drawn[:, member]])
-        one = np.zeros(len(member), dtype=int)
+        weights = _resampled(self.films.patients[test], resamplings)
+        one = np.zeros(weights.shape[1], dtype=int)
         labels = self.films.labels[test]
         return np.stack([grouped_auroc(scores[:, i], labels[:, i], one, weights) for i in range(len(LABELS))], axis=1)
 
@@ -127,6 +153,14 @@ class Benchmark:
         spread = self.aurocs(ours).mean(axis=1) - self.aurocs(theirs).mean(axis=1)
         low, high = np.nanquantile(spread[1:], (0.025, 0.975))
         return float(spread[0]), float(low), float(high)
+
+
+def _resampled(patients: np.ndarray, resamplings: int = BOOTSTRAP) -> np.ndarray:
+    """Weights `[1 + resamplings, N]` of films: ones, then how often each film's patient was drawn."""
+    _, member = np.unique(patients, return_inverse=True)
+    count = int(member.max()) + 1
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=resamplings)
+    return np.concatenate([np.ones((1, len(member))), drawn[:, member]])
 
 
 def averaged(scores: Sequence[np.ndarray]) -> np.ndarray:
