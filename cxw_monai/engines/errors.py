@@ -32,6 +32,7 @@ DISK = {
 }
 """What to do about an error of the file system."""
 LOADER = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
+LOADER_FILE = "torch/utils/data/dataloader.py"
 RAISED_IN_LOADER = re.compile(r"Caught \w+ in DataLoader worker")
 
 
@@ -42,6 +43,9 @@ def plain_message(error: BaseException) -> str | None:
     worker that was killed.
     """
     text = str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, (ConnectionError, EOFError)) and any(Path(f.filename).match(LOADER_FILE) for f in frames):
+        text = f"DataLoader worker exited unexpectedly ({text or type(error).__name__})"  # killed as it handed over
     if LOADER.search(text):
         return (
             f"{text.strip().rstrip('.')}: a process that loads images was killed, often for lack of memory. Lower "
@@ -53,7 +57,6 @@ def plain_message(error: BaseException) -> str | None:
         return f"{error.filename}: {error.strerror}; {DISK[error.errno]}, then go on with --resume true."
     if isinstance(error, PLAIN):
         return text
-    frames = traceback.extract_tb(error.__traceback__)
     ours = isinstance(error, ValueError) and bool(frames) and frames[-1].filename.startswith(PACKAGE)
     return text if ours else None
 

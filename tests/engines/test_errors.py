@@ -2,8 +2,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from cxw_monai.engines.errors import root_cause
+from cxw_monai.engines.errors import plain_message, root_cause
 from cxw_monai.io import RadiographError
 
 AS_COMMAND = (
@@ -57,3 +58,16 @@ def test_a_program_that_loads_a_bundle_keeps_its_own_hook():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("error", ["ConnectionResetError(104, 'Connection reset by peer')", "EOFError()"])
+def test_a_worker_killed_while_it_hands_over_a_batch_is_told_like_any_other(error):
+    """The loader then meets a closed connection before it looks whether its workers live."""
+    found = {}
+    for name, file in (("loader", torch.utils.data.dataloader.__file__), ("elsewhere", "client.py")):
+        with pytest.raises((ConnectionError, EOFError)) as raised:
+            exec(compile(f"raise {error}", file, "exec"))
+        found[name] = plain_message(raised.value)
+    assert found["loader"].startswith("DataLoader worker exited unexpectedly (")
+    assert "killed, often for lack of memory. Lower num_workers" in found["loader"]
+    assert found["elsewhere"] is None
