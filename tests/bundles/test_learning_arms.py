@@ -49,6 +49,8 @@ def test_the_preset_of_the_shipped_encoder_is_the_arm_that_made_it():
     trained, preset = settings(*presets) | own, settings("cpu_tiny")
     differing = {name for name, value in trained.items() if preset[name] != value}
     assert differing == {"epochs", "warmup_epochs", "monitor_every", "flip_embedding"}
+    again = {key: value for key, value in ARMS["longer"].items() if key not in BENCHMARK_KEYS}
+    assert again == own and ARMS["longer"]["start_from_arm"] == "long"
     made = [network(["cpu_tiny"]), network([*presets], **own)]
     shapes = [{name: value.shape for name, value in one.state_dict().items()} for one in made]
     assert shapes[0] == shapes[1] and made[0].settings == made[1].settings

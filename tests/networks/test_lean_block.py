@@ -9,7 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from cxw_monai.networks import RadiographEmbedder, RadiographViT, configure_blocks, lean_block
+from cxw_monai.networks import (
+    RadiographEmbedder,
+    RadiographViT,
+    WorldModelPredictor,
+    configure_blocks,
+    lean_block,
+    radiograph_vit,
+)
 from cxw_monai.networks.layers import Block
 
 DIM, HEADS, TOKENS, BATCH = 24, 3, 7, 5
@@ -165,6 +172,18 @@ class TestRowsFilledUp:
             exact = made.residuals(x)
         for mine, theirs in zip(found_gradients, gradients(exact, made, x), strict=True):
             assert (mine - theirs).norm() < 0.03 * theirs.norm()
+
+    def test_the_linear_layers_around_the_blocks_are_filled_up_too(self):
+        encoder = radiograph_vit("tiny", image_size=64, patch_size=16, depth=1)
+        predictor = WorldModelPredictor(encoder.grid, encoder.embed_dim, 24, 1, 3)
+        rows = []
+        for layer in (predictor.predictor_embed, predictor.predictor_proj, predictor.policy_net):
+            layer.register_forward_pre_hook(lambda _, inputs: rows.append(np.prod(inputs[0].shape[:-1])))
+        places = torch.arange(7).expand(3, -1)  # 21 rows
+        with torch.autocast("cpu", torch.bfloat16):
+            context = encoder(torch.rand(3, 1, 64, 64), places)
+            predictor(context, torch.zeros(3, 5), places, places + 7)
+        assert rows == [64, 64, 64]
 
     @pytest.mark.parametrize("count", [1, 6, 64, 65])
     def test_row_wise_is_its_layers(self, count):
