@@ -30,6 +30,9 @@ SCORE_VALUES = 2**20
 """Attention scores that are held at a time."""
 ROWS = 64
 """Rows of bfloat16 products in training come in multiples of this."""
+FEW_ROWS = 512
+"""Rows at a time of a bfloat16 product that sums over `WIDE` or more channels: threads share many such rows badly."""
+WIDE = 1500
 TURNED_WIDTH = 1000
 """Inputs of a linear layer above which its bfloat16 weight gradient may be formed from a turned operand."""
 _FUSED_BIAS = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -63,7 +66,7 @@ class _Kept(NamedTuple):
 
     qkv: Tensor  # [R, 3 * D]
     attended: Tensor  # [R, D]
-    middle: Tensor  # [b, N, D], after the attention's residual
+    projected: Tensor  # [R, D], what the attention adds to the tokens
     hidden: Tensor  # [R, H], before GELU
 
 
@@ -103,7 +106,7 @@ class _LeanBlock(torch.autograd.Function):
             weights = BlockWeights(*saved).to(ctx.dtype)
             result = torch.empty_like(x, memory_format=torch.contiguous_format)
             for part in reversed(list(_slices(x, weights))):
-                kept = ctx.kept.pop() if ctx.kept else _inner(x[part], weights, ctx.heads)
+                kept = ctx.kept.pop() if ctx.kept else _inner(x[part], weights, ctx.heads)[0]
                 result[part] = _backward(gradient[part], x[part], kept, weights, ctx.heads, gradients)
         return result, None, None, None, *gradients.sums
 
@@ -175,47 +178,58 @@ def _forward(x: Tensor, weights: BlockWeights, heads: int, keep: list[_Kept] | N
     """The block; `keep` takes what its backward pass needs, a slice each."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     for part in _slices(x, weights):
-        kept = _inner(x[part], weights, heads, fill)
-        rows = _linear(F.gelu(kept.hidden), weights.fc2_weight, weights.fc2_bias)
-        torch.add(kept.middle, _to_tokens(rows, kept.middle), out=out[part])
+        kept, middle = _inner(x[part], weights, heads, fill)
+        rows = _by_rows(lambda hidden: _linear(F.gelu(hidden), weights.fc2_weight, weights.fc2_bias), kept.hidden)
+        torch.add(middle, _to_tokens(rows, middle), out=out[part])
         if keep is not None:
             keep.append(kept)
     return out
 
 
-def _inner(x: Tensor, weights: BlockWeights, heads: int, fill: bool = True) -> _Kept:
-    """All of a slice's forward pass up to GELU."""
+def _inner(x: Tensor, weights: BlockWeights, heads: int, fill: bool = True) -> tuple[_Kept, Tensor]:
+    """All of a slice's forward pass up to GELU, and the tokens `[b, N, D]` after the attention's residual."""
     dtype = weights.qkv_weight.dtype
     normed = _to_rows(_norm(x, weights.norm1_weight, weights.norm1_bias)[0], dtype, fill)
     qkv = _linear(normed, weights.qkv_weight, weights.qkv_bias)
     del normed
     attended = _to_rows(_attend(_to_tokens(qkv, x), heads), dtype, fill)
-    middle = x + _to_tokens(_linear(attended, weights.proj_weight, weights.proj_bias), x)
+    projected = _linear(attended, weights.proj_weight, weights.proj_bias)
+    middle = x + _to_tokens(projected, x)
     normed = _to_rows(_norm(middle, weights.norm2_weight, weights.norm2_bias)[0], dtype, fill)
-    return _Kept(qkv, attended, middle, _linear(normed, weights.fc1_weight, weights.fc1_bias))
+    return _Kept(qkv, attended, projected, _linear(normed, weights.fc1_weight, weights.fc1_bias)), middle
 
 
 def _backward(
     gradient: Tensor, x: Tensor, kept: _Kept, weights: BlockWeights, heads: int, gradients: _Gradients
 ) -> Tensor:
     """Gradient at a slice's input; those of the weights are added to `gradients`."""
-    qkv, attended, middle, hidden = kept
+    qkv, attended, projected, hidden = kept
     dtype = hidden.dtype
+    middle = x + _to_tokens(projected, x)
     at_out = _to_rows(gradient, dtype)
     gradients.linear("fc2", at_out, F.gelu(hidden))
     at_hidden = torch.ops.aten.gelu_backward(at_out @ weights.fc2_weight, hidden)
     normed = _norm(middle, weights.norm2_weight, weights.norm2_bias)
     gradients.linear("fc1", at_hidden, _to_rows(normed[0], dtype))
-    at_middle = _norm_backward(at_hidden @ weights.fc1_weight, middle, normed, "norm2", weights, gradients)
-    del at_hidden, normed
+    at_normed = _by_rows(lambda rows: rows @ weights.fc1_weight, at_hidden)
+    at_middle = _norm_backward(at_normed, middle, normed, "norm2", weights, gradients)
+    del at_hidden, at_normed, normed
     at_middle += gradient
     at_proj = _to_rows(at_middle, dtype)
     gradients.linear("proj", at_proj, attended)
     at_qkv = _attend_backward(_to_tokens(at_proj @ weights.proj_weight, x), qkv, heads)
     normed = _norm(x, weights.norm1_weight, weights.norm1_bias)
     gradients.linear("qkv", at_qkv, _to_rows(normed[0], dtype))
-    at_x = _norm_backward(at_qkv @ weights.qkv_weight, x, normed, "norm1", weights, gradients)
+    at_normed = _by_rows(lambda rows: rows @ weights.qkv_weight, at_qkv)
+    at_x = _norm_backward(at_normed, x, normed, "norm1", weights, gradients)
     return at_x.add_(at_middle)
+
+
+def _by_rows(product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`product(x)` of `[R, C]`, some rows at a time where that is faster."""
+    if x.dtype != torch.bfloat16 or x.shape[1] < WIDE or torch.get_num_threads() == 1:
+        return product(x)
+    return torch.cat([product(rows) for rows in x.split(FEW_ROWS)])
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

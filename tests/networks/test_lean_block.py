@@ -92,6 +92,33 @@ def test_bfloat16_is_as_near_to_float64_as_autocast_of_the_modules(calls):
     assert 0 < errors[0] < 1.2 * errors[1] < 0.05
 
 
+def test_wide_products_are_cut_by_rows(monkeypatch):
+    made, x = block(torch.float32), tokens(torch.float32)
+    monkeypatch.setattr(lean_block, "WIDE", 4 * DIM)
+    monkeypatch.setattr(lean_block, "FEW_ROWS", 16)
+    found = {}
+    for threads in (1, 2):
+        rows = []
+        gelu = torch.nn.functional.gelu
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        monkeypatch.setattr(lean_block.F, "gelu", lambda h, rows=rows, gelu=gelu: rows.append(len(h)) or gelu(h))
+        with torch.autocast("cpu", torch.bfloat16):
+            out = made(x)
+        found[threads] = out, *gradients(out, made, x)
+        assert rows[:-1] == [64] if threads == 1 else [16] * 4  # the last is of the backward pass
+        monkeypatch.setattr(lean_block.F, "gelu", gelu)
+    for cut, whole in zip(found[2], found[1], strict=True):
+        torch.testing.assert_close(cut, whole, rtol=0, atol=0.02 * float(whole.detach().abs().max()))
+
+
+def test_what_is_kept_for_the_backward_pass():
+    made, x = block(torch.float32), tokens(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        kept = made(x).grad_fn.kept
+    channels = (3 + 1 + 1 + 4) * DIM  # queries, keys, values; attended; projected; before GELU
+    assert sum(tensor.nbytes for part in kept for tensor in part) == 2 * channels * 64  # 35 rows, filled up
+
+
 def test_frozen_weights_get_no_gradient():
     made, x = block(), tokens()
     expected = gradients(made.residuals(x), made, x)
