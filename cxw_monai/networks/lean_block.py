@@ -30,8 +30,8 @@ SCORE_VALUES = 2**20
 """Attention scores that are held at a time."""
 ROWS = 64
 """Rows of bfloat16 products in training come in multiples of this."""
-FEW_ROWS = 512
-"""Rows at a time of a bfloat16 product that sums over `WIDE` or more channels: threads share many such rows badly."""
+FEW_ROWS = 640
+"""Most rows at a time of a bfloat16 product that sums over `WIDE` channels or more: threads share many such rows badly."""
 WIDE = 1500
 TURNED_WIDTH = 1000
 """Inputs of a linear layer above which its bfloat16 weight gradient may be formed from a turned operand."""
@@ -227,9 +227,11 @@ def _backward(
 
 def _by_rows(product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`product(x)` of `[R, C]`, some rows at a time where that is faster."""
-    if x.dtype != torch.bfloat16 or x.shape[1] < WIDE or torch.get_num_threads() == 1:
+    count, width = x.shape
+    if x.dtype != torch.bfloat16 or width < WIDE or count <= FEW_ROWS or torch.get_num_threads() == 1:
         return product(x)
-    return torch.cat([product(rows) for rows in x.split(FEW_ROWS)])
+    parts = -(-count // FEW_ROWS)
+    return torch.cat([product(rows) for rows in x.split(_filled_rows(-(-count // parts), x.dtype))])
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
