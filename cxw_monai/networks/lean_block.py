@@ -31,7 +31,7 @@ SCORE_VALUES = 2**20
 ROWS = 64
 """Rows of bfloat16 products in training come in multiples of this."""
 FEW_ROWS = 640
-"""Most rows at a time of a bfloat16 product that sums over `WIDE` channels or more: threads share many such rows badly."""
+"""Most rows of a bfloat16 product that sums over `WIDE` channels or more: threads share many such rows badly."""
 WIDE = 1500
 TURNED_WIDTH = 1000
 """Inputs of a linear layer above which its bfloat16 weight gradient may be formed from a turned operand."""
