@@ -11,6 +11,8 @@ from pathlib import Path
 import highdicom as hd
 import numpy as np
 import pytest
+import torch
+from monai.bundle import ConfigParser
 from PIL import Image
 from pydicom.data import get_testdata_file
 
@@ -28,6 +30,25 @@ def test_the_file_is_small_and_is_what_the_metadata_say():
     assert MODEL.stat().st_size <= 25_000_000
     channels = METADATA["network_data_format"]["outputs"]["pred"]["channel_def"]
     assert list(read_settings(MODEL).structures) == [channels[str(n)] for n in range(len(channels))]
+
+
+def test_what_they_learn_from_is_as_pale_as_the_palest_films():
+    """Air at 0.03 and a chest wall at 0.3 is how films are rendered; real ones may be light grey all over."""
+    film = torch.full((1, 64, 64), 0.03)
+    film[:, 8:, 6:58] = 0.3
+    film[:, 14:52, 14:50] = 0.15
+    pale = {}
+    for presets in (["film_appearance"], ["film_appearance", "mirrored"]):
+        parser = ConfigParser()
+        files = ["train.json", *(f"presets/{name}.yaml" for name in ("sim_to_real", *presets))]
+        parser.read_config([str(BUNDLE / "configs" / name) for name in files])
+        parser["image_size"] = 64
+        transform = parser.get_parsed_content("train::preprocessing").set_random_state(0)
+        sample = {"image": film, "label": torch.zeros(6, 64, 64), "known": torch.ones(6, dtype=torch.bool)}
+        images = [transform(sample)["image"] for _ in range(150)]
+        assert all(image.min() >= 0 and image.max() <= 1 for image in images)
+        pale[presets[-1]] = np.mean([float(image.median()) > 0.6 for image in images])
+    assert pale["film_appearance"] < 0.05 < pale["mirrored"], pale
 
 
 @pytest.fixture(scope="module")
