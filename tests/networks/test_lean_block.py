@@ -94,20 +94,18 @@ def test_bfloat16_is_as_near_to_float64_as_autocast_of_the_modules(calls):
 
 def test_wide_products_are_cut_by_rows(monkeypatch):
     made, x = block(torch.float32), tokens(torch.float32)
-    monkeypatch.setattr(lean_block, "WIDE", 4 * DIM)
+    monkeypatch.setattr(lean_block, "WIDE", 3 * DIM)
     monkeypatch.setattr(lean_block, "FEW_ROWS", 24)
     monkeypatch.setattr(lean_block, "ROWS", 16)  # 35 rows become 48
-    found = {}
+    join, cuts, found = torch.cat, [], {}
+    monkeypatch.setattr(torch, "cat", lambda parts: cuts.append([len(part) for part in parts]) or join(parts))
     for threads in (1, 2):
-        rows = []
-        gelu = torch.nn.functional.gelu
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        monkeypatch.setattr(lean_block.F, "gelu", lambda h, rows=rows, gelu=gelu: rows.append(len(h)) or gelu(h))
         with torch.autocast("cpu", torch.bfloat16):
             out = made(x)
         found[threads] = out, *gradients(out, made, x)
-        assert rows[:-1] == ([48] if threads == 1 else [32, 16])  # the last is of the backward pass
-        monkeypatch.setattr(lean_block.F, "gelu", gelu)
+        # the MLP's second layer; in the backward pass the gradients at its first one's and the attention's input
+        assert cuts == ([] if threads == 1 else [[32, 16]] * 3)
     for cut, whole in zip(found[2], found[1], strict=True):
         torch.testing.assert_close(cut, whole, rtol=0, atol=0.02 * float(whole.detach().abs().max()))
 
