@@ -35,5 +35,5 @@ class FineTuningState(TrainingState):
         save_minutes: float | None = None,
         parts: Mapping[str, Stateful] | None = None,
     ) -> None:
-        own: dict[str, Stateful] = {"best": best, "non_finite": step.non_finite}
+        own: dict[str, Stateful] = {"best": best, "non_finite": step.non_finite, "precision": step.precision}
         super().__init__(folder, step, own | dict(parts or {}), every, keep, save_steps, save_minutes)

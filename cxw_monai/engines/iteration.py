@@ -20,47 +20,17 @@ from cxw_monai.transforms import TokenMaskSampler, perturb
 
 from .monitors import embedding_statistics
 from .non_finite import NonFiniteLossError, NonFiniteSteps
+from .precision import Precision
 from .random_state import random_state
 from .schedules import PretrainingSchedules
 from .sharding import whole
 
 __all__ = ["NonFiniteLossError", "PretrainingStep", "unwrapped", "world_view_inputs"]
 
-AMP_DTYPES = {"bfloat16": torch.bfloat16, "none": None}
-
 
 def unwrapped(network: nn.Module) -> WorldModel:
     """The world model inside a DistributedDataParallel wrapper, or itself."""
     return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
-
-
-def checked_amp(amp: str) -> str:
-    """`amp` itself.
-
-    Raises:
-        ValueError: when it is not `auto`, `bfloat16` or `none`.
-    """
-    if amp != "auto" and amp not in AMP_DTYPES:
-        raise ValueError(f"amp must be 'auto', 'bfloat16' or 'none', got {amp!r}.")
-    return amp
-
-
-def computes_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 products are done by hardware, and so worth it."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in probes)
-
-
-def autocast(device: torch.device, dtype: str) -> contextlib.AbstractContextManager:
-    """Autocast on a device type; `dtype` is `auto`, `bfloat16` or `none`."""
-    dtype = checked_amp(dtype)
-    if dtype == "auto":
-        dtype = "bfloat16" if computes_bfloat16(device) else "none"
-    if AMP_DTYPES[dtype] is None:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=AMP_DTYPES[dtype])
 
 
 def world_view_inputs(
@@ -118,7 +88,7 @@ class PretrainingStep:
         masks: sampler of token masks.
         schedules: learning rate, weight decay and EMA momentum by micro-batch.
         clip_norm: largest gradient norm; larger ones are scaled down. None to leave them.
-        amp: autocast to `bfloat16`, `none`, or `auto` for bfloat16 where the hardware computes it.
+        amp: autocast to `bfloat16`, `none`, or `auto`; see `supported_amp`.
         monitor_every: collapse monitors are computed every so many micro-batches, the epoch's first among them.
         non_finite: what happens with steps that are not finite; by default they stop the run.
     """
@@ -135,7 +105,7 @@ class PretrainingStep:
         if monitor_every < 1:
             raise ValueError(f"monitor_every must be at least 1, got {monitor_every}.")
         self.masks, self.schedules = masks, schedules
-        self.clip_norm, self.amp, self.monitor_every = clip_norm, checked_amp(amp), monitor_every
+        self.clip_norm, self.precision, self.monitor_every = clip_norm, Precision(amp), monitor_every
         self.non_finite = non_finite or NonFiniteSteps()
         self.before: dict[str, Any] = {}
         """`iteration`, `masks` and `random` before the current group of micro-batches, should its step fail."""
@@ -158,7 +128,7 @@ class PretrainingStep:
         inputs = world_view_inputs(batch, self.masks, device, "domain" in unwrapped(network).settings.objectives)
         sync = contextlib.nullcontext() if last or not hasattr(network, "no_sync") else network.no_sync()
         with sync:
-            with autocast(device, self.amp):
+            with self.precision.autocast(device):
                 output: WorldModelOutput = network(inputs)
             loss = output.loss.float()
             self.non_finite.backward(loss, group_size)

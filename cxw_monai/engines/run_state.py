@@ -263,7 +263,7 @@ class RunState(TrainingState):
         save_minutes: float | None = None,
         parts: Mapping[str, Stateful] | None = None,
     ) -> None:
-        own = {"masks": step.masks, "non_finite": step.non_finite}
+        own = {"masks": step.masks, "non_finite": step.non_finite, "precision": step.precision}
         super().__init__(folder, step, own | dict(parts or {}), every, keep, save_steps, save_minutes)
 
     def export(self, model: Mapping[str, Tensor]) -> None:

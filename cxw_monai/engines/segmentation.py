@@ -21,8 +21,9 @@ from torch.nn import functional as F
 from cxw_monai.data.segmentation import AnnotatedFilms
 from cxw_monai.segmenter_checkpoints import load_segmenter
 
-from .iteration import autocast, checked_amp, unwrapped
+from .iteration import unwrapped
 from .non_finite import NonFiniteSteps
+from .precision import Precision
 from .processes import dist_size, is_main_process
 from .random_state import random_state
 from .schedules import CosineSchedule
@@ -111,7 +112,7 @@ class SegmentationStep:
         loss: takes logits, label and known, and gives `loss` and other scalars.
         schedule: learning rate by micro-batch; a parameter group's `lr_scale` multiplies it.
         clip_norm: largest gradient norm; larger ones are scaled down. None to leave them.
-        amp: autocast to `bfloat16`, `none`, or `auto` for bfloat16 where the hardware computes it.
+        amp: autocast to `bfloat16`, `none`, or `auto`; see `supported_amp`.
         non_finite: what happens with steps that are not finite; by default they stop the run.
     """
 
@@ -124,7 +125,7 @@ class SegmentationStep:
         non_finite: NonFiniteSteps | None = None,
     ) -> None:
         self.loss, self.schedule = loss, schedule
-        self.clip_norm, self.amp = clip_norm, checked_amp(amp)
+        self.clip_norm, self.precision = clip_norm, Precision(amp)
         self.non_finite = non_finite or NonFiniteSteps()
         self.before: dict[str, Any] = {}
         """`iteration` and `random` before the current group of micro-batches, should its step fail."""
@@ -149,7 +150,7 @@ class SegmentationStep:
         image, label, known = (batch[name].to(device, non_blocking=True) for name in ("image", "label", "known"))
         sync = contextlib.nullcontext() if last or not hasattr(network, "no_sync") else network.no_sync()
         with sync:
-            with autocast(device, self.amp):
+            with self.precision.autocast(device):
                 logits = network(image)
             terms = self.loss(logits.float(), label.float(), known)
             self.non_finite.backward(terms["loss"], group_size)
@@ -197,14 +198,14 @@ class SegmentationEvaluationStep:
     """
 
     def __init__(self, loss: Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]], amp: str = "auto") -> None:
-        self.loss, self.amp = loss, checked_amp(amp)
+        self.loss, self.precision = loss, Precision(amp)
 
     def __call__(self, engine: SupervisedEvaluator, batch: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         device = engine.state.device
         engine.network.eval()
         with torch.no_grad():
             image, label, known = (batch[name].to(device, non_blocking=True) for name in ("image", "label", "known"))
-            with autocast(device, self.amp):
+            with self.precision.autocast(device):
                 logits = engine.network(image)
             terms = self.loss(logits.float(), label.float(), known)
         scalars = {name if name == "loss" else f"loss_{name}": value.item() for name, value in terms.items()}

@@ -25,6 +25,8 @@ import numpy as np
 import PIL
 import torch
 
+from cxw_monai.engines.precision import supported_amp
+
 from .benchmark_figures import Measurement
 from .benchmark_inference import measure_embedding, measure_segmentation
 from .benchmark_processes import peak_bytes, process_context, resident_bytes
@@ -91,10 +93,11 @@ def default_cases(
 
     Args:
         sizes: encoders, names that :func:`cxw_monai.networks.radiograph_vit` takes.
-        amps: "none" (fp32) and "bfloat16" (autocast).
+        amps: "none" (fp32) and "bfloat16" (autocast), which is left out where the processor does not compute it.
         quick: smaller batches and fewer calls, and without what grows.
         bundle: folder of the pretraining bundle; None leaves its start out.
     """
+    amps = list(dict.fromkeys(supported_amp("cpu", amp) for amp in amps))
     batches = {"tiny": 4} if quick else {}
     calls = {"calls": 1 if quick else 5}
     cases = [Case("views", {"source": side, "batches": 1 if quick else 4}, threads=1) for side in (512, 1024)]

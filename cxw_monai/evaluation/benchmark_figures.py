@@ -1,4 +1,4 @@
-"""What the benchmark's measurements share: a figure with its repeats, and timing."""
+"""What the benchmark's measurements share: a figure with its repeats, timing, and the name of a precision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-__all__ = ["Measurement", "seconds"]
+import torch
+
+from cxw_monai.engines.precision import supported_amp
+
+__all__ = ["Measurement", "seconds", "short_name"]
 
 
 @dataclass(frozen=True)
@@ -30,3 +34,8 @@ def seconds(work: Callable[[], Any]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def short_name(device: str | torch.device, amp: str) -> str:
+    """``fp32`` or ``bf16``: what a device really computes in."""
+    return {"none": "fp32", "bfloat16": "bf16"}[supported_amp(device, amp)]

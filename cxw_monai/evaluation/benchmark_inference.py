@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cxw_monai.engines.iteration import autocast
+from cxw_monai.engines.precision import autocast
 from cxw_monai.networks import RadiographEmbedder, RadiographSegmenter, radiograph_vit
 
-from .benchmark_figures import Measurement, seconds
+from .benchmark_figures import Measurement, seconds, short_name
 
 __all__ = ["measure_embedding", "measure_segmentation"]
 
@@ -46,5 +46,5 @@ def _latency(
     with torch.inference_mode(), autocast(image.device, amp):
         network(image)
         times = [seconds(lambda: [network(image) for _ in range(calls)]) / calls for _ in range(repeats)]
-    precision = {"none": "fp32", "bfloat16": "bf16"}.get(amp, amp)
+    precision = short_name(image.device, amp)
     return [Measurement(f"{name} {precision} batch {batch}", "ms", [1e3 * t for t in times])]

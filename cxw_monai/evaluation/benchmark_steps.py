@@ -6,6 +6,7 @@ that a busy machine is busy for both. Ratios are of processor time: other proces
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
@@ -30,7 +31,7 @@ from cxw_monai.engines import (
 from cxw_monai.networks import WorldModel, WorldModelPredictor, WorldModelSettings, configure_blocks, radiograph_vit
 from cxw_monai.transforms import RandActiond, RandWorldViewPaird, TokenMaskSampler
 
-from .benchmark_figures import Measurement
+from .benchmark_figures import Measurement, short_name
 from .benchmark_processes import peak_bytes, process_context
 from .plain_loop import PlainLoop
 from .view_pipelines import synthetic_film
@@ -65,7 +66,7 @@ def measure_step(
     Args:
         repeats: steps that are timed.
         size: encoder, a name that :func:`cxw_monai.networks.radiograph_vit` takes.
-        amp: "none" (fp32) or "bfloat16" (autocast).
+        amp: "none" (fp32) or "bfloat16" (autocast; fp32 where the processor does not compute it).
         batch: pairs of views.
         image_size, patch_size: px.
         predictor_dim, predictor_depth: its channels and blocks.
@@ -92,7 +93,7 @@ def measure_step(
     sides = (PACKAGE, PLAIN) if beside_plain else (PACKAGE,)
     steps, peaks = _alternating({side: [settings] for side in sides})
     options = [name for name, chosen in (("checkpoint", checkpoint), ("compile", compile)) if chosen]
-    precision = {"none": "fp32", "bfloat16": "bf16"}.get(amp, amp)
+    precision = short_name("cpu", amp)
     name = " ".join([f"training step {size} {precision} {image_size} px batch {batch}", *options])
     found = []
     for side in sides:
@@ -137,7 +138,7 @@ def measure_processes(
     with TemporaryDirectory() as folder:
         store = str(Path(folder) / "store")
         steps, _ = _alternating({"one": [alone], "two": [{**half, "rank": r, "store": store} for r in range(2)]})
-    precision = {"none": "fp32", "bfloat16": "bf16"}.get(amp, amp)
+    precision = short_name("cpu", amp)
     name = f"training step {size} {precision} {image_size} px batch {batch}"
     one, two = steps["one"][WARM_UP:], steps["two"][WARM_UP:]
     found = [
@@ -175,7 +176,8 @@ def _alternating(
         for _ in range(count):
             for side, members in connections.items():
                 for connection in members:
-                    connection.send("step")
+                    with contextlib.suppress(ConnectionError):  # a side that has failed: what it sent is received next
+                        connection.send("step")
                 wall, processor = zip(*(_received(connection) for connection in members), strict=True)
                 steps[side].append((max(wall), sum(processor)))
         for side, members in connections.items():
@@ -218,8 +220,9 @@ def _side(connection: Connection, side: str, settings: dict[str, Any]) -> None:
             dist.destroy_process_group()
     except (EOFError, ConnectionError):  # the measurement was given up
         return
-    except Exception as error:  # reported by the parent
-        connection.send(f"{type(error).__name__}: {error}")
+    except Exception as error:  # reported by the parent, unless it has given up already
+        with contextlib.suppress(ConnectionError):
+            connection.send(f"{type(error).__name__}: {error}")
 
 
 def _view_batch(batch: int, image_size: int) -> dict[str, Tensor]:

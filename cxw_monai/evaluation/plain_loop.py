@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cxw_monai.engines.precision import Precision
 from cxw_monai.networks import RadiographViT, WorldModel, WorldModelInputs, WorldModelPredictor
 from cxw_monai.networks.positions import relative_table
 
@@ -96,7 +97,7 @@ class PlainLoop:
     Args:
         model: weights and sizes are taken from it, and whether all tokens of the other view are predicted; its other
             settings must be the defaults.
-        amp: `bfloat16` (autocast) or `none`.
+        amp: `bfloat16` (autocast), `none` or `auto`.
         lr, weight_decay: of AdamW.
         momentum: of the target's moving average.
     """
@@ -112,7 +113,7 @@ class PlainLoop:
         self.encoder, self.predictor = _Encoder(model.encoder), _Predictor(model.predictor)
         self.target = copy.deepcopy(self.encoder).requires_grad_(False)
         self.masked_only = model.settings.cross_targets == "masked"
-        self.amp, self.momentum = amp == "bfloat16", momentum
+        self.precision, self.momentum = Precision(amp), momentum
         trained = [*self.encoder.named_parameters(), *self.predictor.named_parameters()]
         trained = [(name, p) for name, p in trained if p.requires_grad]
         self.parameters = [p for _, p in trained]
@@ -143,7 +144,7 @@ class PlainLoop:
     def step(self, inputs: WorldModelInputs) -> float:
         """One step of training; returns the loss before it."""
         self.optimizer.zero_grad()
-        with torch.autocast(inputs.view1.device.type, torch.bfloat16, enabled=self.amp):
+        with self.precision.autocast(inputs.view1.device):
             loss = self.loss(inputs)
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)

@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from cxw_monai.data.manifest import load_items
-from cxw_monai.engines.iteration import autocast
+from cxw_monai.engines.precision import Precision
 from cxw_monai.evaluation.segment import restore_masks
 from cxw_monai.io import Radiograph, RadiographError, read_radiograph
 from cxw_monai.io.atomic import atomic_file
@@ -64,7 +64,7 @@ class Committee:
         amp: ``auto``, ``bfloat16`` or ``none``.
 
     Raises:
-        ValueError: no model, or models of different structures.
+        ValueError: no model, models of different structures, or another `amp`.
         CheckpointError: a file that is no saved segmenter.
     """
 
@@ -73,7 +73,7 @@ class Committee:
     ) -> None:
         if not models:
             raise ValueError("no model; give at least one model.pt of a segmentation run")
-        self.device, self.amp = torch.device(device), amp
+        self.device, self.precision = torch.device(device), Precision(amp)
         settings = [read_settings(model) for model in models]
         for model, other in zip(models, settings, strict=True):
             if other.structures != settings[0].structures:
@@ -105,7 +105,7 @@ class Committee:
                 for norm in norms:
                     norm.train()
                     norm.momentum = 1 / batches  # the mean of all batches
-                with autocast(self.device, self.amp):
+                with self.precision.autocast(self.device):
                     network(torch.stack(seen).to(self.device))
                 network.eval()
                 seen.clear()
@@ -123,7 +123,7 @@ class Committee:
         found: list[torch.Tensor] = []
         for look, network in zip(self._looks, self._networks, strict=True):
             image = look({"image": array})["image"][None].to(self.device)
-            with autocast(self.device, self.amp):
+            with self.precision.autocast(self.device):
                 logits = network(image)
             probability = torch.sigmoid(logits.float())
             if found and probability.shape != found[0].shape:

@@ -39,7 +39,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cxw_monai import __version__
 from cxw_monai.engines.errors import install_error_hook, runs_bundle_command
-from cxw_monai.engines.iteration import autocast, computes_bfloat16
+from cxw_monai.engines.precision import autocast, supported_amp
 from cxw_monai.evaluation.segment_inputs import SegmentSettings
 from cxw_monai.evaluation.segmentation_output import SegmentationWriter
 from cxw_monai.io import Radiograph, RadiographError, read_radiograph
@@ -259,8 +259,7 @@ class FilmSegmenter:
         made = asdict(self.settings)
         for name in ("batch_size", "num_workers", "resume"):  # no mask depends on them
             del made[name]
-        if made["amp"] == "auto":
-            made["amp"] = "bfloat16" if computes_bfloat16(self.device) else "none"
+        made["amp"] = supported_amp(self.device, made["amp"])
         made["keep_largest"] = [name for name, kept in zip(self.structures, self.keep_largest, strict=True) if kept]
         made |= {"structures": self.structures, "model_sha256": self.model, "package_version": __version__}
         made = json.loads(json.dumps(made))
@@ -270,7 +269,11 @@ class FilmSegmenter:
             for name in made:
                 if before.get(name) != made[name]:
                     told = f"{name} was {before.get(name)!r} and is now {made[name]!r}"
-                    raise ValueError(f"{path}: {told}; give the same again, or another --output")
+                    remedy = "give the same again, or another --output"
+                    if name == "amp" and made[name] == "none" and self.settings.amp != "none":
+                        told = "the masks there were computed in bfloat16, which the device here does not compute"
+                        remedy = "resume on a machine like the first one, or give another --output"
+                    raise ValueError(f"{path}: {told}; {remedy}")
             for part in self.output_dir.rglob(".*.part"):  # of the files that a killed run was writing
                 part.unlink()
             return

@@ -14,7 +14,7 @@ from monai.inferers import Inferer, SimpleInferer, SlidingWindowInferer
 from torch import nn
 
 from cxw_monai.data.manifest import IMAGE_EXTENSIONS, find_images, read_datalist
-from cxw_monai.engines.iteration import checked_amp
+from cxw_monai.engines.precision import checked_amp
 from cxw_monai.evaluation.segmentation_output import FORMATS
 from cxw_monai.io.scaling import GreyOptions
 
@@ -48,7 +48,7 @@ class SegmentSettings:
         formats: what is written, see :data:`~cxw_monai.evaluation.segmentation_output.FORMATS`.
         voi: a DICOM's grey scale, see :func:`~cxw_monai.io.read_radiograph`.
         sliding_window: side of the windows in px of the stored film, or None for whole films.
-        amp: ``auto`` (bfloat16 where the hardware computes it), ``bfloat16`` or ``none``.
+        amp: ``auto`` (bfloat16 where it is the faster one), ``bfloat16`` (where the hardware computes it) or ``none``.
         batch_size: films in memory beside the one that is worked on, at least 1. No mask depends on it.
         num_workers: reading threads, at least 1.
         resume: leave out films that the output folder has already.

@@ -12,8 +12,9 @@ import torch
 from monai.engines import SupervisedEvaluator
 from torch import Tensor
 
-from cxw_monai.engines.iteration import autocast, unwrapped, world_view_inputs
+from cxw_monai.engines.iteration import unwrapped, world_view_inputs
 from cxw_monai.engines.monitors import embedding_statistics
+from cxw_monai.engines.precision import Precision
 from cxw_monai.networks import WorldModel, WorldModelInputs, WorldModelOutput
 from cxw_monai.transforms import IDENTITY_ACTION, TokenMaskSampler
 
@@ -46,7 +47,7 @@ class EvaluationStep:
     """
 
     def __init__(self, masks: TokenMaskSampler, amp: str = "auto", baselines: bool = True) -> None:
-        self.masks, self.amp, self.baselines = masks, amp, baselines
+        self.masks, self.precision, self.baselines = masks, Precision(amp), baselines
         self.start = masks.state_dict()
 
     @torch.no_grad()
@@ -55,7 +56,7 @@ class EvaluationStep:
             self.masks.load_state_dict(self.start)
         model, device = unwrapped(engine.network).eval(), engine.state.device
         inputs = world_view_inputs(batch, self.masks, device, "domain" in model.settings.objectives)
-        with autocast(device, self.amp):
+        with self.precision.autocast(device):
             output = model(inputs)
             pooled = model.target_encoder(inputs.view1).mean(dim=1)
             scalars = {"loss": output.loss.item()}

@@ -14,6 +14,7 @@ multiple of `ROWS`: few numbers come again and again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -35,8 +36,6 @@ FEW_ROWS = 640
 WIDE = 1500
 TURNED_WIDTH = 1000
 """Inputs of a linear layer above which its bfloat16 weight gradient may be formed from a turned operand."""
-_FUSED_BIAS = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-"""Whether PyTorch has the linear layer that its compiler uses, which adds the bias within the matrix product."""
 
 
 class BlockWeights(NamedTuple):
@@ -235,9 +234,25 @@ def _by_rows(product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    if _FUSED_BIAS and x.dtype == torch.bfloat16:
+    if x.dtype == torch.bfloat16 and _adds_bias_in_product():
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
+
+
+@cache
+def _adds_bias_in_product() -> bool:
+    """Whether the bfloat16 linear layer of PyTorch's compiler, which adds the bias within the product, works here.
+
+    It is there on processors that cannot run it too, so it is tried.
+    """
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    x, weight, bias = (torch.zeros(shape, dtype=torch.bfloat16, device="cpu") for shape in ((2, 4), (3, 4), (3,)))
+    try:
+        torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    except RuntimeError:  # oneDNN has no such product for this processor; nothing else can be wrong with these
+        return False
+    return True
 
 
 def _norm(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:

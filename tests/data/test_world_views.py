@@ -113,7 +113,7 @@ def test_a_resumed_epoch_continues_with_the_same_samples(cache):
 def test_threads_have_transforms_of_their_own(cache):
     class Slow(RandCornerd):
         def __call__(self, data):
-            barrier.wait(timeout=10)  # both threads have set their random state
+            barrier.wait(timeout=300)  # both threads have set their random state
             return super().__call__(data)
 
         def __deepcopy__(self, memo):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cxw_monai.engines import precision
 from cxw_monai.evaluation.benchmark import (
     Case,
     default_cases,
@@ -93,7 +94,26 @@ def test_unknown_kind_and_no_repeats_are_refused():
         measure(Case("views"), 0)
 
 
-def test_default_cases_cover_sizes_and_precisions():
+@pytest.fixture
+def bfloat16(monkeypatch):
+    """A processor that computes bfloat16, or doesn't."""
+    return lambda support: monkeypatch.setattr(precision, "bfloat16_support", lambda device: support)
+
+
+@pytest.mark.parametrize("amps", [("none", "bfloat16"), ("bfloat16",)])
+def test_bfloat16_is_neither_measured_nor_named_where_it_is_not_computed(bfloat16, amps):
+    bfloat16("none")
+    cases = default_cases(["tiny"], amps)
+    assert {case.settings["amp"] for case in cases if "amp" in case.settings} == {"none"}
+    assert len(cases) == len({str(case) for case in cases})
+    alone = Case("embedding", {"size": "tiny", "image_size": 64, "amp": "bfloat16", "calls": 1})
+    assert [found["name"] for found in measure(alone, 1)["measurements"]] == ["embedding tiny fp32 batch 1"]
+    bfloat16("slow")
+    assert [found["name"] for found in measure(alone, 1)["measurements"]] == ["embedding tiny bf16 batch 1"]
+
+
+def test_default_cases_cover_sizes_and_precisions(bfloat16):
+    bfloat16("fast")
     cases = default_cases(["tiny", "base"], ["none", "bfloat16"], quick=True, bundle="somewhere")
     counts = Counter(case.kind for case in cases)
     expected = {"views": 2, "view_loading": 1, "step": 4, "embedding": 2, "segmentation": 2, "startup": 1, "data": 2}

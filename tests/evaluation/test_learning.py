@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cxw_monai.evaluation.learning import runs
 from cxw_monai.evaluation.learning.benchmark import Benchmark, append_row, averaged, config_hash, read_rows
 from cxw_monai.evaluation.learning.data import LabelledFilms, OutlinedFilms, labelled_films, outlined_films, read_split
 from cxw_monai.evaluation.learning.descriptors import encoder_tokens, gradient_histograms, pixels
@@ -230,12 +231,18 @@ class TestTraining:
         rows = list(csv.DictReader(path.open()))
         assert [(Path(r["image"]).name, r["patient_id"]) for r in rows] == [("rendered.png", "7")]
 
-    def test_supervision_changes_the_encoder_within_its_time(self, films):
+    def test_supervision_changes_the_encoder_in_as_many_steps_as_fit(self, films, monkeypatch):
+        monkeypatch.setattr(runs._StepTimer, "seconds", lambda timer: 0.1)
         encoder = radiograph_vit("tiny", image_size=64)
         before = encoder.blocks[0].attn.qkv.weight.clone()
-        cost = train_supervised(encoder, films, seconds=1.0, batch=8)
-        assert cost["processor_seconds"] < 10.0 and cost["images_seen"] >= 5 * 8
+        cost = train_supervised(encoder, films, seconds=1.1, batch=8)
+        assert cost["images_seen"] == 11 * 8 and cost["epochs"] == 1.1 and cost["processor_seconds"] > 0
         assert not torch.equal(before, encoder.blocks[0].attn.qkv.weight)
+
+    def test_a_step_is_timed_against_the_reference_and_the_first_one_is_left_out(self):
+        timer = runs._StepTimer()
+        timer.own, timer.reference = [90.0, 2.0, 4.0, 9.0], [7.0, 8.0, 2.0, 1.0]
+        assert timer.seconds() == pytest.approx(4 / 2 * 0.36)
 
 
 class TestTable:

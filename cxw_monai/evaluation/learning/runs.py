@@ -3,7 +3,8 @@
 The cost of a step is measured before a run, with the settings of the run, and the run gets as many epochs as fit: its
 schedules then end where the time does. A neighbour on the other hyperthread slows a core down by half, so steps are
 timed in turn with a fixed computation, and the budget is in seconds of a core on which that takes `REFERENCE_SECONDS`:
-runs at other hours and on other cores get the same work done. What a run really took is recorded too.
+runs at other hours and on other cores get the same work done. What a run really took is recorded too. All is computed
+in bfloat16 where that is the faster one, else in float32: then a run does the same steps in more time.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cxw_monai.data.manifest import read_datalist
+from cxw_monai.engines.precision import autocast
 from cxw_monai.io.atomic import atomic_file
 from cxw_monai.networks import RadiographViT, radiograph_vit
 
@@ -39,7 +41,7 @@ REFERENCE_SECONDS = 0.36
 
 
 class _StepTimer:
-    """Times steps against a fixed computation: ViT-Tiny forward and backward on 8 films of 160 px in bfloat16."""
+    """Times steps against a fixed computation: ViT-Tiny forward and backward on 8 films of 160 px."""
 
     def __init__(self) -> None:
         self.encoder, self.films = radiograph_vit("tiny", image_size=160), torch.zeros(8, 1, 160, 160)
@@ -51,7 +53,7 @@ class _StepTimer:
         """To be called after each step; the first one is a warm-up."""
         now = time.process_time()
         self.own.append(now - self.start)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu", "auto"):
             loss = self.encoder(self.films).square().mean()
         loss.backward()
         self.start = time.process_time()
@@ -200,7 +202,7 @@ def train_supervised(
         for group in optimizer.param_groups:
             group["lr"] = rate
         chosen = torch.randint(len(images), (batch,), generator=generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu", "auto"):
             logits = head(encoder(_random_crops(images[chosen], generator)).mean(dim=1))
         loss = F.binary_cross_entropy_with_logits(logits.float(), labels[chosen])
         optimizer.zero_grad()
