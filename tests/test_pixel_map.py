@@ -56,6 +56,49 @@ def test_nearest_takes_the_pixel_that_covers_the_centre():
     np.testing.assert_array_equal(restored, [[5, 5, 6, 6, 7, 7]] * 3)
 
 
+def test_nearest_takes_the_pixel_at_the_centre_and_not_at_the_corner():
+    """Stored 2 x 3 from an array of 3 x 5: centres at rows 0.75, 2.25 and columns 0.83, 2.5, 4.17 of the array."""
+    restored = PixelMap((2, 3)).resize(3, 5).restore(np.arange(15).reshape(3, 5))
+    np.testing.assert_array_equal(restored, [[0, 2, 4], [10, 12, 14]])
+    # and back: 3 x 5 from 2 x 3, centres at rows 0.33, 1, 1.67 and columns 0.3, 0.9, 1.5, 2.1, 2.7
+    enlarged = PixelMap((3, 5)).resize(2, 3).restore(np.array([[0, 1, 2], [3, 4, 5]]))
+    np.testing.assert_array_equal(enlarged, [[0, 0, 1, 2, 2], [3, 3, 4, 5, 5], [3, 3, 4, 5, 5]])
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "linear"])
+@pytest.mark.parametrize("size", [(5, 7), (8, 10), (9, 13), (30, 20), (64, 64)])
+def test_a_mirrored_mask_comes_back_mirrored(interpolation, size):
+    """A resampling that is half a pixel off to one side is not the same from the other side."""
+    values = np.random.default_rng(0).random(size).astype(np.float32)
+    mapped = PixelMap((16, 24)).resize(*size)
+    plain = mapped.restore(values, interpolation)
+    if interpolation == "nearest":  # where a centre falls on an edge of two pixels, either may be taken
+        inside = [np.mod((np.arange(n) + 0.5) * now / n, 1) > 1e-9 for n, now in zip((16, 24), size, strict=True)]
+        plain = plain[np.ix_(*inside)]
+    for axis in (0, 1):
+        turned = mapped.restore(np.flip(values, axis), interpolation)
+        turned = turned[np.ix_(*inside)] if interpolation == "nearest" else turned
+        np.testing.assert_allclose(np.flip(turned, axis), plain, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(5, 7), (9, 13), (30, 20)])
+def test_nearest_restores_the_pixel_that_the_stored_centre_maps_to(size):
+    mapped = PixelMap((16, 24)).resize(*size)
+    rows, columns = np.mgrid[:16, :24] + 0.5
+    at = np.floor(mapped.from_source(np.stack([rows, columns], axis=-1)) + 1e-9).astype(int)
+    numbers = np.arange(np.prod(size)).reshape(size)
+    np.testing.assert_array_equal(mapped.restore(numbers), numbers[at[..., 0], at[..., 1]])
+
+
+def test_linear_by_hand():
+    """Two pixels 0 and 4 on four stored ones: centres at 0.25, 0.75, 1.25, 1.75 of the array; edges hold their value."""
+    restored = PixelMap((1, 4)).resize(1, 2).restore(np.array([[0.0, 4.0]]), "linear")
+    np.testing.assert_allclose(restored, [[0, 1, 3, 4]])
+    # antialiased where it makes things smaller: a triangle of two pixels' reach around each centre
+    smaller = PixelMap((1, 2)).resize(1, 4).restore(np.array([[8.0, 0, 0, 0]]), "linear")
+    np.testing.assert_allclose(smaller, [[24 / 7, 0]], atol=1e-6)
+
+
 def test_points_by_hand():
     # stored 10x20; rows 2..9, columns 4..19 kept; to half size; mirrored: 4x8
     mapped = PixelMap((10, 20)).crop(2, 4, 8, 16).resize(4, 8).flip(1)
