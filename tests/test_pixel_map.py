@@ -91,7 +91,7 @@ def test_nearest_restores_the_pixel_that_the_stored_centre_maps_to(size):
 
 
 def test_linear_by_hand():
-    """Two pixels 0 and 4 on four stored ones: centres at 0.25, 0.75, 1.25, 1.75 of the array; edges hold their value."""
+    """Two pixels 0 and 4 on four stored ones: centres at 0.25, 0.75, 1.25, 1.75 of the array; edges stay."""
     restored = PixelMap((1, 4)).resize(1, 2).restore(np.array([[0.0, 4.0]]), "linear")
     np.testing.assert_allclose(restored, [[0, 1, 3, 4]])
     # antialiased where it makes things smaller: a triangle of two pixels' reach around each centre

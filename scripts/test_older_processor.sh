@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# The numeric tests as older processors run them: `bash scripts/test_older_processor.sh [pytest arguments]`.
+# oneDNN and PyTorch's own kernels are told to do without newer instructions: once as a processor with AVX2 (AMD EPYC
+# before Zen 4, Intel before Skylake-SP), once as one without any. On such a processor itself this changes nothing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/environment.sh
+export OMP_NUM_THREADS=1  # a process per core; threads of several would wait for each other
+tests=(
+    tests/networks tests/transforms tests/test_geometry.py tests/test_pixel_map.py
+    tests/engines/test_precision.py tests/engines/test_steps_by_hand.py tests/engines/test_pretraining.py
+    tests/engines/test_segmentation.py
+    tests/evaluation/test_benchmark.py tests/evaluation/test_benchmark_steps.py tests/evaluation/test_learning.py
+    tests/bundles/test_shipped_encoder.py tests/bundles/test_shipped_segmenter.py
+)
+for older in "ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2" "ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default"; do
+    echo "With $older"
+    env $older python -m pytest -n auto --dist loadfile "${tests[@]}" "$@"
+done
