@@ -113,7 +113,7 @@ def _tell(kind: str, amp: str) -> None:
     else:
         logger.warning(
             "bfloat16 was asked for, but %s does not compute it in hardware: computing in float32, which takes more "
-            "memory. Give --amp none, or auto, to say so.",
+            "memory. Give --amp none or auto where that is meant.",
             device,
         )
 

@@ -16,6 +16,11 @@ def test_warm_up_starts_at_start_and_the_last_step_has_the_end_value():
     assert schedule(1000) == pytest.approx(0.1)
 
 
+def test_a_warm_up_may_start_above_0():
+    schedule = CosineSchedule(peak=1.0, end=0.0, total=10, start=0.2, warmup=5)
+    assert [schedule(step) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+
+
 def test_without_warm_up_the_first_value_is_the_peak():
     assert CosineSchedule(peak=3.0, end=1.0, total=10)(0) == 3.0
 
