@@ -14,6 +14,7 @@ from monai.transforms import Activationsd, Compose
 from PIL import Image
 from torch import nn
 
+from cxw_monai.engines import precision
 from cxw_monai.evaluation import segment
 from cxw_monai.evaluation.segment import FilmSegmenter, restore_masks
 from cxw_monai.evaluation.segment_inputs import SegmentSettings, film_inferer, find_films, on_device
@@ -203,6 +204,19 @@ def test_bad_films_are_told_and_the_others_go_on(tmp_path, monkeypatch, caplog):
     with pytest.raises(SystemExit, match="error: 2 of 3 films could not be read"):
         segment.end_with_status(summary, tmp_path / "out")
     assert segment.end_with_status({**summary, "failed": 0}, tmp_path / "out") is None
+
+
+def test_a_run_in_bfloat16_is_not_mixed_with_masks_of_a_machine_without_it(tmp_path, monkeypatch):
+    films = [save_blob(tmp_path / f"{name}.png") for name in "ab"]
+    build = {"films": films, "output": tmp_path / "out", "network": Brightness(), "structures": ["bright", "dark"]}
+    monkeypatch.setattr(precision, "bfloat16_support", lambda device: "fast")
+    segmenter(**{**build, "films": films[:1]}, amp="bfloat16").run()
+    monkeypatch.setattr(precision, "bfloat16_support", lambda device: "none")
+    for amp in ("auto", "bfloat16"):
+        with pytest.raises(ValueError, match="bfloat16, which the device here does not compute; resume on a machine"):
+            segmenter(**build, amp=amp, resume="true").run()
+    with pytest.raises(ValueError, match="amp was 'bfloat16' and is now 'none'; give the same again"):
+        segmenter(**build, amp="none", resume="true").run()
 
 
 def test_a_run_is_resumed_only_as_it_was_begun(tmp_path):

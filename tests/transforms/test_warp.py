@@ -88,6 +88,44 @@ def test_the_distortion_is_smooth_and_bounded():
     assert moved.diff(dim=0).abs().max() < 0.01
 
 
+def test_no_distortion_is_the_identity():
+    still, bent = warp((24, 40)), warp((24, 40), distortion_prob=1.0, distortion=0.0)
+    for one in (still, bent):
+        one.randomize((24, 40))
+    assert bent._points is not None
+    torch.testing.assert_close(bent._grid(), still._grid(), atol=1e-6, rtol=0)
+
+
+def test_a_film_that_is_large_one_way_is_averaged_that_way_alone():
+    """256 x 64 px to 64 x 64: four rows become one, columns stay, and the other way round."""
+    columns = np.random.default_rng(0).random(64).astype(np.float32)
+    film = np.where(np.arange(256)[:, None] % 2, columns, 0)[None]
+    wanted = torch.from_numpy(np.tile(columns / 2, (64, 1)))
+    torch.testing.assert_close(warp(64)(sample_of(film))["image"][0], wanted, atol=1e-6, rtol=0)
+    turned = warp(64)(sample_of(film.transpose(0, 2, 1).copy()))["image"][0]
+    torch.testing.assert_close(turned, wanted.T, atol=1e-6, rtol=0)
+
+
+def test_zoom_and_shift_by_hand():
+    """Twice as large: the middle half is seen; shifted by a quarter of the film to the right and up, a corner of it."""
+    film = np.random.default_rng(0).random((1, 8, 8)).astype(np.float32)
+    moving = warp((8, 8), affine_prob=1.0, rotate=0, shear=0, zoom=(2.0, 2.0), translate=0.25)
+    numbers = np.array([0.9, 0, 0, 0, 0, 0, 0.5, 0.5, 0.5, 1.0, 0.0])  # the last two: x to the right, y up
+    moving._theta, moving._points = moving._drawn_theta(numbers, 8, 8), None
+    np.testing.assert_allclose(moving._theta, [[0.5, 0, 0.5], [0, 0.5, -0.5]], atol=1e-9)
+    seen = F.grid_sample(torch.from_numpy(film)[None], moving._grid(), align_corners=False)[0]
+    wanted = F.interpolate(torch.from_numpy(film)[None, :, :4, 4:], (8, 8), mode="bilinear", align_corners=False)[0]
+    torch.testing.assert_close(seen[:, 1:-1, 1:-1], wanted[:, 1:-1, 1:-1], atol=1e-5, rtol=0)
+
+
+def test_a_shear_moves_rows_against_each_other():
+    """45 degrees: a row one pixel further down is seen one to the side; a pixel is one on any film."""
+    slanting = warp((8, 16), affine_prob=1.0, rotate=0, shear=45, zoom=(1.0, 1.0), translate=0)
+    numbers = np.array([0.9, 0, 0, 0, 0, 0, 0.5, 1.0, 0.5, 0.5, 0.5])
+    theta = slanting._drawn_theta(numbers, 8, 16)
+    np.testing.assert_allclose(theta, [[1, 0.5, 0], [0, 1, 0]], atol=1e-9)  # x: half of 16 px for half of 8 px
+
+
 def test_sixteen_bits_and_eight_give_the_same():
     eight = np.random.default_rng(0).integers(0, 256, (1, 24, 24)).astype(np.uint8)
     first, second = (warp(24)(sample_of(pixels))["image"] for pixels in (eight, eight.astype(np.uint16) * 257))
