@@ -9,11 +9,10 @@ export OMP_NUM_THREADS=1  # a process per core; threads of several would wait fo
 tests=(
     tests/networks tests/transforms tests/test_geometry.py tests/test_pixel_map.py
     tests/engines/test_precision.py tests/engines/test_steps_by_hand.py tests/engines/test_pretraining.py
-    tests/engines/test_segmentation.py
-    tests/evaluation/test_benchmark.py tests/evaluation/test_benchmark_steps.py tests/evaluation/test_learning.py
-    tests/bundles/test_shipped_encoder.py tests/bundles/test_shipped_segmenter.py
+    tests/engines/test_segmentation.py tests/evaluation/test_benchmark.py tests/evaluation/test_benchmark_steps.py
+    tests/evaluation/test_learning.py::TestTraining tests/bundles/test_shipped_segmenter.py
 )
 for older in "ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2" "ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default"; do
     echo "With $older"
-    env $older python -m pytest -n auto --dist loadfile "${tests[@]}" "$@"
+    env $older python -m pytest -n auto --dist loadfile "${tests[@]}" -m "not slow" -k "not older_processor" "$@"
 done
