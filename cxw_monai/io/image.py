@@ -49,6 +49,7 @@ class Radiograph:
 
             - ``path`` (str): the source file.
             - ``spacing_mm`` ((row, column) or None): pixel spacing of ``array``; None where the file declares none.
+            - ``spacing_from`` (str or None): the attributes of a DICOM that it comes from, ``"unknown"`` without one.
             - ``original_shape`` ((H, W)): rows and columns as read.
             - ``bits`` (int): bits per stored grey value.
             - ``photometric`` (str): DICOM's photometric interpretation, Pillow's mode or the NIfTI/NRRD data type.
@@ -70,6 +71,7 @@ def describe(
     photometric: str,
     steps: Sequence[str],
     spacing: tuple[float, float] | None = None,
+    spacing_from: str | None = None,
     intent: str | None = None,
     view: str | None = None,
     laterality: str | None = None,
@@ -78,6 +80,7 @@ def describe(
     return {
         "path": str(path),
         "spacing_mm": spacing,
+        "spacing_from": spacing_from,
         "original_shape": pixel_map.shape,
         "bits": bits,
         "photometric": photometric,
