@@ -49,7 +49,7 @@ class Radiograph:
 
             - ``path`` (str): the source file.
             - ``spacing_mm`` ((row, column) or None): pixel spacing of ``array``; None where the file declares none.
-            - ``spacing_from`` (str or None): the attributes of a DICOM that it comes from, ``"unknown"`` without one.
+            - ``spacing_from`` (str, of a DICOM only): the attributes that it comes from, or ``"unknown"``.
             - ``original_shape`` ((H, W)): rows and columns as read.
             - ``bits`` (int): bits per stored grey value.
             - ``photometric`` (str): DICOM's photometric interpretation, Pillow's mode or the NIfTI/NRRD data type.
@@ -80,7 +80,7 @@ def describe(
     return {
         "path": str(path),
         "spacing_mm": spacing,
-        "spacing_from": spacing_from,
+        **({} if spacing_from is None else {"spacing_from": spacing_from}),
         "original_shape": pixel_map.shape,
         "bits": bits,
         "photometric": photometric,
@@ -104,5 +104,5 @@ def refuse_huge(path: str | PathLike[str], shape: Sequence[int], max_pixels: int
     if pixels > max_pixels:
         sizes = "x".join(str(int(size)) for size in shape)
         raise RadiographError(
-            path, f"{sizes} is more than the limit of {max_pixels} pixels", "resample it, or raise max_pixels"
+            path, f"{sizes} is more than the limit of {max_pixels} pixels", "resample it, or read it with a larger max_pixels"
         )

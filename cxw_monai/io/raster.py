@@ -79,7 +79,7 @@ def read_raster(path: str | PathLike[str], *, options: GreyOptions, max_pixels: 
     except ScalingError as error:
         raise RadiographError(path, str(error), error.remedy or _RANGE_REMEDY) from error
     except Image.DecompressionBombError as error:
-        raise RadiographError(path, f"more than {max_pixels} pixels", "resample it, or raise max_pixels") from error
+        raise RadiographError(path, f"more than {max_pixels} pixels", "resample it, or read it with a larger max_pixels") from error
     except Exception as error:  # Pillow's parsers raise whatever the damage provokes (OSError, SyntaxError, ...)
         reason = f"cannot be decoded, damaged or truncated ({type(error).__name__})"
         raise RadiographError(path, reason, _AGAIN) from error
