@@ -97,7 +97,9 @@ def build_cache(
     root = Path(os.path.abspath(cache_dir))
     root.mkdir(parents=True, exist_ok=True)
     folder = root / _key(paths, size, min_size, options)
-    decoder = partial(_decoded, decode=partial(_decode, size=size, options={**options, "min_size": min_size}), workers=workers)
+    decoder = partial(
+        _decoded, decode=partial(_decode, size=size, options={**options, "min_size": min_size}), workers=workers
+    )
     with FileLock(f"{folder}.lock"):
         with _disk_errors(folder):
             labels = write_items(folder, lines)

@@ -80,9 +80,7 @@ def read_dicom(path: str | PathLike[str], *, options: GreyOptions, max_pixels: i
             raise RadiographError(path, "DICOM attributes of the image are malformed", AGAIN) from error
 
 
-def _to_radiograph(
-    dataset: Dataset, path: str | PathLike[str], options: GreyOptions, max_pixels: int
-) -> Radiograph:
+def _to_radiograph(dataset: Dataset, path: str | PathLike[str], options: GreyOptions, max_pixels: int) -> Radiograph:
     tags = read_attributes(dataset)
     data = _pixel_data(dataset, path)
     photometric = _photometric(tags, path)

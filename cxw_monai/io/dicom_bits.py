@@ -140,13 +140,13 @@ def _is_signed(pixels: Pixels, tags: Attributes, path: str | PathLike[str], note
         reason = f"PixelRepresentation is {declared}, neither 0 (unsigned) nor 1 (signed)"
         raise RadiographError(path, reason, _CORRECT.format("it"))
     signed = pixels.stream is not None and pixels.stream.signed
-    notes.append(f"PixelRepresentation missing: {'signed, as the compressed stream' if signed else 'taken as unsigned'}")
+    notes.append(
+        f"PixelRepresentation missing: {'signed, as the compressed stream' if signed else 'taken as unsigned'}"
+    )
     return signed
 
 
-def _padding_above(
-    words: np.ndarray, width: int, bits: int, signed: bool, tags: Attributes
-) -> np.ndarray | None:
+def _padding_above(words: np.ndarray, width: int, bits: int, signed: bool, tags: Attributes) -> np.ndarray | None:
     """Where whole words are padding whose value ``bits`` bits can't hold; None for the usual padding."""
     padding = padding_range(tags, signed)
     half = 1 << (bits - 1)

@@ -6,8 +6,8 @@ families, pydicom itself for RLE. They are given the stream alone and decode it 
 declares (transfer syntax, BitsAllocated, BitsStored) may be of another encoding of the same film, and is compared
 afterwards (:mod:`cxw_monai.io.dicom_bits`).
 
-Some of them return what they have got where a stream is cut off. A stream is therefore decoded only if its end is there.
-GDCM (in ITK) is no fallback: it gives pictures for damaged streams too.
+Some of them return what they have got where a stream is cut off. A stream is therefore decoded only if its end is
+there. GDCM (in ITK) is no fallback: it cuts values off at BitsStored, and gives pictures for damaged streams too.
 """
 
 from __future__ import annotations
@@ -76,9 +76,7 @@ class Pixels:
     notes: list[str] = field(default_factory=list)
 
 
-def decode(
-    data: bytes, vr: str, syntax: UID, tags: Attributes, path: str | PathLike[str], max_pixels: int
-) -> Pixels:
+def decode(data: bytes, vr: str, syntax: UID, tags: Attributes, path: str | PathLike[str], max_pixels: int) -> Pixels:
     """The words of a single-frame grey image.
 
     Args:
@@ -138,9 +136,7 @@ def _size(tags: Attributes, path: str | PathLike[str], stream: Codestream | None
     return found[0], found[1]
 
 
-def _native(
-    data: bytes, vr: str, syntax: UID, tags: Attributes, path: str | PathLike[str], max_pixels: int
-) -> Pixels:
+def _native(data: bytes, vr: str, syntax: UID, tags: Attributes, path: str | PathLike[str], max_pixels: int) -> Pixels:
     """Pixels that aren't compressed."""
     notes: list[str] = []
     if syntax not in _UNCOMPRESSED:

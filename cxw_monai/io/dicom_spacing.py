@@ -3,13 +3,14 @@
 Source: DICOM PS3.3 10.7.1 (spacing of projection radiographs). Rays diverge, so what lies on the detector is larger
 than the patient by the magnification, source to detector over source to patient:
 
-- PixelSpacing that differs from the spacing at the detector, or has a PixelSpacingCalibrationType, was corrected for it.
+- PixelSpacing that differs from the spacing at the detector, or has a PixelSpacingCalibrationType, was corrected for
+  it.
 - PixelSpacing that equals ImagerPixelSpacing (or NominalScannedPixelSpacing, of scanned films) wasn't. That spacing is
   divided by EstimatedRadiographicMagnificationFactor, else by DistanceSourceToDetector / DistanceSourceToPatient.
 - PixelSpacing alone may be either; it is taken as it is.
 
-PixelAspectRatio gives no millimetres. Films keep their stored pixels, square or not, as those of unequal spacing do; the
-steps tell.
+PixelAspectRatio gives no millimetres. Films keep their stored pixels, square or not, as those of unequal spacing do;
+the steps tell.
 """
 
 from __future__ import annotations

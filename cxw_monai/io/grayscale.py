@@ -5,9 +5,9 @@ Written out rather than taken from ``pydicom.pixel_data_handlers.util``, whose `
 come out inverted for a negative RescaleSlope. The tests hold both against each other where pydicom is right.
 
 A LUT item without descriptor or data counts as absent. A VOI LUT or window that the file itself chooses and that can't
-be used (a width of 0, entries beyond their depth, every pixel black) is left out, and the next one taken, in the end the
-declared range; the steps say so. What the Modality LUT makes of the codes can't be left out without changing what the
-values mean: a contradiction there is an error. The images of angiography and fluoroscopy (XA, RF) are shown without
+be used (a width of 0, entries beyond their depth, every pixel black) is left out, and the next one taken, in the end
+the declared range; the steps say so. What the Modality LUT makes of the codes can't be left out without changing what
+the values mean: a contradiction there is an error. The images of angiography and fluoroscopy (XA, RF) are shown without
 theirs, which leads back to the X-ray intensity.
 
 Source: DICOM PS3.3 C.7.5.1.1.2 (pixel padding), C.7.6.3.1.2 (photometric interpretation), C.8.7.1.1.2 (XA and RF),

@@ -11,10 +11,11 @@ import numpy as np
 
 from cxw_monai.pixel_map import PixelMap
 
-__all__ = ["MAX_PIXELS", "Radiograph", "RadiographError", "describe", "refuse_huge"]
+__all__ = ["MAX_PIXELS", "RESAMPLE", "Radiograph", "RadiographError", "describe", "refuse_huge"]
 
 MAX_PIXELS = 80_000_000
 """Largest image decoded by default, in pixels: twice a whole-spine film, and below Pillow's own bomb warning."""
+RESAMPLE = "resample it, or read it with a larger max_pixels"
 
 
 class RadiographError(ValueError):
@@ -103,6 +104,4 @@ def refuse_huge(path: str | PathLike[str], shape: Sequence[int], max_pixels: int
         pixels *= int(size)
     if pixels > max_pixels:
         sizes = "x".join(str(int(size)) for size in shape)
-        raise RadiographError(
-            path, f"{sizes} is more than the limit of {max_pixels} pixels", "resample it, or read it with a larger max_pixels"
-        )
+        raise RadiographError(path, f"{sizes} is more than the limit of {max_pixels} pixels", RESAMPLE)

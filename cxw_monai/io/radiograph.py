@@ -145,9 +145,8 @@ def _check(radiograph: Radiograph, min_size: int, options: GreyOptions) -> None:
     array, path = radiograph.array, radiograph.meta["path"]
     height, width = array.shape[1:]  # [1, H, W]
     if min(height, width) < min_size:
-        raise RadiographError(
-            path, f"{height}x{width} pixels (rows x columns), smaller than {min_size}", "leave it out, or read it with a smaller min_size"
-        )
+        reason = f"{height}x{width} pixels (rows x columns), smaller than {min_size}"
+        raise RadiographError(path, reason, "leave it out, or read it with a smaller min_size")
     some = array[:, :: max(1, height // 64), :: max(1, width // 64)]  # nearly always enough to see a difference
     if np.ptp(some) == 0 and np.ptp(array) == 0:
         remedy = "leave it out" if options.window is None else "give another window, or leave it out"

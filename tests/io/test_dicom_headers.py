@@ -143,8 +143,6 @@ def test_a_deflated_file_cut_off_is_refused(tmp_path, way):
     uid = str(DeflatedExplicitVRLittleEndian).encode()
     packed, path = PACKERS[way](plain[start:]), tmp_path / "a.dcm"
     for kept in (0.99, 0.7, 0.3, 0.02):
-        path.write_bytes(
-            bytes(128) + b"DICM\x02\x00\x10\x00UI\x16\x00" + uid + packed[: int(kept * len(packed))]
-        )
+        path.write_bytes(bytes(128) + b"DICM\x02\x00\x10\x00UI\x16\x00" + uid + packed[: int(kept * len(packed))])
         with pytest.raises(RadiographError, match="truncated|cut off"):
             read_radiograph(path)

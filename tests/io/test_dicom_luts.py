@@ -61,9 +61,7 @@ def test_first_mapped_value_of_either_sign(tmp_path, signed, vr):
 
 def test_a_lut_of_65536_entries_declares_0(tmp_path):
     table = np.arange(65536)[::-1]
-    film = _read(
-        tmp_path, pixels=RAMP12, bits=16, VOILUTSequence=_sequence([0, 0, 16], table.astype("<u2").tobytes())
-    )
+    film = _read(tmp_path, pixels=RAMP12, bits=16, VOILUTSequence=_sequence([0, 0, 16], table.astype("<u2").tobytes()))
     np.testing.assert_allclose(film.array[0], (65535 - RAMP12) / 65535, atol=1e-6)
 
 
@@ -77,7 +75,9 @@ def test_entries_of_8_bits(tmp_path, syntax, form):
         "packed": (table[::2] + (table[1::2] << 8)).astype(f"{order}u2").tobytes(),  # the first in the low byte
         "doubled": (table * 257).astype(f"{order}u2").tobytes(),
     }[form]
-    film = _read(tmp_path, pixels=RAMP8.astype(np.uint16), bits=8, syntax=syntax, VOILUTSequence=_sequence([256, 0, 8], data))
+    film = _read(
+        tmp_path, pixels=RAMP8.astype(np.uint16), bits=8, syntax=syntax, VOILUTSequence=_sequence([256, 0, 8], data)
+    )
     np.testing.assert_allclose(film.array[0], (255 - RAMP8) / 255, atol=1e-6)
 
 

@@ -27,7 +27,11 @@ def _read(tmp_path, **attributes):
 @pytest.mark.parametrize(
     ("attributes", "spacing", "source"),
     [
-        ({**SAME, **FACTOR}, 0.56, "ImagerPixelSpacing / magnification 1.25 (EstimatedRadiographicMagnificationFactor)"),
+        (
+            {**SAME, **FACTOR},
+            0.56,
+            "magnification 1.25 (EstimatedRadiographicMagnificationFactor)",
+        ),
         ({**SAME, **DISTANCES}, 0.7 / 1.2, "DistanceSourceToDetector / DistanceSourceToPatient"),
         ({**SAME, **FACTOR, **DISTANCES}, 0.56, "EstimatedRadiographicMagnificationFactor"),
         ({**SAME, "EstimatedRadiographicMagnificationFactor": 0, **DISTANCES}, 0.7 / 1.2, "DistanceSourceToDetector"),

@@ -63,7 +63,16 @@ def _write(tmp_path, codec, codes, precision, *, stored, allocated=16, signed=Fa
 @pytest.mark.parametrize("codec", ["lossless", "ls", "2000"])
 @pytest.mark.parametrize(
     ("precision", "stored", "allocated"),
-    [(12, 10, 16), (10, 8, 8), (14, 12, 16), (12, 8, 8), (8, 8, 16), (8, 12, 16), (12, 16, 16), (10, 12, 16), (16, 16, 16)],
+    [
+        (12, 10, 16),
+        (10, 8, 8),
+        (14, 12, 16),
+        (12, 8, 8),
+        (8, 8, 16),
+        (8, 12, 16),
+        (12, 16, 16),
+        (16, 16, 16),
+    ],
 )
 def test_the_depth_of_the_stream_counts(tmp_path, codec, precision, stored, allocated):
     path = _write(tmp_path, codec, _codes(precision), precision, stored=stored, allocated=allocated)
