@@ -66,7 +66,7 @@ def settle_bits(pixels: Pixels, tags: Attributes, path: str | PathLike[str]) -> 
         return Codes(words, precision, signed, narrowed=True, notes=notes)
     width = precision or 8 * words.dtype.itemsize
     padded = _padding_above(words, width, bits, signed, tags)
-    above = words >> words.dtype.type(bits) if bits < 8 * words.dtype.itemsize else np.zeros(1, words.dtype)
+    above = words >> words.dtype.type(bits) if bits < 8 * words.dtype.itemsize else np.zeros_like(words)
     if padded is not None:
         above = above[~padded]
     if not above.size or not above.any():

@@ -79,12 +79,10 @@ def read_lut(item: Dataset, limits: tuple[float, float], little_endian: bool) ->
 def _raw(item: Dataset, tag: int, little_endian: bool) -> tuple[bytes, str] | None:
     """``(bytes in the file's order, VR)`` of an element; None where there is none."""
     found = element_bytes(item, tag)
-    if found is not None or tag not in item:
-        return found
-    value = item[tag].value  # a data set made in memory
+    value = None if found is not None or tag not in item else item.get_item(tag).value
     if value is None or isinstance(value, bytes):
-        return None
-    numbers = np.atleast_1d(np.asarray(value)).astype(np.int64) & 0xFFFF
+        return found
+    numbers = np.atleast_1d(np.asarray(value)).astype(np.int64) & 0xFFFF  # pydicom converted them before
     return numbers.astype(("<" if little_endian else ">") + "u2").tobytes(), "US"
 
 

@@ -52,6 +52,7 @@ _UNCOMPRESSED = (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
 )
+_FAMILIES = tuple(f"1.2.840.10008.1.2.4.{last}" for last in (50, 51, 57, 70, 80, 81, 90, 91, 201, 202, 203))
 _STANDARD = "1.2.840.10008.1.2."  # other transfer syntaxes may have any byte order
 _ITEM = b"\xfe\xff\x00\xe0"
 _UNDAMAGED = "correct the attribute in the file, or export it again"
@@ -102,6 +103,9 @@ def decode(data: bytes, vr: str, syntax: UID, tags: Attributes, path: str | Path
         raise RadiographError(path, str(error), AGAIN) from error
     if stream is None:
         name = f"{syntax} ({syntax.name})" if syntax.name != syntax else str(syntax)
+        if syntax in _FAMILIES:
+            reason = f"the pixel data hold nothing of their transfer syntax {name}"
+            raise RadiographError(path, reason, "export it again from its source")
         raise RadiographError(path, f"transfer syntax {name} is not supported", TRANSCODE)
     return _compressed(stream, syntax, tags, path, max_pixels)
 

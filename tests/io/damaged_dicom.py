@@ -157,8 +157,9 @@ def _deflated_again(content: bytes, rng: random.Random) -> bytes:
     start = content.index(uid) + len(uid)  # the last element of the file meta
     plain = zlib.decompress(content[start:], -zlib.MAX_WBITS)
     packer = zlib.compressobj(rng.choice((0, 1, 9)), zlib.DEFLATED, rng.choice((-15, 15, 31)))
-    packed = packer.compress(plain) + packer.flush(rng.choice((zlib.Z_SYNC_FLUSH, zlib.Z_FINISH)))
-    return content[:start] + rng.choice((packed, packed + b"\0", packed + rng.randbytes(300), plain))
+    packed = packer.compress(plain)
+    unfinished, packed = packed + packer.copy().flush(zlib.Z_SYNC_FLUSH), packed + packer.flush()
+    return content[:start] + rng.choice((unfinished, packed, packed + b"\0", packed + rng.randbytes(300), plain))
 
 
 def swapped_syntax(content: bytes, rng: random.Random) -> bytes:

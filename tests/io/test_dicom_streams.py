@@ -258,6 +258,12 @@ def test_pixels_that_were_unpacked_or_packed_without_a_new_transfer_syntax(tmp_p
     assert "pixel data are JPEG, though the transfer syntax says that they aren't compressed" in film.meta["steps"]
 
 
+def test_pixel_data_that_hold_nothing_of_their_transfer_syntax(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", _codes(8).astype(np.uint8), syntax=JPEGBaseline8Bit, frame=bytes(900))
+    with pytest.raises(RadiographError, match="hold nothing of their transfer syntax .*50.*; export it again"):
+        read_radiograph(path)
+
+
 def test_a_stream_of_another_size_or_of_colour_is_refused(tmp_path):
     codes = _codes(8).astype(np.uint8)
     path = write_dicom(tmp_path / "a.dcm", codes.T, syntax=JPEGBaseline8Bit, frame=_baseline())
