@@ -33,7 +33,7 @@ _ORIENTATION = int(ExifTags.Base.Orientation)
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_PHOTOMETRIC = 256, 257, 258, 262
 _LUMA_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "LA", "La", "RGBa", "CMYK", "YCbCr")
 _TURNS = {2: (1,), 3: (0, 1), 4: (0,), 5: (None,), 6: (0, None), 7: (0, 1, None), 8: (None, 0)}  # axes; None transposes
-_RANGE_REMEDY = "save it as 8 or 16 bits, scale it to [0, 1], or give window=(center, width)"
+_RANGE_REMEDY = "save it as 8 or 16 bits or scaled to [0, 1], or read it with window=(center, width)"
 _AGAIN = "copy or export it again"
 _strict = threading.Lock()
 
