@@ -82,6 +82,7 @@ def read_dicom(path: str | PathLike[str], *, options: GreyOptions, max_pixels: i
 
 def _to_radiograph(dataset: Dataset, path: str | PathLike[str], options: GreyOptions, max_pixels: int) -> Radiograph:
     tags = read_attributes(dataset)
+    tags.text.setdefault("SOPClassUID", str(dataset.file_meta.get("MediaStorageSOPClassUID", "")))
     data = _pixel_data(dataset, path)
     photometric = _photometric(tags, path)
     syntax = UID(dataset.file_meta.TransferSyntaxUID)

@@ -153,9 +153,11 @@ def _padding_above(words: np.ndarray, width: int, bits: int, signed: bool, tags:
     least, most = (-half, half - 1) if signed else (0, 2 * half - 1)
     if padding is None or (least <= padding[0] and padding[1] <= most):
         return None
-    values = words.astype(np.int64)
-    if signed:
-        values = np.where(values >> (width - 1), values - (1 << width), values)
+    values = words
+    if signed and width == 8 * words.dtype.itemsize:
+        values = words.view(f"i{words.dtype.itemsize}")
+    elif signed:
+        values = np.where(words >> words.dtype.type(width - 1), words.astype(np.int64) - (1 << width), words)
     outside = (values < least) | (values > most)
     return outside & (values >= padding[0]) & (values <= padding[1])
 

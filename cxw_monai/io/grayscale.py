@@ -8,7 +8,7 @@ A LUT item without descriptor or data counts as absent. A VOI LUT or window that
 be used (a width of 0, entries beyond their depth, every pixel black) is left out, and the next one taken, in the end
 the declared range; the steps say so. What the Modality LUT makes of the codes can't be left out without changing what
 the values mean: a contradiction there is an error. The images of angiography and fluoroscopy (XA, RF) are shown without
-theirs, which leads back to the X-ray intensity.
+theirs, which leads back to the X-ray intensity; a rescale in a file without PixelIntensityRelationship is applied.
 
 Source: DICOM PS3.3 C.7.5.1.1.2 (pixel padding), C.7.6.3.1.2 (photometric interpretation), C.8.7.1.1.2 (XA and RF),
 C.11.1 (Modality LUT), C.11.2 (VOI LUT), C.11.6 (Presentation LUT Shape); PS3.4 N.2.5 (XA and RF);
