@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
@@ -35,7 +35,7 @@ from cxw_monai.data.cache_estimate import estimate_cache
 from cxw_monai.data.cache_store import FORMAT_VERSION, INDEX, CacheError, RadiographCache, StoreWriter, write_items
 from cxw_monai.io.atomic import atomic_file
 from cxw_monai.io.image import Radiograph, RadiographError
-from cxw_monai.io.radiograph import read_radiograph
+from cxw_monai.io.radiograph import read_radiograph, reader_options
 
 __all__ = ["CacheError", "RadiographCache", "build_cache"]
 
@@ -57,6 +57,7 @@ def build_cache(
     workers: int = 0,
     progress: bool = True,
     verify: bool = False,
+    reader: Mapping[str, Any] | None = None,
 ) -> RadiographCache:
     """Decode radiographs once, or open the finished cache of the same files and settings.
 
@@ -74,6 +75,7 @@ def build_cache(
         workers: decoding processes; 0 decodes in this one.
         progress: show progress bars.
         verify: read a finished cache whole, and decode again what doesn't have its checksum.
+        reader: how films are read, see :func:`~cxw_monai.io.radiograph.reader_options`.
 
     Returns:
         The cache, of at least one image.
@@ -88,13 +90,16 @@ def build_cache(
         raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
     if size < 1 or workers < 0:
         raise ValueError(f"size must be 1 or more and workers 0 or more, got size={size}, workers={workers}")
+    options = reader_options(**(reader or {}))
     ordered = _sorted_items(items)
     paths = [item["image"] for item in ordered]
     lines = _json_lines(ordered)
     root = Path(os.path.abspath(cache_dir))
     root.mkdir(parents=True, exist_ok=True)
-    folder = root / _key(paths, size, min_size)
-    decoder = partial(_decoded, decode=partial(_decode, size=size, min_size=min_size), workers=workers)
+    folder = root / _key(paths, size, min_size, options)
+    decoder = partial(
+        _decoded, decode=partial(_decode, size=size, options={**options, "min_size": min_size}), workers=workers
+    )
     with FileLock(f"{folder}.lock"):
         with _disk_errors(folder):
             labels = write_items(folder, lines)
@@ -135,9 +140,9 @@ def _json_lines(ordered: list[dict[str, Any]]) -> list[bytes]:
         raise ValueError(f"an item holds a field that isn't a JSON value ({error})") from error
 
 
-def _key(paths: list[str], size: int, min_size: int) -> str:
+def _key(paths: list[str], size: int, min_size: int, options: Mapping[str, Any]) -> str:
     """Hash of everything the stored pixels depend on."""
-    digest = hashlib.sha256(json.dumps([FORMAT_VERSION, size, min_size]).encode())
+    digest = hashlib.sha256(json.dumps([FORMAT_VERSION, size, min_size, *sorted(options.items())]).encode())
     for path in paths:
         try:
             status = os.stat(path)
@@ -201,10 +206,10 @@ def _fill(
     return skipped
 
 
-def _decode(path: str, size: int, min_size: int) -> _Decoded | RadiographError:
+def _decode(path: str, size: int, options: Mapping[str, Any]) -> _Decoded | RadiographError:
     """Read, resize and quantise one file; errors are returned, so that their order is that of the files."""
     try:
-        radiograph = read_radiograph(path, min_size=min_size)
+        radiograph = read_radiograph(path, **options)
     except RadiographError as error:
         return error
     array, meta = _shrink(radiograph, size)

@@ -35,7 +35,7 @@ from cxw_monai.io.atomic import atomic_file
 
 __all__ = ["FORMAT_VERSION", "ROW", "CacheError", "JsonRows", "RadiographCache", "StoreWriter", "write_items"]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Part of the key: raise it when the layout or what the reader returns changes."""
 
 ROW = np.dtype(

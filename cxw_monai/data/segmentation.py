@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,7 @@ def annotated_films(
     report: str | PathLike[str] | None = None,
     workers: int = 0,
     progress: bool = True,
+    reader: Mapping[str, Any] | None = None,
 ) -> AnnotatedFilms:
     """Decode films and masks once, or open what was decoded before.
 
@@ -164,7 +165,7 @@ def annotated_films(
     Args:
         items: films with `masks`, as `annotated_items` gives them.
         structures: names of the masks, in the order of the channels.
-        cache_dir, size, on_error, min_size, report, workers, progress: see `build_cache`.
+        cache_dir, size, on_error, min_size, report, workers, progress, reader: see `build_cache`.
 
     Returns:
         The films in the order of their paths; none for no items.
@@ -176,7 +177,7 @@ def annotated_films(
     packed_type(len(structures))
     if not items:
         return AnnotatedFilms(None, structures)
-    cache = build_cache(items, cache_dir, size, on_error, min_size, report, workers, progress)
+    cache = build_cache(items, cache_dir, size, on_error, min_size, report, workers, progress, reader=reader)
     packer = _Packer(cache, structures)
     path = Path(os.path.abspath(cache_dir)) / f"masks_{packer.key()}.bin"
     with FileLock(path.with_suffix(".lock")):

@@ -208,7 +208,7 @@ class FilmSegmenter:
 
     def _read(self, path: str) -> Radiograph | RadiographError:
         try:
-            return read_radiograph(path, voi=self.settings.voi)
+            return read_radiograph(path, **self.settings.reader_options())
         except RadiographError as error:
             return error
         except Exception as error:  # whatever a decoder raises must not stop the other films

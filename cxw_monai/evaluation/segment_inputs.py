@@ -16,7 +16,8 @@ from torch import nn
 from cxw_monai.data.manifest import IMAGE_EXTENSIONS, find_images, read_datalist
 from cxw_monai.engines.precision import checked_amp
 from cxw_monai.evaluation.segmentation_output import FORMATS
-from cxw_monai.io.scaling import GreyOptions
+from cxw_monai.io.image import MAX_PIXELS
+from cxw_monai.io.radiograph import reader_options
 
 __all__ = ["SegmentSettings", "film_inferer", "find_films", "model_hash", "on_device"]
 
@@ -46,7 +47,11 @@ class SegmentSettings:
         keep_largest: structures of which only the largest connected part is kept (pixels that touch at a corner are
             connected); True for all of them, ``"auto"`` for single organs (``is_one_part``).
         formats: what is written, see :data:`~cxw_monai.evaluation.segmentation_output.FORMATS`.
-        voi: a DICOM's grey scale, see :func:`~cxw_monai.io.read_radiograph`.
+        voi: a DICOM's grey scale, see :func:`~cxw_monai.io.read_radiograph`, as for the following.
+        voi_item: which VOI LUT or window.
+        window: ``(center, width)`` to apply.
+        percentiles: ``(low, high)`` percentiles to become 0 and 1.
+        max_pixels: the most pixels that are decoded.
         sliding_window: side of the windows in px of the stored film, or None for whole films.
         amp: ``auto`` (bfloat16 where it is the faster one), ``bfloat16`` (where the hardware computes it) or ``none``.
         batch_size: films in memory beside the one that is worked on, at least 1. No mask depends on it.
@@ -61,6 +66,10 @@ class SegmentSettings:
     keep_largest: bool | str | Sequence[str] = "auto"
     formats: Sequence[str] = FORMATS
     voi: str = "auto"
+    voi_item: int | str = 0
+    window: Sequence[float] | None = None
+    percentiles: Sequence[float] | None = None
+    max_pixels: int = MAX_PIXELS
     sliding_window: int | None = None
     amp: str = "auto"
     batch_size: int = 4
@@ -87,8 +96,12 @@ class SegmentSettings:
             raise ValueError(f"formats must be some of {FORMATS}, got {self.formats}")
         if self.resume and "csv" not in self.formats:
             raise ValueError(f"resume needs the format 'csv', got {self.formats}")
-        GreyOptions(self.voi)
+        self.reader_options()  # wrong ones show now
         checked_amp(self.amp)
+
+    def reader_options(self) -> dict[str, Any]:
+        """How films are read: keyword arguments of :func:`~cxw_monai.io.read_radiograph`."""
+        return reader_options(self.voi, self.voi_item, self.window, self.percentiles, self.max_pixels)
 
 
 def find_films(source: str | PathLike[str] | None, output_dir: str | PathLike[str]) -> list[str]:

@@ -4,25 +4,42 @@ Written out rather than taken from ``pydicom.pixel_data_handlers.util``, whose `
 10 to 15 bits, whose ``apply_voi_lut`` wraps indices above 255 when the table's entries have 8 bits, and whose windows
 come out inverted for a negative RescaleSlope. The tests hold both against each other where pydicom is right.
 
-Source: DICOM PS3.3 C.7.5.1.1.2 (pixel padding), C.7.6.3.1.2 (photometric interpretation), C.11.1 (Modality LUT),
-C.11.2 (VOI LUT), C.11.6 (Presentation LUT Shape);
+A LUT item without descriptor or data counts as absent. A VOI LUT or window that the file itself chooses and that can't
+be used (a width of 0, entries beyond their depth, every pixel black) is left out, and the next one taken, in the end
+the declared range; the steps say so. What the Modality LUT makes of the codes can't be left out without changing what
+the values mean: a contradiction there is an error. The images of angiography and fluoroscopy (XA, RF) are shown without
+theirs, which leads back to the X-ray intensity; a rescale in a file without PixelIntensityRelationship is applied.
+
+Source: DICOM PS3.3 C.7.5.1.1.2 (pixel padding), C.7.6.3.1.2 (photometric interpretation), C.8.7.1.1.2 (XA and RF),
+C.11.1 (Modality LUT), C.11.2 (VOI LUT), C.11.6 (Presentation LUT Shape); PS3.4 N.2.5 (XA and RF);
 https://dicom.nema.org/medical/dicom/current/output/chtml/part03/sect_C.11.html
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import zip_longest
 
 import numpy as np
+from pydicom.dataset import Dataset
 
+from cxw_monai.io.dicom_attributes import Attributes
+from cxw_monai.io.dicom_luts import LookUpTable, read_lut
 from cxw_monai.io.scaling import GreyOptions, ScalingError
 
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
+__all__ = ["FLUOROSCOPY", "Grayscale", "padding_range", "to_unit_range"]
 
-__all__ = ["Grayscale", "padding_range", "to_unit_range"]
+FLUOROSCOPY = tuple(f"1.2.840.10008.5.1.4.1.1.12.{last}" for last in ("1", "1.1", "2", "2.1", "3"))
+"""SOP classes of XA and RF, of one plane, enhanced, and of two planes."""
+
+_LEAST_REACH = 1 / 16  # of [0, 1], that the whole range of codes must come to
+_NARROWED_REACH = 1 / 2  # the same for a compressed stream of fewer bits than its file declares
+_LEAST_CONTRAST = 1 / 256  # between the image's least and greatest value: below it the film is black, white or flat
+_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+
+Values = np.ndarray
+Limits = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -30,16 +47,18 @@ class Grayscale:
     """What the pipeline has to know beside the attributes.
 
     Attributes:
-        bits: BitsStored.
-        signed: whether PixelRepresentation is 1.
-        little_endian: the byte order of LUT data stored as OW.
+        bits: of a code.
+        signed: whether codes are.
+        little_endian: the byte order of LUT data.
         options: the caller's choice.
+        narrowed: whether codes have fewer bits than the file declares.
     """
 
     bits: int
     signed: bool
     little_endian: bool
     options: GreyOptions
+    narrowed: bool = False
 
     @property
     def limits(self) -> tuple[int, int]:
@@ -48,28 +67,46 @@ class Grayscale:
         return (-half, half - 1) if self.signed else (0, 2 * half - 1)
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """A VOI LUT or window of the file that can be applied."""
+
+    place: int
+    explanation: str
+    step: str
+    apply: Callable[[Values], Values]
+
+
 def to_unit_range(
-    codes: np.ndarray, tags: Mapping[str, Any], scale: Grayscale, of_image: Callable[[np.ndarray], np.ndarray]
+    codes: np.ndarray,
+    tags: Attributes,
+    scale: Grayscale,
+    inverted: bool,
+    seen: tuple[int, int],
+    of_image: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, list[str]]:
     """Grey values in [0, 1], bone bright, of stored pixel codes; padding is 0.
 
     Args:
         codes: integers of any shape, with the unused high bits already removed and the sign extended.
-        tags: keyword -> value of the attributes of the Image Pixel, Modality LUT and VOI LUT modules.
+        tags: the file's attributes.
         scale: depth, sign, byte order and the caller's choice.
+        inverted: whether the least value is white.
+        seen: the least and greatest code of the image.
         of_image: values of ``codes``' shape -> one for each pixel that isn't padding; only percentiles ask for it.
 
     Returns:
         ``(values, steps)``: float32 of ``codes``' shape, and what was applied, in order.
 
     Raises:
-        ScalingError: a LUT or window that the standard doesn't allow or the file doesn't have.
+        ScalingError: a Modality LUT or rescale that contradicts itself, or a choice that the file doesn't have.
     """
     values, limits, steps = _modality(codes, tags, scale)
-    unit, step = _present(values, limits, tags, scale, of_image)
+    inside = (codes >= seen[0]) & (codes <= seen[1])
+    unit, presented = _present(values, limits, tags, scale, inside, of_image)
     unit = unit.astype(np.float32)
-    steps.append(step)
-    if tags["PhotometricInterpretation"] == "MONOCHROME1" or tags.get("PresentationLUTShape") == "INVERSE":
+    steps += presented
+    if inverted:
         unit = 1 - unit
         steps.append("inverted")
     padding = padding_range(tags, scale.signed)
@@ -80,12 +117,12 @@ def to_unit_range(
     return unit, steps
 
 
-def padding_range(tags: Mapping[str, Any], signed: bool) -> tuple[int, int] | None:
+def padding_range(tags: Attributes, signed: bool) -> tuple[int, int] | None:
     """The stored codes, ends included, that mark pixels outside the image, or None."""
-    ends = [tags.get(name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    ends = [tags.whole.get(name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
     if ends[0] is None:
         return None
-    ends = [int(end) for end in ends if end is not None]
+    ends = [end for end in ends if end is not None]
     if signed:  # written as US though the pixels are signed, or the other way round
         ends = [end - (1 << 16) if end >= 1 << 15 else end for end in ends]
     else:
@@ -93,145 +130,192 @@ def padding_range(tags: Mapping[str, Any], signed: bool) -> tuple[int, int] | No
     return min(ends), max(ends)
 
 
-def _modality(
-    codes: np.ndarray, tags: Mapping[str, Any], scale: Grayscale
-) -> tuple[np.ndarray, tuple[float, float], list[str]]:
+def _modality(codes: np.ndarray, tags: Attributes, scale: Grayscale) -> tuple[Values, Limits, list[str]]:
     """Modality LUT, or rescale, with the range that its output can take."""
-    limits = scale.limits
-    if tags.get("ModalityLUTSequence"):
-        table, first, _ = _lut(tags["ModalityLUTSequence"][0], scale.signed, scale.little_endian)
-        begin, end = (int(np.clip(limit - first, 0, len(table) - 1)) for limit in limits)
-        reached = table[begin : end + 1]  # what the stored range maps to; often far less than its declared 16 bits
+    limits, steps = scale.limits, []
+    is_fluoroscopy = tags.text.get("SOPClassUID") in FLUOROSCOPY
+    table = None if is_fluoroscopy else _modality_lut(tags, scale, steps)
+    if table is not None:
+        reached = table.within(limits)  # what the stored range maps to; often far less than its declared 16 bits
         if reached.min() == reached.max():
-            raise ScalingError("a Modality LUT that maps every pixel to one value")
-        values = _look_up(codes.astype(np.int64), table, first)
-        return values, (int(reached.min()), int(reached.max())), ["Modality LUT"]
-    slope, intercept = _numbers(tags, "RescaleSlope"), _numbers(tags, "RescaleIntercept")
-    if not (slope and intercept) or (slope[0] == 1 and intercept[0] == 0):
-        return codes, limits, []
-    if slope[0] == 0:
-        raise ScalingError("RescaleSlope is 0")
-    ends = [limit * slope[0] + intercept[0] for limit in limits]
+            raise ScalingError("a Modality LUT that maps every pixel to one value", _remove("ModalityLUTSequence"))
+        return table(codes.astype(np.int64)), (int(reached.min()), int(reached.max())), [*steps, "Modality LUT"]
+    slope, intercept = _rescale(tags, steps)
+    if is_fluoroscopy and "ModalityLUTSequence" in tags.sequences:
+        steps.append("Modality LUT left out: XA and RF are shown without it")
+    if (slope, intercept) == (1, 0):
+        return codes, limits, steps
+    if is_fluoroscopy and "PixelIntensityRelationship" in tags.text:
+        return codes, limits, [*steps, "rescale left out: XA and RF are shown without it"]
+    ends = [limit * slope + intercept for limit in limits]
     if not 0 < max(ends) - min(ends) < np.inf:
-        raise ScalingError("RescaleSlope and RescaleIntercept leave no range of numbers")
-    step = f"rescale: slope {slope[0]:g}, intercept {intercept[0]:g}"
-    return codes * slope[0] + intercept[0], (min(ends), max(ends)), [step]
+        raise ScalingError("RescaleSlope and RescaleIntercept leave no range of numbers", _remove("RescaleSlope"))
+    steps.append(f"rescale: slope {slope:g}, intercept {intercept:g}")
+    return codes * slope + intercept, (min(ends), max(ends)), steps
+
+
+def _remove(keyword: str) -> str:
+    return f"correct {keyword} in the file, or remove it"
+
+
+def _modality_lut(tags: Attributes, scale: Grayscale, steps: list[str]) -> LookUpTable | None:
+    """The Modality LUT; None where there is none."""
+    name = "ModalityLUTSequence"
+    if name in tags.unreadable:
+        raise ScalingError(f"{name} cannot be read", _remove(name))
+    for item in tags.sequences.get(name, ()):
+        try:
+            table = read_lut(item, scale.limits, scale.little_endian)
+        except ScalingError as error:
+            raise ScalingError(f"{name}: {error}", _remove(name)) from error
+        if table is not None:
+            return table
+        steps.append("Modality LUT left out: no descriptor or no data")
+    return None
+
+
+def _rescale(tags: Attributes, steps: list[str]) -> tuple[float, float]:
+    """Slope and intercept; 1 and 0 for what is absent."""
+    found = {"RescaleSlope": 1.0, "RescaleIntercept": 0.0}
+    given = [name for name in found if tags.numbers(name)]
+    for name in given:
+        value = tags.numbers(name)[0]
+        if value is None or not np.isfinite(value):
+            raise ScalingError(f"{name} is no finite number", _remove(name))
+        found[name] = value
+    if found["RescaleSlope"] == 0:
+        raise ScalingError("RescaleSlope is 0", _remove("RescaleSlope"))
+    if len(given) == 1:
+        steps.append(f"{given[0]} alone: the other one taken as {1 if given[0] == 'RescaleIntercept' else 0}")
+    return found["RescaleSlope"], found["RescaleIntercept"]
 
 
 def _present(
-    values: np.ndarray,
-    limits: tuple[float, float],
-    tags: Mapping[str, Any],
+    values: Values,
+    limits: Limits,
+    tags: Attributes,
     scale: Grayscale,
+    inside: np.ndarray,
     of_image: Callable[[np.ndarray], np.ndarray],
-) -> tuple[np.ndarray, str]:
+) -> tuple[Values, list[str]]:
     """Modality values to [0, 1] by the choice there is: asked for, declared by the file, or the full range."""
     options = scale.options
     if options.window is not None:
         center, width = options.window
-        return _window(values, center, width, "LINEAR"), f"window as asked: center {center:g}, width {width:g}, LINEAR"
+        function = "LINEAR" if width > 1 else "LINEAR_EXACT"
+        step = f"window as asked: center {center:g}, width {width:g}, {function}"
+        return _window(values, center, width, function), [step]
     if options.percentiles is not None:
         low, high, step = options.percentile_range(of_image(values))
-        return np.clip((np.asarray(values, dtype=np.float64) - low) / (high - low), 0, 1), step
-    choice = _choose(tags, options)
-    if choice is None:
-        unit = (np.asarray(values, dtype=np.float64) - limits[0]) / (limits[1] - limits[0])
-        return unit, f"declared range {limits[0]:g} to {limits[1]:g}"
-    kind, number, count = choice
-    if kind == "lut":
-        table, first, depth = _lut(tags["VOILUTSequence"][number], limits[0] < 0, scale.little_endian)
-        unit = _look_up(np.rint(values).astype(np.int64), table, first) / float((1 << depth) - 1)
-        return unit, f"VOI LUT {number + 1} of {count}"
-    center, width = (_numbers(tags, name)[number] for name in ("WindowCenter", "WindowWidth"))
-    function = str(tags.get("VOILUTFunction") or "LINEAR").upper()
-    step = f"window {number + 1} of {count}: center {center:g}, width {width:g}, {function}"
-    return _window(values, center, width, function), step
+        return np.clip((np.asarray(values, dtype=np.float64) - low) / (high - low), 0, 1), [step]
+    steps: list[str] = []
+    if options.voi != "none":
+        for choice in _choices(tags, limits, scale, steps):
+            unit = choice.apply(values)
+            reach = _NARROWED_REACH if scale.narrowed else _LEAST_REACH
+            if np.ptp(unit[inside]) >= _LEAST_CONTRAST and np.ptp(unit) >= reach:
+                return unit, [*steps, choice.step]
+            steps.append(f"{choice.step} left out: it shows the film black, white or flat")
+        if not (options.voi == "auto" and options.voi_item == 0):
+            raise _lacking(tags, options, steps)
+    unit = (np.asarray(values, dtype=np.float64) - limits[0]) / (limits[1] - limits[0])
+    return unit, [*steps, f"declared range {limits[0]:g} to {limits[1]:g}"]
 
 
-def _choose(tags: Mapping[str, Any], options: GreyOptions) -> tuple[str, int, int] | None:
-    """``(kind, place, how many there are)`` of the file's VOI LUT or window to apply, or None for the full range."""
-    if options.voi == "none":
-        return None
-    windows = min(len(_numbers(tags, name)) for name in ("WindowCenter", "WindowWidth"))
-    counts = {"lut": len(tags.get("VOILUTSequence") or ()), "window": windows}
+def _lacking(tags: Attributes, options: GreyOptions, left_out: list[str]) -> ScalingError:
+    """The error for a choice that the file doesn't have, or has and that can't be used."""
+    windows = max(len(tags.numbers(name)) for name in ("WindowCenter", "WindowWidth"))
+    luts = len(tags.sequences.get("VOILUTSequence", ()))
+    reason = f"voi={options.voi!r} with voi_item={options.voi_item!r} asked of a file with {luts} VOI LUTs"
+    reason = "; ".join([f"{reason} and {windows} windows", *left_out])
+    return ScalingError(reason, "take another voi or voi_item: voi='auto' with voi_item=0, or voi='none', always works")
+
+
+def _choices(tags: Attributes, limits: Limits, scale: Grayscale, left_out: list[str]) -> Iterator[_Choice]:
+    """The file's VOI LUTs or windows that are asked for, in order; those that can't be used are noted."""
+    options = scale.options
     item = options.voi_item
-    wanted = ("lut", "window") if options.voi == "auto" else (options.voi,)
-    kinds = [kind for kind in wanted if counts[kind]]
-    if not kinds and options.voi == "auto" and item == 0:
-        return None
-    for kind in kinds:
-        if isinstance(item, int):
-            if item < counts[kind]:
-                return kind, item, counts[kind]
-            break
-        explanations = _explanations(tags, kind)[: counts[kind]]
-        if item.strip().casefold() in explanations:
-            return kind, explanations.index(item.strip().casefold()), counts[kind]
-    raise ScalingError(
-        f"voi={options.voi!r} with voi_item={item!r} asked of a file with {counts['lut']} VOI LUTs "
-        f"and {counts['window']} windows"
-    )
+    named = item.strip().casefold() if isinstance(item, str) else None
+    for kind in ("lut", "window") if options.voi == "auto" else (options.voi,):
+        there = list(_luts(tags, limits, scale, left_out) if kind == "lut" else _windows(tags, left_out))
+        if named is not None:
+            yield from (choice for choice in there if choice.explanation == named)
+        elif item == 0:
+            yield from there
+        else:
+            yield from (choice for choice in there if choice.place == item)
+            if there:  # the place counts among the LUTs, or else among the windows
+                return
 
 
-def _explanations(tags: Mapping[str, Any], kind: str) -> list[str]:
-    """Explanations of the VOI LUTs or windows, in order, for comparison."""
-    if kind == "lut":
-        found = [item.get("LUTExplanation") or "" for item in tags["VOILUTSequence"]]
-    else:
-        value = tags.get("WindowCenterWidthExplanation") or ""
-        found = [value] if isinstance(value, str) else list(value)
-    return [str(text).strip().casefold() for text in found]
+def _luts(tags: Attributes, limits: Limits, scale: Grayscale, left_out: list[str]) -> Iterator[_Choice]:
+    """VOI LUTs that can be used."""
+    if "VOILUTSequence" in tags.unreadable:
+        left_out.append("VOI LUTs left out: they cannot be read")
+    items = tags.sequences.get("VOILUTSequence", [])
+    for place, item in enumerate(items):
+        name = f"VOI LUT {place + 1} of {len(items)}"
+        try:
+            table = read_lut(item, limits, scale.little_endian)
+        except ScalingError as error:
+            left_out.append(f"{name} left out: {error}")
+            continue
+        if table is None:
+            left_out.append(f"{name} left out: no descriptor or no data")
+            continue
+
+        def apply(values: Values, table: LookUpTable = table) -> Values:
+            return table(np.rint(values).astype(np.int64)) / float((1 << table.bits) - 1)
+
+        step = f"{name}, {table.note}" if table.note else name
+        yield _Choice(place, _explanation(item), step, apply)
 
 
-def _lut(item: Dataset, signed_input: bool, little_endian: bool) -> tuple[np.ndarray, int, int]:
-    """``(table, first mapped value, bits per entry)`` of a LUT sequence's item; PS3.3 C.11.1.1.1."""
-    descriptor, data = item.get("LUTDescriptor"), item.get("LUTData")
-    if descriptor is None or data is None or len(descriptor) != 3:
-        raise ScalingError("a LUT without descriptor or data")
-    entries, first, depth = (int(value) for value in descriptor)
-    entries = entries % (1 << 16) or 1 << 16  # 0 stands for 65536
-    if signed_input and first >= 1 << 15:
-        first -= 1 << 16  # written as US though the pixels are signed
-    if not 8 <= depth <= 16:
-        raise ScalingError(f"a LUT of {depth} bits per entry")
-    if isinstance(data, bytes):
-        byte_order = "<" if little_endian else ">"
-        table = np.frombuffer(data, "u1" if len(data) in (entries, entries + entries % 2) else f"{byte_order}u2")
-    else:
-        table = np.atleast_1d(np.asarray(data))
-    if len(table) < entries:
-        raise ScalingError(f"a LUT of {len(table)} entries where {entries} are declared")
-    table = table[:entries].astype(np.int64)
-    if table.max() >= 1 << depth or table.min() < 0:
-        raise ScalingError(f"LUT entries beyond their declared {depth} bits")
-    return table, first, depth
+def _explanation(item: Dataset) -> str:
+    try:
+        return _folded(item.get("LUTExplanation"))
+    except Exception:  # pydicom converts it when it is asked for, and raises anything then
+        return ""
 
 
-def _look_up(values: np.ndarray, table: np.ndarray, first: int) -> np.ndarray:
-    """Table values; inputs outside the table take its first or last entry."""
-    return table[np.clip(values - first, 0, len(table) - 1)]
+def _folded(text: object) -> str:
+    return str(text or "").strip().casefold()
+
+
+def _windows(tags: Attributes, left_out: list[str]) -> Iterator[_Choice]:
+    """Windows that can be used."""
+    pairs = list(zip_longest(tags.numbers("WindowCenter"), tags.numbers("WindowWidth")))
+    explanations = [_folded(text) for text in tags.text.get("WindowCenterWidthExplanation", "").split("\\")]
+    function = tags.text.get("VOILUTFunction", "LINEAR").split("\\")[0].strip().upper().replace(" ", "_") or "LINEAR"
+    for place, (center, width) in enumerate(pairs):
+        name = f"window {place + 1} of {len(pairs)}"
+        reason = _unusable(center, width, function)
+        if reason:
+            left_out.append(f"{name} left out: {reason}")
+            continue
+
+        def apply(values: Values, center: float = center, width: float = width) -> Values:
+            return _window(values, center, width, function)
+
+        step = f"{name}: center {center:g}, width {width:g}, {function}"
+        yield _Choice(place, explanations[place] if place < len(explanations) else "", step, apply)
+
+
+def _unusable(center: float | None, width: float | None, function: str) -> str:
+    """Why a window can't be used; PS3.3 C.11.2.1.2 and C.11.2.1.3. A LINEAR one of width 1 leaves black and white."""
+    if center is None or width is None or not np.isfinite([center, width]).all():
+        return "center and width aren't two numbers"
+    if function not in _FUNCTIONS:
+        return "its function isn't LINEAR, LINEAR_EXACT or SIGMOID"
+    least = 1 if function == "LINEAR" else 0
+    return f"its width {width:g} isn't above {least}" if width <= least else ""
 
 
 def _window(values: np.ndarray, center: float, width: float, function: str) -> np.ndarray:
     """Window to [0, 1]; PS3.3 C.11.2.1.2 and C.11.2.1.3."""
     values = np.asarray(values, dtype=np.float64)
-    if function == "SIGMOID" and width > 0:
+    if function == "SIGMOID":
         return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - center) / width, -700, 700)))
-    if function == "LINEAR" and width >= 1:
+    if function == "LINEAR":
         center, width = center - 0.5, width - 1.0
-    elif not (function == "LINEAR_EXACT" and width > 0):
-        raise ScalingError(f"a window of width {width:g} and function {function[:16]}")
-    if width == 0:
-        return (values > center).astype(np.float64)
     return np.clip((values - center) / width + 0.5, 0.0, 1.0)
-
-
-def _numbers(tags: Mapping[str, Any], name: str) -> list[float]:
-    """The values of a decimal attribute; empty where it is absent or has no value."""
-    value: Any = tags.get(name)
-    if value is None or value == "":
-        return []
-    numbers = [float(one) for one in (value if hasattr(value, "__len__") else [value])]
-    if not np.isfinite(numbers).all():
-        raise ScalingError(f"{name} is not finite")
-    return numbers

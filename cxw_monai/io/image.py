@@ -11,10 +11,11 @@ import numpy as np
 
 from cxw_monai.pixel_map import PixelMap
 
-__all__ = ["MAX_PIXELS", "Radiograph", "RadiographError", "describe", "refuse_huge"]
+__all__ = ["MAX_PIXELS", "RESAMPLE", "Radiograph", "RadiographError", "describe", "refuse_huge"]
 
 MAX_PIXELS = 80_000_000
 """Largest image decoded by default, in pixels: twice a whole-spine film, and below Pillow's own bomb warning."""
+RESAMPLE = "resample it, or read it with a larger max_pixels"
 
 
 class RadiographError(ValueError):
@@ -49,6 +50,7 @@ class Radiograph:
 
             - ``path`` (str): the source file.
             - ``spacing_mm`` ((row, column) or None): pixel spacing of ``array``; None where the file declares none.
+            - ``spacing_from`` (str, of a DICOM only): the attributes that it comes from, or ``"unknown"``.
             - ``original_shape`` ((H, W)): rows and columns as read.
             - ``bits`` (int): bits per stored grey value.
             - ``photometric`` (str): DICOM's photometric interpretation, Pillow's mode or the NIfTI/NRRD data type.
@@ -70,6 +72,7 @@ def describe(
     photometric: str,
     steps: Sequence[str],
     spacing: tuple[float, float] | None = None,
+    spacing_from: str | None = None,
     intent: str | None = None,
     view: str | None = None,
     laterality: str | None = None,
@@ -78,6 +81,7 @@ def describe(
     return {
         "path": str(path),
         "spacing_mm": spacing,
+        **({} if spacing_from is None else {"spacing_from": spacing_from}),
         "original_shape": pixel_map.shape,
         "bits": bits,
         "photometric": photometric,
@@ -100,6 +104,4 @@ def refuse_huge(path: str | PathLike[str], shape: Sequence[int], max_pixels: int
         pixels *= int(size)
     if pixels > max_pixels:
         sizes = "x".join(str(int(size)) for size in shape)
-        raise RadiographError(
-            path, f"{sizes} is more than the limit of {max_pixels} pixels", "resample it, or raise max_pixels"
-        )
+        raise RadiographError(path, f"{sizes} is more than the limit of {max_pixels} pixels", RESAMPLE)

@@ -1,4 +1,4 @@
-"""What decoders don't check: files that unpack to gigabytes or claim such a size, and PNGs without their last rows."""
+"""What decoders don't check: files that unpack to gigabytes, and PNGs without their last rows."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import IO, Any
 
 from cxw_monai.io.image import RadiographError
 
-__all__ = ["codestream_size", "refuse_bomb", "refuse_short_png"]
+__all__ = ["refuse_bomb", "refuse_short_png"]
 
 _BLOCK = 1 << 20
 _AGAIN = "copy or export it again"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type -> samples of a pixel
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-_SIZED = (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7)  # SOF; F7 of JPEG-LS
 
 
 def refuse_bomb(path: str | PathLike[str], stream: IO[bytes], unpacker: Any, most: int) -> None:
@@ -42,24 +41,6 @@ def refuse_bomb(path: str | PathLike[str], stream: IO[bytes], unpacker: Any, mos
         size += len(unpacker.decompress(packed, _BLOCK))
         if size > most:
             raise RadiographError(path, f"unpacks to more than {most} bytes", _AGAIN)
-
-
-def codestream_size(data: bytes) -> tuple[int, int] | None:
-    """``(rows, columns)`` that the first JPEG, JPEG-LS or JPEG 2000 stream within ``data`` claims, or None.
-
-    Sources: ITU-T T.81 B.2.2 (SOF), T.87 C.2.2, T.800 A.5.1 (SIZ).
-    """
-    at = data.find(b"\xff\x4f\xff\x51")  # JPEG 2000: SOC and, always next, SIZ
-    if at >= 0 and at + 24 <= len(data):
-        right, bottom, left, top = struct.unpack(">4I", data[at + 8 : at + 24])
-        return bottom - top, right - left
-    at = data.find(b"\xff\xd8\xff") + 2
-    while 2 <= at <= len(data) - 9 and data[at] == 0xFF:
-        marker, length, _, rows, columns = struct.unpack(">xBHBHH", data[at : at + 9])
-        if marker in _SIZED:
-            return rows, columns
-        at += 1 if marker == 0xFF else 2 + length  # FF may be doubled
-    return None
 
 
 def refuse_short_png(path: str | PathLike[str]) -> None:

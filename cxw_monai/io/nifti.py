@@ -45,7 +45,7 @@ def read_nifti(path: str | PathLike[str], *, options: GreyOptions, max_pixels: i
     except RadiographError:
         raise
     except Exception as error:  # nibabel raises whatever the damage provokes (EOFError, zlib.error, KeyError, ...)
-        reason = f"cannot be decoded, damaged, truncated or not named .nii/.nii.gz ({type(error).__name__})"
+        reason = "cannot be decoded, damaged, truncated or not named .nii/.nii.gz"
         raise RadiographError(path, reason, "copy or export it again") from error
 
 

@@ -66,7 +66,7 @@ def read_nrrd(path: str | PathLike[str], *, options: GreyOptions, max_pixels: in
     except RadiographError:
         raise
     except Exception as error:  # pynrrd raises whatever the damage provokes (NRRDError, zlib.error, ValueError, ...)
-        reason = f"cannot be decoded, damaged or truncated ({type(error).__name__})"
+        reason = "cannot be decoded, damaged or truncated"
         raise RadiographError(path, reason, "copy or export it again") from error
 
 

@@ -8,18 +8,22 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
+from collections.abc import Sequence
+from dataclasses import asdict
 from os import PathLike
+from typing import Any
 
 import numpy as np
 
-from cxw_monai.io.dicom import PREAMBLE, looks_like_bare_dicom, read_dicom
+from cxw_monai.io.dicom import read_dicom
+from cxw_monai.io.dicom_file import PREAMBLE, looks_like_bare_dicom
 from cxw_monai.io.image import MAX_PIXELS, Radiograph, RadiographError
 from cxw_monai.io.nifti import is_nifti_header, read_nifti
 from cxw_monai.io.nrrd import is_nrrd_header, read_nrrd
 from cxw_monai.io.raster import is_raster_header, read_raster
 from cxw_monai.io.scaling import GreyOptions
 
-__all__ = ["Radiograph", "RadiographError", "read_radiograph"]
+__all__ = ["Radiograph", "RadiographError", "read_radiograph", "reader_options"]
 
 _HEAD_BYTES = 352  # a NIfTI-1 header with its magic; more than DICOM's 132 and any raster magic
 _FORMATS = "give a DICOM, PNG, JPEG, TIFF, 2-D NIfTI or 2-D NRRD file"
@@ -80,8 +84,35 @@ def read_radiograph(
     else:
         raise RadiographError(path, "not an image of a known format", _FORMATS)
     radiograph = read(path, options=options, max_pixels=max_pixels)
-    _check(radiograph, min_size)
+    _check(radiograph, min_size, options)
     return radiograph
+
+
+def reader_options(
+    voi: str = "auto",
+    voi_item: int | str = 0,
+    window: Sequence[float] | None = None,
+    percentiles: Sequence[float] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> dict[str, Any]:
+    """How to read the films of a data set, as keyword arguments of :func:`read_radiograph` that aren't the default.
+
+    Args:
+        voi: see :func:`read_radiograph`, as for the following.
+        voi_item: which VOI LUT or window.
+        window: ``(center, width)`` to apply.
+        percentiles: ``(low, high)`` percentiles to become 0 and 1.
+        max_pixels: the most pixels that are decoded.
+
+    Raises:
+        ValueError: an argument is wrong.
+    """
+    asked = GreyOptions(voi, voi_item, window, percentiles)
+    if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
+        raise ValueError(f"max_pixels must be a whole number of at least 1, got {max_pixels!r}")
+    given = {**asdict(asked), "max_pixels": max_pixels}
+    default = {**asdict(GreyOptions()), "max_pixels": MAX_PIXELS}
+    return {name: value for name, value in given.items() if value != default[name]}
 
 
 def _read_head(path: str | PathLike[str]) -> bytes:
@@ -109,14 +140,14 @@ def _gunzipped_head(path: str | PathLike[str]) -> bytes:
         raise RadiographError(path, "the gzip stream is truncated or damaged", "copy it again") from error
 
 
-def _check(radiograph: Radiograph, min_size: int) -> None:
+def _check(radiograph: Radiograph, min_size: int, options: GreyOptions) -> None:
     """Refuse arrays that no model can learn from. They are finite: the formats see to it."""
     array, path = radiograph.array, radiograph.meta["path"]
     height, width = array.shape[1:]  # [1, H, W]
     if min(height, width) < min_size:
-        raise RadiographError(
-            path, f"{height}x{width} pixels (rows x columns), smaller than {min_size}", "leave it out or lower min_size"
-        )
+        reason = f"{height}x{width} pixels (rows x columns), smaller than {min_size}"
+        raise RadiographError(path, reason, "leave it out, or read it with a smaller min_size")
     some = array[:, :: max(1, height // 64), :: max(1, width // 64)]  # nearly always enough to see a difference
     if np.ptp(some) == 0 and np.ptp(array) == 0:
-        raise RadiographError(path, f"constant image (every pixel is {array.flat[0]:.4g} of 1)", "leave it out")
+        remedy = "leave it out" if options.window is None else "give another window, or leave it out"
+        raise RadiographError(path, f"constant image (every pixel is {array.flat[0]:.4g} of 1)", remedy)

@@ -21,7 +21,7 @@ from os import PathLike
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
-from cxw_monai.io.image import Radiograph, RadiographError, describe, refuse_huge
+from cxw_monai.io.image import RESAMPLE, Radiograph, RadiographError, describe, refuse_huge
 from cxw_monai.io.integrity import refuse_short_png
 from cxw_monai.io.scaling import GreyOptions, ScalingError, full_range, scale_as_asked
 from cxw_monai.pixel_map import PixelMap
@@ -33,7 +33,7 @@ _ORIENTATION = int(ExifTags.Base.Orientation)
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_PHOTOMETRIC = 256, 257, 258, 262
 _LUMA_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "LA", "La", "RGBa", "CMYK", "YCbCr")
 _TURNS = {2: (1,), 3: (0, 1), 4: (0,), 5: (None,), 6: (0, None), 7: (0, 1, None), 8: (None, 0)}  # axes; None transposes
-_RANGE_REMEDY = "save it as 8 or 16 bits, scale it to [0, 1], or give window=(center, width)"
+_RANGE_REMEDY = "save it as 8 or 16 bits or scaled to [0, 1], or read it with window=(center, width)"
 _AGAIN = "copy or export it again"
 _strict = threading.Lock()
 
@@ -79,9 +79,9 @@ def read_raster(path: str | PathLike[str], *, options: GreyOptions, max_pixels: 
     except ScalingError as error:
         raise RadiographError(path, str(error), error.remedy or _RANGE_REMEDY) from error
     except Image.DecompressionBombError as error:
-        raise RadiographError(path, f"more than {max_pixels} pixels", "resample it, or raise max_pixels") from error
+        raise RadiographError(path, f"more than {max_pixels} pixels", RESAMPLE) from error
     except Exception as error:  # Pillow's parsers raise whatever the damage provokes (OSError, SyntaxError, ...)
-        reason = f"cannot be decoded, damaged or truncated ({type(error).__name__})"
+        reason = "cannot be decoded, damaged or truncated"
         raise RadiographError(path, reason, _AGAIN) from error
     steps += scaling
     if white_is_zero:

@@ -58,7 +58,8 @@ class GreyOptions:
             pair = getattr(self, name)
             if pair is None:
                 continue
-            if len(pair) != 2 or not np.isfinite(np.asarray(pair, dtype=np.float64)).all():
+            numbers = [one for one in pair if isinstance(one, (int, float))] if isinstance(pair, (list, tuple)) else []
+            if len(numbers) != 2 or len(pair) != 2 or not np.isfinite(numbers).all():
                 raise ValueError(f"{name} must be two finite numbers, got {pair!r}")
             object.__setattr__(self, name, (float(pair[0]), float(pair[1])))
         if self.window is not None and self.window[1] <= 0:
@@ -76,7 +77,7 @@ class GreyOptions:
         """
         low, high = np.percentile(values, self.percentiles) if values.size else (0.0, 0.0)
         if not low < high:
-            raise ScalingError(f"percentiles {self.percentiles} are one value, {low:g}")
+            raise ScalingError(f"percentiles {self.percentiles} are one value, {low:g}", "give others, further apart")
         names = " and ".join(f"{percent:g}" for percent in self.percentiles)
         return float(low), float(high), f"percentiles {names} of the image: {low:g} to {high:g}"
 

@@ -23,7 +23,7 @@ from cxw_monai.pixel_map import PixelMap
 
 __all__ = ["RANGE_REMEDY", "film_axes", "known_spacing", "refuse_unless_slice", "to_film", "unit_range"]
 
-RANGE_REMEDY = "give window=(center, width), or save it as uint8, uint16 or floats in [0, 1]"
+RANGE_REMEDY = "save it as uint8, uint16 or floats in [0, 1], or read it with window=(center, width)"
 _MM_PER_UNIT = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "meter": 1000.0, "um": 0.001, "micron": 0.001}
 
 

@@ -10,18 +10,17 @@ import io
 import random
 import struct
 import tempfile
-import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import damaged_dicom
 import nibabel as nib
 import numpy as np
-import pydicom
 from PIL import Image
 from pydicom.data import get_testdata_file
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGBaseline8Bit
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,11 @@ class Seed:
 
 @dataclass(frozen=True)
 class Case:
-    """A damaged file. ``is_cut``: the seed's own bytes up to some point, or pixel data that end early."""
+    """A damaged file.
+
+    ``is_cut``: the seed's own bytes up to some point, pixel data that end early, or the seed written in another way. If
+    it is read, then to the seed's picture.
+    """
 
     seed: Seed
     kind: str
@@ -104,39 +107,6 @@ def _raster_seeds(values12: np.ndarray, values8: np.ndarray) -> Iterator[Seed]:
         yield Seed(name, stream.getvalue())
 
 
-_ABSURD: dict[str, tuple[object, ...]] = {
-    "Rows": (0, 1, 17, 65535),
-    "Columns": (0, 1, 17, 65535),
-    "BitsAllocated": (0, 1, 7, 8, 12, 24, 32, 64, 65535),
-    "BitsStored": (0, 1, 7, 13, 17, 32, 33, 65535),
-    "HighBit": (0, 3, 15, 31, 65535),
-    "PixelRepresentation": (1, 2, 65535),
-    "SamplesPerPixel": (0, 2, 3, 65535),
-    "PhotometricInterpretation": ("MONOCHROME1", "RGB", "YBR_FULL_422", "PALETTE COLOR", "", "\\", "MONOCHROME2 X"),
-    "PlanarConfiguration": (0, 1, 7),
-    "NumberOfFrames": ("0", "1", "-1", "2147483647", "99999999999999", "1.5", "x", "1\\2"),
-    "PixelSpacing": ("0\\0", "-1\\-1", "nan\\nan", "1e308\\1e308", "1e-320\\1", "0.2", "a\\b", "1\\2\\3"),
-    "WindowCenter": ("1e308", "-1e308", "nan", "inf", "", "1\\2\\3", "x"),
-    "WindowWidth": ("0", "0.5", "1", "-5", "1e308", "1e-308", "nan", "inf", "", "x"),
-    "VOILUTFunction": ("SIGMOID", "LINEAR_EXACT", "CUBIC", ""),
-    "RescaleSlope": ("0", "-1", "1e308", "1e-308", "nan", "inf", "x", "1\\2"),
-    "RescaleIntercept": ("1e308", "-1e308", "nan", "x"),
-    "PixelPaddingValue": (0, 1, 65535),
-    "PixelPaddingRangeLimit": (0, 65535),
-    "PresentationLUTShape": ("INVERSE", "IDENTITY", "x"),
-    "PixelIntensityRelationship": ("LIN", "LOG", "x"),
-    "PixelIntensityRelationshipSign": (1, -1, 0),
-}
-_SYNTAXES = (
-    "1.2.840.10008.1.2",
-    ExplicitVRLittleEndian,
-    DeflatedExplicitVRLittleEndian,
-    "1.2.840.10008.1.2.2",
-    "1.2.840.10008.1.2.5",
-    *(f"1.2.840.10008.1.2.4.{last}" for last in (50, 51, 57, 70, 80, 81, 90, 91, 100, 110, 201)),
-    "1.2.3",
-    "",
-)
 _NUMBERS = (b"\0", b"\x7f", b"\x80", b"\xff", b"\xff\xff", b"\0\x80", b"\xff\xff\xff\x7f", b"\0\0\0\x80", b"\xff" * 8)
 
 
@@ -148,14 +118,23 @@ def mutate(seeds: list[Seed], number: int) -> Case:
     kinds: list[tuple[str, Callable[[bytes, random.Random], bytes]]] = [("flip", _flip), ("bytes", _replace)]
     kinds += [("numbers", _numbers), ("move", _move), ("cut", _cut), ("cut", _cut)]
     if b"DICM" in seed.content[:132]:
-        kinds += [("absurd", _absurd_dicom)] * 3 + [("descriptor", _descriptor), ("syntax", _swap_syntax)]
-        kinds += [("duplicate", _duplicate_tag), ("nested", _nested)]
+        kinds += [("absurd", damaged_dicom.absurd)] * 3 + [
+            ("descriptor", damaged_dicom.descriptor),
+            ("syntax", damaged_dicom.swapped_syntax),
+        ]
+        kinds += [
+            ("duplicate", damaged_dicom.duplicated),
+            ("nested", damaged_dicom.nested),
+            ("absent", damaged_dicom.absent),
+            ("lut", damaged_dicom.lut),
+        ]
+        kinds += [("rewritten", damaged_dicom.rewritten)] * 2
     if seed.name.endswith(".png"):
         kinds += [("ihdr", _png_header), ("ihdr", _png_header), ("chunk", _png_chunk), ("short", _png_short)]
     if seed.name.endswith((".nii", ".nrrd", ".tif", ".jpg")):
         kinds += [("header", _header_numbers)] * 3
     kind, damage = rng.choice(kinds)
-    return Case(seed, kind, damage(seed.content, rng), kind in ("cut", "short"))
+    return Case(seed, kind, damage(seed.content, rng), kind in ("cut", "short", "rewritten"))
 
 
 def _flip(content: bytes, rng: random.Random) -> bytes:
@@ -204,73 +183,6 @@ def _cut(content: bytes, rng: random.Random) -> bytes:
     """The end is missing: anything, or a little."""
     missing = rng.choice((rng.randrange(1, len(content)), rng.randrange(1, min(len(content), 600))))
     return content[:-missing]
-
-
-def _absurd_dicom(content: bytes, rng: random.Random) -> bytes:
-    dataset = pydicom.dcmread(io.BytesIO(content))
-    for keyword in rng.sample(sorted(_ABSURD), rng.choice((1, 1, 2, 4))):
-        vr = pydicom.datadict.dictionary_VR(keyword).split()[0]
-        value = rng.choice(_ABSURD[keyword])
-        raw = value.encode() if isinstance(value, str) else struct.pack("<H", value % 65536)
-        element = pydicom.dataelem.RawDataElement
-        tag = pydicom.tag.Tag(keyword)
-        dataset._dict[tag] = element(tag, vr, len(raw), raw + b" " * (len(raw) % 2), 0, False, True)
-    return _saved(dataset, content)
-
-
-def _descriptor(content: bytes, rng: random.Random) -> bytes:
-    """LUTs whose descriptor or data are wrong."""
-    dataset = pydicom.dcmread(io.BytesIO(content))
-    item, vr = pydicom.Dataset(), rng.choice(("US", "SS"))
-    values = rng.choices((0, 1, 2, 255, 256, 4096, 32767) if vr == "SS" else (0, 1, 8, 16, 17, 256, 65535), k=3)
-    item.add_new(0x00283002, vr, values[: rng.choice((3, 3, 1))])
-    item.add_new(0x00283006, "OW", bytes(rng.choice((0, 1, 2, 512, 8192))))
-    name = rng.choice(("VOILUTSequence", "ModalityLUTSequence"))
-    setattr(dataset, name, pydicom.Sequence([item] * rng.choice((0, 1, 1, 3))))
-    return _saved(dataset, content)
-
-
-def _swap_syntax(content: bytes, rng: random.Random) -> bytes:
-    """Another transfer syntax declared than the one it is in."""
-    dataset = pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True)
-    old = str(dataset.file_meta.TransferSyntaxUID).encode()
-    field = old + b"\0" * (len(old) % 2)
-    new = str(rng.choice(_SYNTAXES)).encode()
-    new += b"\0" * (len(new) % 2)
-    head = b"\x02\x00\x10\x00UI"
-    return content.replace(head + struct.pack("<H", len(field)) + field, head + struct.pack("<H", len(new)) + new, 1)
-
-
-def _saved(dataset: pydicom.Dataset, content: bytes) -> bytes:
-    stream = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            dataset.save_as(stream)
-        except Exception:  # values that can't be written: another damage instead
-            return content[::-1]
-    return stream.getvalue()
-
-
-def _duplicate_tag(content: bytes, rng: random.Random) -> bytes:
-    """An element again, before or after the first, with other values (explicit little endian; else noise)."""
-    tag = struct.pack("<HH", 0x0028, rng.choice((0x0010, 0x0011, 0x0100, 0x0101, 0x0102, 0x0103)))
-    at = content.find(tag, 132)
-    if at < 0:
-        return _move(content, rng)
-    again = tag + b"US\x02\x00" + struct.pack("<H", rng.choice((0, 1, 7, 48, 65535)))
-    at += rng.choice((0, 10))
-    return content[:at] + again * rng.choice((1, 1, 50)) + content[at:]
-
-
-def _nested(content: bytes, rng: random.Random) -> bytes:
-    """Sequences within sequences, closed or not."""
-    tag = struct.pack("<HH", 0x0028, 0x3010)
-    at = max(content.find(struct.pack("<HH", 0x0028, 0x0100), 132), 132)
-    depth = rng.choice((2, 20, 500, 5000))
-    opened = (tag + b"SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff") * depth
-    closed = (b"\xfe\xff\x0d\xe0\0\0\0\0" + b"\xfe\xff\xdd\xe0\0\0\0\0") * rng.choice((0, depth, depth - 1))
-    return content[:at] + opened + closed + content[at:]
 
 
 def _chunks(content: bytes) -> list[tuple[bytes, bytes]]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pydicom
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
@@ -23,9 +27,13 @@ def write_dicom(
     syntax: str = ExplicitVRLittleEndian,
     sop_class: str = DX,
     frame: bytes | None = None,
+    raw: dict[str, bytes] | None = None,
     **attributes: object,
 ) -> Path:
-    """A DX of ``pixels`` ``[H, W]``, or of ``frame``, its compressed stream; a None attribute is removed."""
+    """A DX of ``pixels`` ``[H, W]``, or of ``frame``, its compressed stream; a None attribute is removed.
+
+    ``raw`` are attributes by their bytes, which may be no value of their kind.
+    """
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = sop_class
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["test"])
@@ -55,8 +63,46 @@ def write_dicom(
             delattr(ds, name)
         else:
             setattr(ds, name, value)
+    for name, value in (raw or {}).items():
+        tag, vr = Tag(name), dictionary_VR(name).split()[0]
+        padded = value + b" " * (len(value) % 2)
+        ds._dict[tag] = RawDataElement(tag, vr, len(padded), padded, 0, implicit, little)
     ds.save_as(path)
     return path
+
+
+def fragments(*parts: bytes, table: bool = True) -> bytes:
+    """Encapsulated pixel data of these fragments, with an empty offset table, or none."""
+    items = [*([b""] if table else []), *parts]
+    return b"".join(b"\xfe\xff\x00\xe0" + struct.pack("<I", len(item)) + item for item in items)
+
+
+def lossless_jpeg(values: np.ndarray, precision: int) -> bytes:
+    """A lossless JPEG (ITU-T T.81 H, each sample predicted by its left neighbour) of ``[H, W]`` whole numbers."""
+    rows, columns = values.shape
+    values = values.astype(np.int64)
+    before = np.roll(values, 1, axis=1)
+    before[1:, 0], before[0, 0] = values[:-1, 0], 1 << (precision - 1)
+    differences = (values - before + (1 << 15)) % (1 << 16) - (1 << 15)
+    bits = []
+    for difference in differences.flat:
+        size = 16 if difference == -(1 << 15) else int(abs(difference)).bit_length()  # 17 codes of 5 bits
+        bits.append(f"{size:05b}")
+        if 0 < size < 16:
+            bits.append(f"{difference if difference > 0 else difference + (1 << size) - 1:0{size}b}")
+    text = "".join(bits)
+    text += "1" * (-len(text) % 8)
+    coded = int(text, 2).to_bytes(len(text) // 8, "big").replace(b"\xff", b"\xff\x00")
+    table = bytes([0, *(17 if length == 5 else 0 for length in range(1, 17)), *range(17)])
+    parts = [
+        b"\xff\xd8",
+        b"\xff\xc4" + struct.pack(">H", 2 + len(table)) + table,
+        b"\xff\xc3" + struct.pack(">HBHHB", 11, precision, rows, columns, 1) + b"\x01\x11\x00",
+        b"\xff\xda" + struct.pack(">HB", 8, 1) + b"\x01\x00\x01\x00\x00",
+        coded,
+        b"\xff\xd9",
+    ]
+    return b"".join(parts)
 
 
 def lut_sequence(table: list[int], first: int, depth: int, vr: str = "US", explanation: str = "") -> Sequence:

@@ -171,6 +171,14 @@ def test_padding_written_with_the_wrong_sign(tmp_path):
     assert "padding 65535 set to black" in radiograph.meta["steps"]
 
 
+@pytest.mark.parametrize("signed", [False, True])
+def test_padding_that_no_pixel_can_hold(tmp_path, signed):
+    pixels = RAMP8.astype(np.int8) if signed else RAMP8
+    path = write_dicom(tmp_path / "a.dcm", pixels, PixelPaddingValue=-2000 if signed else 65535)
+    expected = (pixels.astype(float) + 128 * signed) / 255
+    np.testing.assert_allclose(read_radiograph(path).array[0], expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("noise", [0, 0xF])
 def test_codes_in_the_upper_bits(tmp_path, noise):
     # 12 bits in bits 4 to 15, as old files have them, with or without an overlay in the low four

@@ -30,6 +30,7 @@ def _load(name):
     return module
 
 
+_load("damaged_dicom")  # which the next one imports
 damaged_files, fuzzing, dicom_files = _load("damaged_files"), _load("fuzzing"), _load("dicom_files")
 COUNT, START = int(os.environ.get("CXW_FUZZ_COUNT", "2000")), int(os.environ.get("CXW_FUZZ_START", "0"))
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGPROF") or not hasattr(os, "fork"), reason="needs POSIX")
@@ -127,5 +128,6 @@ def test_damage_is_the_same_every_time_and_of_every_kind():
     again = _seeds()
     assert [case.content for case in cases] == [damaged_files.mutate(again, number).content for number in range(300)]
     assert {case.seed.name for case in cases} == {seed.name for seed in seeds}
-    assert {case.kind for case in cases} >= {"absurd", "cut", "descriptor", "duplicate", "ihdr", "nested", "syntax"}
+    kinds = {"absent", "absurd", "cut", "descriptor", "duplicate", "ihdr", "lut", "nested", "rewritten", "syntax"}
+    assert {case.kind for case in cases} >= kinds
     assert all(case.content != case.seed.content for case in cases if case.is_cut)

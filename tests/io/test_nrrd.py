@@ -73,7 +73,9 @@ def test_ranges(tmp_path):
     unit = _save(tmp_path / "f.nrrd", (FILM.T / 250).astype(np.float64))
     np.testing.assert_allclose(read_radiograph(unit).array[0], FILM / 250, atol=1e-7)
     signed = _save(tmp_path / "i16.nrrd", FILM.T.astype(np.int16))
-    with pytest.raises(RadiographError, match="int16 values from 0 to 250 without a declared grey range; give window"):
+    with pytest.raises(
+        RadiographError, match="int16 values from 0 to 250 without a declared grey range; save it as uint8"
+    ):
         read_radiograph(signed)
     np.testing.assert_allclose(
         read_radiograph(signed, window=(100, 100)).array[0], np.clip((FILM - 50.0) / 100, 0, 1), atol=1e-6

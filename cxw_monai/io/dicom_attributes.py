@@ -1,0 +1,201 @@
+"""The attributes that reading a film needs, whatever state they are in.
+
+Only those listed here are ever converted from their bytes, so that no patient name, id or date can be logged or
+reported. pydicom's conversion stops at the first odd value; here a decimal comma is a point, and what is no number is
+None, for the part that needs it to decide.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.tag import Tag
+
+__all__ = ["Attributes", "element_bytes", "read_attributes"]
+
+_WHOLE = (
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "NumberOfFrames",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "PixelIntensityRelationshipSign",
+)
+_DECIMAL = (
+    "RescaleSlope",
+    "RescaleIntercept",
+    "WindowCenter",
+    "WindowWidth",
+    "PixelSpacing",
+    "ImagerPixelSpacing",
+    "NominalScannedPixelSpacing",
+    "PixelAspectRatio",
+    "EstimatedRadiographicMagnificationFactor",
+    "DistanceSourceToDetector",
+    "DistanceSourceToPatient",
+)
+_TEXT = (
+    "SOPClassUID",
+    "PresentationIntentType",
+    "PhotometricInterpretation",
+    "WindowCenterWidthExplanation",
+    "VOILUTFunction",
+    "PresentationLUTShape",
+    "PixelIntensityRelationship",
+    "PixelSpacingCalibrationType",
+    "ViewPosition",
+    "ImageLaterality",
+    "Laterality",
+)
+_SEQUENCES = ("ModalityLUTSequence", "VOILUTSequence")
+_MILLIMETRES = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+_TEXT_VRS = ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 2,048: two thousand, or two and a bit
+_OVERLAYS = range(0x6000, 0x6020, 2)
+
+Numbers = list["float | None"]
+
+
+@dataclass
+class Attributes:
+    """What a file says.
+
+    Attributes:
+        whole: whole numbers, by keyword; what is absent, empty or no number isn't there.
+        unreadable: keywords of whole numbers and sequences that are there but hold something else.
+        decimal: decimal numbers, by keyword; None where a value is empty or no number.
+        text: texts, without the padding around them; empty ones aren't there.
+        sequences: their items.
+        overlay_bits: positions of overlay planes within the pixels' words.
+        notes: what was read in another way than it is written, for the steps.
+    """
+
+    whole: dict[str, int] = field(default_factory=dict)
+    unreadable: set[str] = field(default_factory=set)
+    decimal: dict[str, Numbers] = field(default_factory=dict)
+    text: dict[str, str] = field(default_factory=dict)
+    sequences: dict[str, list[Dataset]] = field(default_factory=dict)
+    overlay_bits: set[int] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+
+    def numbers(self, keyword: str) -> Numbers:
+        """The values of a decimal attribute; empty where it is absent or has none."""
+        return self.decimal.get(keyword, [])
+
+
+def read_attributes(dataset: Dataset) -> Attributes:
+    """The attributes listed above, of a data set as pydicom parsed it."""
+    found = Attributes()
+    for keyword in _WHOLE:
+        _add_whole(found, dataset, keyword)
+    for keyword in _DECIMAL:
+        _add_decimal(found, dataset, keyword)
+    for keyword in _TEXT:
+        text = _as_text(dataset, keyword)
+        if text:
+            found.text[keyword] = text
+    for keyword in _SEQUENCES:
+        try:
+            items = dataset[keyword].value if keyword in dataset else None
+            if items:
+                found.sequences[keyword] = list(items)
+        except Exception:  # pydicom converts a sequence when it is asked for, and raises anything then
+            found.unreadable.add(keyword)
+    for group in _OVERLAYS:
+        try:
+            allocated, position = (_whole(dataset, Tag(group, element)) for element in (0x0100, 0x0102))
+        except ValueError:
+            continue
+        if allocated not in (None, 1) and position is not None:  # 1: the overlay is in an element of its own
+            found.overlay_bits.add(position)
+    return found
+
+
+def element_bytes(dataset: Dataset, tag: Any) -> tuple[bytes, str] | None:
+    """``(bytes as they lie in the file, VR or "")`` of an element; None where it is absent, has no bytes or was
+    converted."""
+    element = dataset.get_item(tag) if tag in dataset else None
+    value = None if element is None else element.value
+    return (value, element.VR or "") if isinstance(value, bytes) and value else None
+
+
+def _whole(dataset: Dataset, tag: Any) -> int | None:
+    """A whole number, binary or text; None where there is none.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    found = element_bytes(dataset, tag)
+    if found is None:
+        return None
+    value, vr = found
+    if vr in _TEXT_VRS or (not vr and tag == Tag("NumberOfFrames")):
+        text = value.decode("latin-1").strip(" \0")
+        return int(text) if text else None
+    if len(value) != 2 and (len(value) != 4 or vr in ("US", "SS")):
+        raise ValueError(f"{len(value)} bytes for one number")
+    order = "little" if dataset.get_item(tag).is_little_endian else "big"
+    return int.from_bytes(value, order, signed=vr in ("SS", "SL"))
+
+
+def _add_whole(found: Attributes, dataset: Dataset, keyword: str) -> None:
+    try:
+        number = _whole(dataset, Tag(keyword))
+    except ValueError:
+        found.unreadable.add(keyword)
+        return
+    if number is not None:
+        found.whole[keyword] = number
+
+
+def _as_text(dataset: Dataset, keyword: str) -> str:
+    if keyword == "WindowCenterWidthExplanation" and keyword in dataset:  # the one that has a character set
+        try:
+            value = dataset[keyword].value or ""
+        except Exception:  # pydicom converts it when it is asked for, and raises anything then
+            return ""
+        return value if isinstance(value, str) else "\\".join(map(str, value))
+    found = element_bytes(dataset, Tag(keyword))
+    return "" if found is None else found[0].decode("latin-1").strip(" \0")
+
+
+def _add_decimal(found: Attributes, dataset: Dataset, keyword: str) -> None:
+    element = element_bytes(dataset, Tag(keyword))
+    if element is None:
+        return
+    value, vr = element
+    if vr and vr not in (*_TEXT_VRS, "UN"):  # a binary number, which the standard doesn't ask for
+        try:
+            converted = dataset[keyword].value
+            numbers = [float(one) for one in (converted if hasattr(converted, "__len__") else [converted])]
+        except Exception:  # as above
+            numbers = [None]
+        found.decimal[keyword] = numbers
+        return
+    text = value.decode("latin-1").strip(" \0")
+    if not text:
+        return
+    parts = [part.strip(" \0") for part in text.split("\\")]
+    found.decimal[keyword] = [_decimal(part, keyword in _MILLIMETRES) for part in parts]
+    if any("," in part and number is not None for part, number in zip(parts, found.decimal[keyword], strict=True)):
+        found.notes.append(f"{keyword}: decimal comma read as a point")
+
+
+def _decimal(text: str, in_millimetres: bool) -> float | None:
+    """A number, with a point or a comma before its fraction; None for anything else, or what can be read two ways."""
+    if "_" in text or (_THOUSANDS.fullmatch(text) and not in_millimetres):
+        return None
+    if text.count(",") == 1 and "." not in text:
+        text = text.replace(",", ".")
+    try:
+        return float(text)
+    except ValueError:
+        return None
