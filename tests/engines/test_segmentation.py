@@ -1,6 +1,7 @@
 """Training steps, scores, best epoch, checkpoints and resume of segmentation, on a real MONAI trainer."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -196,6 +197,29 @@ def test_films_are_scored_on_their_own_pixels(films, tmp_path):
     assert lines[0] == "film,dice_disc,dice_ring" and len(lines) == 9
     name, disc, ring = lines[1].split(",")
     assert name == "film0" and float(disc) > 0.93 and ring == ""  # the ring is unknown there
+
+
+def test_logits_are_brought_to_the_film_linearly_and_cut_at_0():
+    """Logits -1 and 5 on four columns: -1, 0.5, 3.5, 5. Logits -3 and 3: -3, -1.5, 1.5, 3. Exactly 0 is outside."""
+
+    class Films:
+        structures = ("a", "b", "c")
+        name = patient = known = spacing_mm = staticmethod(lambda index: index)
+        label = staticmethod(lambda index: np.zeros((3, 2, 4), bool))
+        image = staticmethod(lambda index: np.zeros((1, 2, 4)))
+
+    class Kept:
+        def __init__(self, structures):
+            self.masks = []
+
+        def add(self, name, patient, pred, *about):
+            self.masks.append(pred)
+
+    scores = FilmScores(Films(), Kept)
+    logits = torch.tensor([[[[-1.0, 5.0]], [[-3.0, 3.0]], [[0.0, 0.0]]]])
+    scores._step(SimpleNamespace(state=SimpleNamespace(output=[{"index": [7], "logits": logits}])))
+    expected = [[[False, True, True, True]] * 2, [[False, False, True, True]] * 2, [[False] * 4] * 2]
+    assert scores.scores.masks[0].tolist() == expected
 
 
 def test_training_learns_and_keeps_the_best_epoch(films, tmp_path):
