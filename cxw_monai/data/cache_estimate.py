@@ -13,6 +13,7 @@ import numpy as np
 import pydicom
 from PIL import Image
 
+from cxw_monai.io.pictures import refuse_unless_file
 from cxw_monai.io.raster import is_raster_header
 
 __all__ = ["CacheEstimate", "estimate_cache"]
@@ -67,6 +68,7 @@ def _header(path: str | PathLike[str]) -> tuple[int, int, int] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            refuse_unless_file(path)
             with Path(path).open("rb") as stream:
                 head = stream.read(132)
             if is_raster_header(head):

@@ -41,6 +41,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.pictures import refuse_unless_file
 
 __all__ = [
     "SPLITS",
@@ -216,6 +217,8 @@ def read_records(path: str | PathLike[str]) -> Iterator[Record]:
         FileNotFoundError: there is no such file.
     """
     path = Path(path)
+    if path.exists():
+        refuse_unless_file(path, "manifest")
     for where, columns, values in _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path):
         try:
             record = _record(columns, values)

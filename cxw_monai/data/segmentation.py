@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from cxw_monai.io.atomic import atomic_file
 from cxw_monai.io.image import RadiographError
+from cxw_monai.io.pictures import read_mask
 
 from .cache import RadiographCache, build_cache
 
@@ -37,42 +38,6 @@ FORMAT_VERSION = 1
 """Part of the key of a mask file: raise it when the layout or the resizing changes."""
 
 Item = dict[str, Any]
-
-
-def read_mask(path: str | PathLike[str], shape: tuple[int, int] | None = None) -> np.ndarray:
-    """Read a mask: one channel, 0 outside and 255 (or 1) inside.
-
-    Args:
-        path: a PNG, or another image that Pillow reads.
-        shape: rows and columns that it must have.
-
-    Returns:
-        bool `[H, W]`.
-
-    Raises:
-        RadiographError: it is missing or damaged, of another size, of several channels, or holds other values.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            values = np.asarray(image)
-    except FileNotFoundError as error:
-        raise RadiographError(path, "no such mask", "check the manifest's mask column") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        reason = f"the mask cannot be read ({type(error).__name__})"
-        raise RadiographError(path, reason, "copy it again from its source") from error
-    if values.ndim != 2:
-        raise RadiographError(path, f"the mask has {values.shape[-1]} channels", "save it with one")
-    if shape is not None and values.shape != tuple(shape):
-        got, wanted = (f"{rows}x{columns}" for rows, columns in (values.shape, shape))
-        raise RadiographError(
-            path, f"the mask is {got} px (rows x columns), its film {wanted}", "make the mask on the film's own pixels"
-        )
-    top = int(values.max())
-    if top not in (0, 1, 255) or ((values != 0) & (values != top)).any():
-        found = ", ".join(str(value) for value in np.unique(values)[:5])
-        raise RadiographError(path, f"the mask holds the values {found}, ...", "write 0 outside and 255 inside, as PNG")
-    return values != 0
 
 
 class AnnotatedFilms:

@@ -8,7 +8,8 @@ import os
 from collections.abc import Iterable, Iterator
 from os import PathLike
 
-from PIL import Image
+from cxw_monai.io.image import RadiographError
+from cxw_monai.io.pictures import open_picture
 
 from .schema import SPLITS, Record
 
@@ -105,9 +106,14 @@ def _file_problems(record: Record, path: str, base_dir: str | PathLike[str]) -> 
             yield f"mask {structure!r} doesn't exist ({relative})"
         elif record.width and record.height:
             size = (record.width, record.height)
-            with Image.open(mask) as image:
-                if image.size != size:
-                    yield f"mask {structure!r} has the size {image.size}, the image {size} (width, height)"
+            try:
+                with open_picture(mask, "mask") as image:
+                    found = image.size
+            except RadiographError as error:
+                yield f"mask {structure!r}: {error.reason}"
+                continue
+            if found != size:
+                yield f"mask {structure!r} has the size {found}, the image {size} (width, height)"
 
 
 def _digest(path: str) -> bytes:

@@ -163,6 +163,7 @@ class FilmSegmenter:
                 settings.formats,
                 algorithm=algorithm,
                 resume=settings.resume,
+                seg_type=settings.seg_type,
             )
             todo = [film for film in self.films if not writer.is_written(film)]
             failed = self._segment(todo, writer)

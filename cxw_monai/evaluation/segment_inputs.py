@@ -16,6 +16,7 @@ from torch import nn
 from cxw_monai.data.manifest import IMAGE_EXTENSIONS, find_images, read_datalist
 from cxw_monai.engines.precision import checked_amp
 from cxw_monai.evaluation.segmentation_output import FORMATS
+from cxw_monai.io.dicom_seg import checked_seg_type
 from cxw_monai.io.image import MAX_PIXELS
 from cxw_monai.io.radiograph import reader_options
 
@@ -57,6 +58,7 @@ class SegmentSettings:
         batch_size: films in memory beside the one that is worked on, at least 1. No mask depends on it.
         num_workers: reading threads, at least 1.
         resume: leave out films that the output folder has already.
+        seg_type: how a DICOM SEG stores masks: ``auto``, ``binary`` or ``fractional`` (:mod:`cxw_monai.io.dicom_seg`).
 
     Raises:
         ValueError: one of them is out of its range.
@@ -75,6 +77,7 @@ class SegmentSettings:
     batch_size: int = 4
     num_workers: int = 2
     resume: bool = False
+    seg_type: str = "auto"
 
     def __post_init__(self) -> None:
         threshold = self.threshold
@@ -98,6 +101,7 @@ class SegmentSettings:
             raise ValueError(f"resume needs the format 'csv', got {self.formats}")
         self.reader_options()  # wrong ones show now
         checked_amp(self.amp)
+        checked_seg_type(self.seg_type)
 
     def reader_options(self) -> dict[str, Any]:
         """How films are read: keyword arguments of :func:`~cxw_monai.io.read_radiograph`."""

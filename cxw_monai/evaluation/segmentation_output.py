@@ -34,7 +34,7 @@ import numpy as np
 
 from cxw_monai.evaluation.measurements import measure, measurement_columns
 from cxw_monai.io.atomic import atomic_file
-from cxw_monai.io.dicom_seg import SegAlgorithm, write_dicom_seg
+from cxw_monai.io.dicom_seg import SegAlgorithm, checked_seg_type, write_dicom_seg
 from cxw_monai.io.image import Radiograph, RadiographError
 from cxw_monai.io.mask_files import (
     check_structures,
@@ -72,6 +72,7 @@ class SegmentationWriter:
         algorithm: what a SEG names as the maker of the masks.
         created: time of creation in a SEG; None takes the time of this call.
         resume: keep the rows of a table that is there (of the same columns); otherwise it is begun anew.
+        seg_type: how a SEG stores masks, see :func:`~cxw_monai.io.dicom_seg.write_dicom_seg`.
 
     Raises:
         ValueError: unknown formats, bad or equal names, no table format to resume, or a table of other columns.
@@ -87,6 +88,7 @@ class SegmentationWriter:
         algorithm: SegAlgorithm | None = None,
         created: datetime | None = None,
         resume: bool = False,
+        seg_type: str = "auto",
     ) -> None:
         unknown = sorted(set(formats) - set(FORMATS))
         if unknown or not formats:
@@ -98,6 +100,7 @@ class SegmentationWriter:
         self.formats = tuple(formats)
         self.algorithm = algorithm or SegAlgorithm()
         self.created = created or datetime.now()
+        self.seg_type = checked_seg_type(seg_type)
         paths = sorted({os.path.abspath(path) for path in sources})
         self._folders = result_folders(paths, reserved=(_TABLE, _SUMMARY))
         root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
@@ -186,7 +189,8 @@ class SegmentationWriter:
     def _write_seg(self, file: Path, path: str, stored: np.ndarray) -> str:
         """Write the SEG; why there is none, in words, where it can't be made."""
         try:
-            write_dicom_seg(file, path, stored, self.structures, created=self.created, algorithm=self.algorithm)
+            how = {"created": self.created, "algorithm": self.algorithm, "seg_type": self.seg_type}
+            write_dicom_seg(file, path, stored, self.structures, **how)
         except RadiographError as error:
             if error.reason not in self._without_seg:  # the summary counts the others
                 _logger.warning("no DICOM SEG of %s", error)

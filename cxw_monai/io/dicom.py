@@ -35,6 +35,7 @@ from cxw_monai.io.dicom_bits import Codes, settle_bits
 from cxw_monai.io.dicom_file import AGAIN, PREAMBLE, looks_like_bare_dicom, parse, quiet_pydicom
 from cxw_monai.io.dicom_pixels import decode
 from cxw_monai.io.dicom_spacing import find_spacing
+from cxw_monai.io.film_classes import refuse_unless_film
 from cxw_monai.io.grayscale import FLUOROSCOPY, Grayscale, padding_range, to_unit_range
 from cxw_monai.io.image import Radiograph, RadiographError, describe
 from cxw_monai.io.scaling import GreyOptions, ScalingError
@@ -84,6 +85,7 @@ def _to_radiograph(dataset: Dataset, path: str | PathLike[str], options: GreyOpt
     tags = read_attributes(dataset)
     tags.text.setdefault("SOPClassUID", str(dataset.file_meta.get("MediaStorageSOPClassUID", "")))
     data = _pixel_data(dataset, path)
+    refuse_unless_film(path, tags.text, dataset.file_meta.get("MediaStorageSOPClassUID"))
     photometric = _photometric(tags, path)
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
     pixels = decode(*data, syntax, tags, path, max_pixels)

@@ -44,6 +44,7 @@ _DECIMAL = (
 )
 _TEXT = (
     "SOPClassUID",
+    "Modality",
     "PresentationIntentType",
     "PhotometricInterpretation",
     "WindowCenterWidthExplanation",

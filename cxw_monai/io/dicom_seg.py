@@ -1,9 +1,19 @@
 """Masks of a DICOM film as a DICOM Segmentation (SEG) through highdicom.
 
-One instance in a series of its own, in the film's study: a binary segment per structure, segments may overlap, every
-segment has one frame of exactly the film's rows and columns. A structure that wasn't found keeps its segment, with a
-frame of zeros: it says that the structure was looked for. A projection has no patient geometry; position and spacing
-are those of the film that the SEG refers to.
+One instance in a series of its own, in the film's study: a segment per structure, segments may overlap, every segment
+has one frame of exactly the film's rows and columns. A structure that wasn't found keeps its segment, with a frame of
+zeros: it says that the structure was looked for.
+
+A projection has no patient geometry, so there is neither a frame of reference nor a position of a plane. The shared
+functional groups hold two things all the same, without which viewers (OHIF 3.13) show nothing: pixel measures, with the
+film's spacing where it has a valid one (PixelSpacing, else ImagerPixelSpacing, as viewers take it for the film itself)
+and a slice thickness of 1 that means nothing; and a plane orientation, rows to the right and columns down, which is a
+viewer's convention and says nothing of the patient. Without a spacing, ``highdicom.imread`` opens the file, but
+``highdicom.seg.segread`` insists on one.
+
+Masks are BINARY where every reader finds the frames: one frame, or frames of whole bytes (rows x columns a multiple of
+8). Else a frame begins within a byte, where some readers (OHIF 3.13) look at the next whole one and show it scrambled;
+then they are FRACTIONAL: occupancy, 0 and 255 only, in RLE Lossless.
 
 Of the film's header only what belongs to patient, study and reference is read, and goes nowhere but into the SEG.
 Identifiers are copied as they are, since an archive files by them; dates, times, sex and orientation that don't follow
@@ -40,8 +50,8 @@ from PIL import Image, ImageCms
 from pydicom.config import RAISE
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
-from pydicom.uid import UID, ExplicitVRLittleEndian
-from pydicom.valuerep import validate_value
+from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
+from pydicom.valuerep import DS, validate_value
 
 from cxw_monai import __version__
 from cxw_monai.io.atomic import atomic_file
@@ -50,7 +60,10 @@ from cxw_monai.io.image import RadiographError
 from cxw_monai.io.mask_files import check_structures
 from cxw_monai.io.structure_codes import PRIVATE_SCHEME, describe_structure, structure_colours
 
-__all__ = ["SegAlgorithm", "is_dicom", "write_dicom_seg"]
+__all__ = ["SEG_TYPES", "SegAlgorithm", "checked_seg_type", "is_dicom", "write_dicom_seg"]
+
+SEG_TYPES = ("auto", "binary", "fractional")
+"""How masks may be stored; ``auto`` is binary where all readers find the frames, else fractional."""
 
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 _AS_THEY_ARE = (
@@ -66,6 +79,8 @@ _IF_VALID = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "Patien
 _MAY_BE_ABSENT = ("IssuerOfPatientID", "StudyDescription")
 _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 _GRID = ("Rows", "Columns", "NumberOfFrames", "Modality", "SeriesNumber", "SpecificCharacterSet")
+_SPACING = ("PixelSpacing", "ImagerPixelSpacing")  # the first that is valid, as viewers take it for the film
+_TO_THE_RIGHT_AND_DOWN = [1, 0, 0, 0, 1, 0]
 _PYDICOM = int(pydicom.__version__.split(".")[0])
 _SERIES_OFFSET = 1000  # a SEG's series number is its film's plus this
 
@@ -94,6 +109,17 @@ class SegAlgorithm:
                 raise ValueError(f"SegAlgorithm {field} must be 1 to 64 ASCII characters without '\\', got {text!r}")
 
 
+def checked_seg_type(seg_type: str) -> str:
+    """The setting, if it is one of :data:`SEG_TYPES`.
+
+    Raises:
+        ValueError: it isn't.
+    """
+    if seg_type not in SEG_TYPES:
+        raise ValueError(f"seg_type must be one of {', '.join(SEG_TYPES)}, got {seg_type!r}")
+    return seg_type
+
+
 def is_dicom(path: str | PathLike[str]) -> bool:
     """Whether a file's first bytes are those of a DICOM file, with or without preamble."""
     with open(path, "rb") as stream:
@@ -109,6 +135,7 @@ def write_dicom_seg(
     *,
     created: datetime,
     algorithm: SegAlgorithm | None = None,
+    seg_type: str = "auto",
 ) -> None:
     """Write a DICOM SEG of a film.
 
@@ -119,13 +146,16 @@ def write_dicom_seg(
         structures: S names, see :func:`~cxw_monai.io.mask_files.check_structures`; they are the segments' labels.
         created: time of creation, in the clinic's own time.
         algorithm: what made the masks.
+        seg_type: one of :data:`SEG_TYPES`; see the module.
 
     Raises:
         RadiographError: the source is no DICOM image, has several frames, lacks a UID that a reference needs, or is of
             a class that highdicom doesn't know.
-        ValueError: masks or names of another form.
+        ValueError: masks or names of another form, or an unknown type.
     """
     names = check_structures(structures)
+    if checked_seg_type(seg_type) == "auto":
+        seg_type = "binary" if len(masks) == 1 or masks[0].size % 8 == 0 else "fractional"
     algorithm = algorithm or SegAlgorithm()
     with _quiet():
         header = _read_header(source)
@@ -133,7 +163,7 @@ def write_dicom_seg(
         if masks.dtype != bool or masks.shape != shape:
             raise ValueError(f"{source}: masks must be bool {list(shape)}, got {masks.dtype} of shape {masks.shape}")
         try:
-            seg = _build(header, masks, names, algorithm)
+            seg = _build(header, masks, names, algorithm, seg_type)
         except KeyError as error:  # highdicom looks the class of the source up in its copy of the standard
             reason = f"of SOP class {header.SOPClassUID}, which the DICOM standard doesn't have as an image"
             raise RadiographError(source, reason, "convert it to CR or DX, or leave out the format 'seg'") from error
@@ -164,7 +194,7 @@ def _quiet() -> Iterator[None]:
 
 def _read_header(source: str | PathLike[str]) -> Dataset:
     """The attributes named above of a film that a SEG can refer to."""
-    tags = [*_UIDS, *_AS_THEY_ARE, *_IF_VALID, *_LOSSY, *_GRID]
+    tags = [*_UIDS, *_AS_THEY_ARE, *_IF_VALID, *_LOSSY, *_GRID, *_SPACING]
     if not is_dicom(source):
         raise RadiographError(source, "not a DICOM file, which a DICOM SEG must refer to", "leave out the format 'seg'")
     try:
@@ -203,16 +233,19 @@ def _build(
     masks: np.ndarray,
     names: Sequence[str],
     algorithm: SegAlgorithm,
+    seg_type: str,
 ) -> hd.seg.Segmentation:
     """The SEG, still without patient, study and dates."""
     digest = hashlib.sha256(np.packbits(masks).tobytes()).hexdigest()
-    identity = [header.SOPInstanceUID, *map(str, masks.shape), *vars(algorithm).values(), *names, digest]
+    identity = [header.SOPInstanceUID, *map(str, masks.shape), *vars(algorithm).values(), *names, digest, seg_type]
     private = any(not describe_structure(name).known for name in names)
     number = header.get("SeriesNumber")
     seg = hd.seg.Segmentation(
         source_images=[_reference(header)],
         pixel_array=np.ascontiguousarray(masks.transpose(1, 2, 0)[None], dtype=np.uint8),  # [1, Rows, Columns, S]
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segmentation_type=hd.seg.SegmentationTypeValues(seg_type.upper()),
+        fractional_type=hd.seg.SegmentationFractionalTypeValues.OCCUPANCY,  # of a fractional one
+        max_fractional_value=255,
         segment_descriptions=_segments(names, algorithm),
         series_instance_uid=_uid("series", identity),
         series_number=_SERIES_OFFSET + (int(number) if number is not None and 0 <= number < 1 << 20 else 0),
@@ -225,7 +258,7 @@ def _build(
         content_label="SEGMENTATION",
         content_description=algorithm.description,
         series_description=algorithm.description,
-        transfer_syntax_uid=ExplicitVRLittleEndian,
+        transfer_syntax_uid=ExplicitVRLittleEndian if seg_type == "binary" else RLELossless,
         omit_empty_frames=False,
     )
     if header.get("LossyImageCompression") == "01":
@@ -234,7 +267,7 @@ def _build(
                 setattr(seg, name, header.get(name))
     if private:
         seg.CodingSchemeIdentificationSequence = [CodingSchemeIdentificationItem(PRIVATE_SCHEME, name="cxw_monai")]
-    seg.SharedFunctionalGroupsSequence[0].pop("PixelMeasuresSequence", None)
+    _place(seg.SharedFunctionalGroupsSequence[0], header)
     for frame in seg.PerFrameFunctionalGroupsSequence:  # highdicom before 0.24 names the only frame of the film
         for derivation in frame.get("DerivationImageSequence", []):
             for image in derivation.SourceImageSequence:
@@ -243,6 +276,26 @@ def _build(
     for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
         item.DimensionOrganizationUID = dimensions
     return seg
+
+
+def _place(groups: Dataset, header: Dataset) -> None:
+    """Pixel measures and plane orientation, as the module tells."""
+    measures, orientation = Dataset(), Dataset()
+    spacing = next(filter(None, (_valid_spacing(header, name) for name in _SPACING)), None)
+    if spacing:
+        measures.PixelSpacing = [DS(size, auto_format=True) for size in spacing]
+    measures.SliceThickness = DS(1)
+    orientation.ImageOrientationPatient = [DS(one) for one in _TO_THE_RIGHT_AND_DOWN]
+    groups.PixelMeasuresSequence, groups.PlaneOrientationSequence = [measures], [orientation]
+
+
+def _valid_spacing(header: Dataset, name: str) -> list[float] | None:
+    """Spacing of rows and columns in mm, or None where it isn't two numbers above 0."""
+    try:
+        spacing = [float(size) for size in header.get(name) or ()]
+    except (TypeError, ValueError, OverflowError):  # one number alone, or text
+        return None
+    return spacing if len(spacing) == 2 and all(np.isfinite(size) and size > 0 for size in spacing) else None
 
 
 def _uid(role: str, identity: Sequence[str]) -> UID:

@@ -1,7 +1,8 @@
 """Single 2-D NRRD slices through pynrrd; orientation and range are told in :mod:`cxw_monai.io.slices`.
 
 An orientation is declared where ``space`` names the patient's axes (left-posterior-superior and its like) and
-``space directions`` are given. Spacing is the length of the space directions, else ``spacings``.
+``space directions`` are given; a plane of two directions in an unnamed space lies as ITK has it, towards left and
+posterior. Spacing is the length of the space directions, else ``spacings``.
 
 Detached headers are refused: they name other files, anywhere.
 """
@@ -17,12 +18,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from cxw_monai.io.image import Radiograph, RadiographError, describe
+from cxw_monai.io.image import Radiograph, RadiographError, describe, refuse_huge
 from cxw_monai.io.integrity import refuse_bomb
 from cxw_monai.io.scaling import GreyOptions
 from cxw_monai.io.slices import film_axes, known_spacing, refuse_unless_slice, to_film, unit_range
 
-__all__ = ["is_nrrd_header", "read_nrrd"]
+__all__ = ["is_nrrd_header", "read_nrrd", "read_nrrd_values"]
 
 _MAGIC = b"NRRD000"
 _SPACES = {  # to RAS
@@ -70,12 +71,41 @@ def read_nrrd(path: str | PathLike[str], *, options: GreyOptions, max_pixels: in
         raise RadiographError(path, reason, "copy or export it again") from error
 
 
-def _refuse_unusable(header: dict[str, Any], path: str | PathLike[str], max_pixels: int) -> None:
-    """Refuse, from the header alone, what isn't one grey slice in this very file."""
+def read_nrrd_values(path: str | PathLike[str], most: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """Read a NRRD of any shape as it is stored, its first axis first.
+
+    Args:
+        path: a file with its header attached.
+        most: the most values that it may hold.
+
+    Returns:
+        The array and the header.
+
+    Raises:
+        RadiographError: the header is detached, or more values are declared or packed.
+        Exception: whatever pynrrd raises of a damaged file.
+    """
+    import nrrd
+
+    with open(path, "rb") as stream:
+        header = nrrd.read_header(stream)
+        _refuse_detached(header, path)
+        refuse_huge(path, header["sizes"], most)
+        _refuse_bomb(header, stream, path)
+        return nrrd.read_data(header, stream, None, index_order="F"), header
+
+
+def _refuse_detached(header: dict[str, Any], path: str | PathLike[str]) -> None:
+    """Refuse a header whose data aren't right behind it, in this very file."""
     if "data file" in header or "datafile" in header:
         raise RadiographError(path, "a NRRD header without its data", "save header and data as one .nrrd file")
     if any(header.get(name) for name in ("line skip", "lineskip", "byte skip", "byteskip")):
         raise RadiographError(path, "a NRRD whose data don't follow its header", "save it without line or byte skip")
+
+
+def _refuse_unusable(header: dict[str, Any], path: str | PathLike[str], max_pixels: int) -> None:
+    """Refuse, from the header alone, what isn't one grey slice in this very file."""
+    _refuse_detached(header, path)
     kinds = [str(kind).lower() for kind in header.get("kinds", ())]
     if any("color" in kind or "vector" in kind for kind in kinds):
         raise RadiographError(path, "colour or vector samples aren't grey", "save a grey image")
@@ -127,7 +157,11 @@ def _directions(header: dict[str, Any], axes: int) -> np.ndarray | None:
 
 def _affine(header: dict[str, Any], directions: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
     """``[4, 4]`` to RAS, or None where no orientation in the patient is declared."""
-    signs = _SPACES.get(str(header.get("space", "")).lower())
+    if "space" not in header and directions is not None and directions.shape == (2, 2):  # as ITK writes a plane
+        directions = np.pad(directions, ((0, 0), (0, 1)))
+        signs: tuple[int, ...] | None = _SPACES["lps"]
+    else:
+        signs = _SPACES.get(str(header.get("space", "")).lower())
     if signs is None or directions is None or directions.shape[1] != 3:
         return None
     affine = np.eye(4)

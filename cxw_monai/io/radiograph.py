@@ -6,7 +6,6 @@ The format is told by the file's content, not by its name. A reader that fails n
 from __future__ import annotations
 
 import gzip
-import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,8 +17,10 @@ import numpy as np
 from cxw_monai.io.dicom import read_dicom
 from cxw_monai.io.dicom_file import PREAMBLE, looks_like_bare_dicom
 from cxw_monai.io.image import MAX_PIXELS, Radiograph, RadiographError
+from cxw_monai.io.masks_as_films import refuse_mask
 from cxw_monai.io.nifti import is_nifti_header, read_nifti
 from cxw_monai.io.nrrd import is_nrrd_header, read_nrrd
+from cxw_monai.io.pictures import refuse_unless_file
 from cxw_monai.io.raster import is_raster_header, read_raster
 from cxw_monai.io.scaling import GreyOptions
 
@@ -68,7 +69,8 @@ def read_radiograph(
     Raises:
         RadiographError: the file is missing, empty, truncated, no image, has several frames or is a volume, is a
             colour DICOM, needs a decoder that isn't installed, holds NaN or infinity, is constant, too small or too
-            large, or lacks the VOI LUT or window that is asked for.
+            large, a mask (black and white alone) or a map of labels (no value above 31), a DICOM object of another kind
+            (:mod:`cxw_monai.io.film_classes`), or lacks the VOI LUT or window that is asked for.
         ValueError: an argument is wrong.
     """
     options = GreyOptions(voi, voi_item, window, percentiles)
@@ -85,6 +87,7 @@ def read_radiograph(
         raise RadiographError(path, "not an image of a known format", _FORMATS)
     radiograph = read(path, options=options, max_pixels=max_pixels)
     _check(radiograph, min_size, options)
+    refuse_mask(radiograph)
     return radiograph
 
 
@@ -117,10 +120,7 @@ def reader_options(
 
 def _read_head(path: str | PathLike[str]) -> bytes:
     """The first bytes of a file that exists and isn't empty."""
-    if not os.path.exists(path):
-        raise RadiographError(path, "no such file", "check the path")
-    if not os.path.isfile(path):
-        raise RadiographError(path, "not a file", _FORMATS)
+    refuse_unless_file(path)
     try:
         with open(path, "rb") as stream:
             head = stream.read(_HEAD_BYTES)

@@ -21,11 +21,14 @@ from monai.utils import ensure_tuple
 from monai.utils.enums import MetaKeys
 from torch import Tensor
 
+from cxw_monai.io.film_writers import register_film_writers
 from cxw_monai.io.image import MAX_PIXELS, Radiograph, RadiographError
 from cxw_monai.io.radiograph import read_radiograph
 from cxw_monai.io.scaling import GreyOptions
 
 __all__ = ["LoadRadiographd", "RadiographReader", "monai_meta"]
+
+register_film_writers()
 
 _SUFFIXES = ["dcm", "dicom", "png", "jpg", "jpeg", "tif", "tiff", "nii", "nii.gz", "nrrd"]
 
@@ -35,8 +38,9 @@ def monai_meta(radiograph: Radiograph) -> dict[str, Any]:
 
     Returns:
         - ``filename_or_obj`` (str), ``spatial_shape`` (``[2]`` rows, columns), ``original_channel_dim`` (0).
-        - ``affine``, ``original_affine``: float64 ``[4, 4]``, the spacing in mm of rows and columns on its diagonal.
-          Left out where the spacing is unknown; MONAI then puts the identity there, which says nothing.
+        - ``affine``, ``original_affine``: float64 ``[4, 4]`` from (row, column) to RAS+ mm, as the masks that the
+          package writes have it: rows run to posterior, which is down, columns to the patient's left, from the origin.
+          Where the spacing is unknown a pixel is 1 wide, which says nothing.
         - ``spacing_known`` (bool) and ``spacing_mm`` (``[2]`` row, column; NaN where unknown): ask these.
         - ``bits`` (int), ``original_shape`` (``[2]``), ``photometric``, ``intent``, ``view``, ``laterality`` (str,
           empty where unknown).
@@ -58,9 +62,9 @@ def monai_meta(radiograph: Radiograph) -> dict[str, Any]:
         "steps": "; ".join(meta["steps"]),
         "pixel_map": meta["pixel_map"].to_json(),
     }
-    if spacing is not None:
-        for key in (MetaKeys.AFFINE, MetaKeys.ORIGINAL_AFFINE):
-            found[str(key)] = np.diag([*spacing, 1.0, 1.0])
+    row, column = spacing or (1.0, 1.0)
+    for key in (MetaKeys.AFFINE, MetaKeys.ORIGINAL_AFFINE):
+        found[str(key)] = np.array([[0, -column, 0, 0], [-row, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=np.float64)
     return found
 
 
@@ -68,7 +72,8 @@ class RadiographReader(ImageReader):
     """:func:`~cxw_monai.io.read_radiograph` as a reader for MONAI's ``LoadImage`` and ``LoadImaged``.
 
     Use it as ``LoadImaged(keys, reader=RadiographReader(...))``. The array is ``[1, H, W]``, rows first (MONAI's own
-    readers of PNG and JPEG transpose), with or without ``ensure_channel_first``.
+    readers of PNG and JPEG transpose), with or without ``ensure_channel_first``; the affine says which axis runs
+    down, and :mod:`cxw_monai.io.film_writers` lets ``SaveImage`` write it upright.
 
     Args:
         voi: see :func:`~cxw_monai.io.read_radiograph`, as for the following.

@@ -21,6 +21,7 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from cxw_monai.evaluation.segmentation_output import turn_upright
 from cxw_monai.io import Radiograph
 from cxw_monai.io.mask_files import write_png_masks
+from cxw_monai.io.result_folders import mark
 from cxw_monai.label.label_files import label_ending, read_label
 from cxw_monai.label.label_maps import annotated_masks, structure_values
 from cxw_monai.label.model import LabelModel, read_film
@@ -109,6 +110,7 @@ class FilmDatastore(LocalDatastore):
         endings = [*FILM_ENDINGS, *(ending.upper() for ending in FILM_ENDINGS), ".seg.nrrd", ".bin"]
         self.masks = MaskStore(Path(folder) / "labels" / "masks", model)
         super().__init__(folder, extensions=[f"*{ending}" for ending in endings], auto_reload=watch)
+        mark(Path(folder) / "labels")
 
     def _to_id(self, file: str) -> tuple[str, str]:
         """Name and ending; the base class cuts the ending out wherever it stands."""

@@ -26,6 +26,8 @@ from cxw_monai.io import Radiograph, RadiographError
 from cxw_monai.io.atomic import atomic_file
 from cxw_monai.io.dicom_seg import SegAlgorithm, write_dicom_seg
 from cxw_monai.io.mask_files import stores_columns_first
+from cxw_monai.io.nrrd import read_nrrd_values
+from cxw_monai.io.pictures import open_picture, refuse_unless_file
 from cxw_monai.io.structure_codes import structure_colours
 from cxw_monai.label.label_maps import paint
 from cxw_monai.pixel_map import PixelMap
@@ -34,6 +36,8 @@ __all__ = ["RESULT_ENDINGS", "label_ending", "read_label", "write_result"]
 
 RESULT_ENDINGS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".png", ".dcm")
 """What can be written; of them all but ``.dcm`` can be read back."""
+
+_MOST_LAYERS = 64  # of a film's size in a label
 
 
 def label_ending(name: str | PathLike[str]) -> str:
@@ -144,9 +148,11 @@ def read_label(
     ending, own_map, source = label_ending(path), film.meta["pixel_map"], film.meta["path"]
     if ending not in (*RESULT_ENDINGS[:-1], ".bin"):
         raise RadiographError(path, "not a label of a known format", "save it as PNG, NIfTI, NRRD or .seg.nrrd")
+    refuse_unless_file(path, "label")
+    pixels = own_map.source_shape[0] * own_map.source_shape[1]
     try:
         if ending == ".seg.nrrd":
-            masks = {name: _unplaned(mask, source) for name, mask in _read_layers(path, structures).items()}
+            masks = {name: _unplaned(mask, source) for name, mask in _read_layers(path, structures, pixels).items()}
             for mask in masks.values():
                 _check_shape(mask.shape, own_map, path)
             return None, masks
@@ -170,16 +176,34 @@ def _read_map(path: str | PathLike[str], ending: str, own_map: PixelMap, source:
     upright = turn_upright(np.zeros(own_map.source_shape, dtype=bool), own_map).shape
     if ending in (".png", ".bin"):
         if ending == ".png":
-            with Image.open(path) as image:
+            with open_picture(path, "label") as image:
+                if image.size[::-1] != upright:
+                    raise _other_size(path, image.size[::-1], upright)
                 values = np.asarray(image)
         else:
-            values = np.fromfile(path, dtype=np.uint8)
-            values = values.reshape(upright if values.size == upright[0] * upright[1] else values.shape)
+            size = os.path.getsize(path)
+            if size != upright[0] * upright[1]:
+                raise _other_size(path, (size,), upright)
+            values = np.fromfile(path, dtype=np.uint8).reshape(upright)
         if values.shape != upright:
             raise _other_size(path, values.shape, upright)
         return PixelMap(own_map.source_shape, _turns(own_map)).restore(values)
+    sizes = _declared_sizes(path)
+    if np.prod(sizes) != np.prod(own_map.source_shape):
+        raise _other_size(path, sizes, own_map.source_shape[::-1] if stores_columns_first(source) else upright)
     values = itk.array_from_image(itk.imread(os.fspath(path)))  # [1, Y, X] or [Y, X]
     return _unplaned(values.reshape(values.shape[-2:]) if values.size == np.prod(values.shape[-2:]) else values, source)
+
+
+def _declared_sizes(path: str | PathLike[str]) -> list[int]:
+    """Rows, columns and further sizes above 1 of an image, by its header."""
+    reader = itk.ImageIOFactory.CreateImageIO(os.fspath(path), itk.CommonEnums.IOFileMode_ReadMode)
+    if reader is None:
+        raise RadiographError(path, "the label is of no format that its ending names", "save it again")
+    reader.SetFileName(os.fspath(path))
+    reader.ReadImageInformation()
+    sizes = [int(reader.GetDimensions(axis)) for axis in range(reader.GetNumberOfDimensions())][::-1]
+    return [size for size in [*sizes, int(reader.GetNumberOfComponents())] if size > 1]
 
 
 def _turns(own_map: PixelMap) -> tuple[tuple[Any, ...], ...]:
@@ -191,9 +215,9 @@ def _unplaned(values: np.ndarray, source: str) -> np.ndarray:
     return np.ascontiguousarray(np.swapaxes(values, -1, -2) if stores_columns_first(source) else values)
 
 
-def _read_layers(path: str | PathLike[str], structures: Sequence[str]) -> dict[str, np.ndarray]:
+def _read_layers(path: str | PathLike[str], structures: Sequence[str], pixels: int) -> dict[str, np.ndarray]:
     """bool ``[Y, X]`` of each structure that has a segment of its name with pixels."""
-    data, header = nrrd.read(os.fspath(path), index_order="F")
+    data, header = read_nrrd_values(path, _MOST_LAYERS * pixels)
     layers = data if data.ndim == 4 else data[None]  # [layers, X, Y, 1]
     masks = {}
     for number in range(len(header)):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import random
 
 import pytest
 
 from cxw_monai.data.manifest import find_images, load_items, read_datalist, split_by_patient
+from cxw_monai.io.result_folders import mark
 
 
 def _touch(folder, *names, content=b"x"):
@@ -175,3 +177,24 @@ def test_nih_subset(shared_data):
     train, held = split_by_patient(listed)
     patients = [{item["patient_id"] for item in side} for side in (train, held)]
     assert len(patients[1]) == 51 and not patients[0] & patients[1]  # 10 % of 512
+
+
+def test_find_images_leaves_out_folders_of_results_and_tells_how_many(tmp_path, caplog):
+    _touch(tmp_path, "a.png", "b/c.png", "run/world_views.png", "b/out/c/overlay.png", "b/masks/c.png")
+    for folder in ("run", "b/out"):
+        mark(tmp_path / folder)
+    (tmp_path / "again").symlink_to(tmp_path / "b" / "out")
+    with caplog.at_level(logging.WARNING):
+        found = [item["image"] for item in find_images(tmp_path)]
+    assert found == [str(tmp_path / "a.png"), str(tmp_path / "b" / "c.png")]
+    (told,) = caplog.messages
+    assert told.startswith(f"{tmp_path}: left out 3 folders of masks or results, no films: ")
+    assert "'run'" in told and "'b/masks'" in told
+
+
+def test_find_images_searches_a_folder_of_results_that_is_given_itself_and_says_so(tmp_path, caplog):
+    _touch(tmp_path, "a.png")
+    mark(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert [item["image"] for item in find_images(tmp_path)] == [str(tmp_path / "a.png")]
+    assert "holds results of cxw_monai" in caplog.text

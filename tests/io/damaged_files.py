@@ -6,6 +6,7 @@ Every damaged file is a pure function of its number: ``mutate(seeds, number).con
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import io
 import random
 import struct
@@ -19,8 +20,11 @@ import damaged_dicom
 import nibabel as nib
 import numpy as np
 from PIL import Image
-from pydicom.data import get_testdata_file
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit
+
+_spec = importlib.util.spec_from_file_location("dicom_files", Path(__file__).with_name("dicom_files.py"))
+_files = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_files)
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,7 @@ def _dicom_seeds(
             path = write_dicom(Path(folder) / "a.dcm", values, **attributes)
             yield Seed(f"{name}.dcm", path.read_bytes())
     for kind in ("", "_implicit", "_bigendian", "_RLE", "_jp2klossless", "_jpeg_ls_lossless"):
-        path = Path(get_testdata_file(f"MR_small{kind}.dcm"))
-        yield Seed(path.name, path.read_bytes())
+        yield Seed(f"MR_small{kind}.dcm", _files.as_film(f"MR_small{kind}.dcm"))
 
 
 def _raster_seeds(values12: np.ndarray, values8: np.ndarray) -> Iterator[Seed]:
@@ -92,14 +95,12 @@ def _raster_seeds(values12: np.ndarray, values8: np.ndarray) -> Iterator[Seed]:
     kinds = [
         ("grey16.png", grey16, {}),
         ("grey8.png", grey8, {}),
-        ("bilevel.png", grey8.point(lambda v: 255 * (v > 90)).convert("1"), {}),
         ("palette.png", grey8.convert("P"), {}),
         ("grey.jpg", grey8, {}),
         ("progressive.jpg", grey8.convert("RGB"), {"progressive": True}),
         ("raw16.tif", grey16, {}),
         ("lzw.tif", grey16, {"compression": "tiff_lzw"}),
         ("deflate.tif", grey8, {"compression": "tiff_adobe_deflate"}),
-        ("group4.tif", grey8.convert("1"), {"compression": "group4"}),
     ]
     for name, image, options in kinds:
         stream = io.BytesIO()
@@ -276,7 +277,7 @@ def _deflated_bomb() -> bytes:
 
 def _patched(name: str, marker: bytes, values: dict[int, int]) -> bytes:
     """A file of pydicom's with 32-bit numbers at some distances behind a marker of its codestream changed."""
-    content = bytearray(Path(get_testdata_file(name)).read_bytes())
+    content = bytearray(_files.as_film(name))
     start = content.index(marker)
     for distance, value in values.items():
         content[start + distance : start + distance + 4] = struct.pack(">I", value)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+import pytest
+from pydicom.data import get_testdata_file
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -103,6 +105,16 @@ def lossless_jpeg(values: np.ndarray, precision: int) -> bytes:
         b"\xff\xd9",
     ]
     return b"".join(parts)
+
+
+def as_film(name: str) -> bytes:
+    """A file that comes with pydicom, its MR class turned into CR or its modality NM into OT, to be read as a film."""
+    path = get_testdata_file(name, download=False)
+    if path is None:
+        pytest.skip(f"this pydicom does not bring {name}")
+    content = Path(path).read_bytes()
+    content = content.replace(b"1.2.840.10008.5.1.4.1.1.4\0", b"1.2.840.10008.5.1.4.1.1.1\0")
+    return content.replace(b"\x08\0\x60\0CS\x02\0NM", b"\x08\0\x60\0CS\x02\0OT")
 
 
 def lut_sequence(table: list[int], first: int, depth: int, vr: str = "US", explanation: str = "") -> Sequence:

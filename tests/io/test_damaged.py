@@ -14,7 +14,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom.data import get_testdata_file
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from cxw_monai.io import RadiographError, read_radiograph
@@ -103,7 +102,7 @@ def test_a_nrrd_with_lines_to_skip_is_refused(tmp_path):
 )
 def test_a_stream_that_claims_more_pixels_than_its_header_is_not_decoded(tmp_path, name, decoder, marker, at):
     pytest.importorskip("pylibjpeg"), pytest.importorskip(decoder)
-    path, content = tmp_path / name, bytearray(Path(get_testdata_file(name)).read_bytes())
+    path, content = tmp_path / name, bytearray(_files.as_film(name))
     start = content.index(marker) + at
     path.write_bytes(content)
     assert read_radiograph(path).array.ndim == 3

@@ -12,7 +12,6 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, generate_pixel_data_frame
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -35,12 +34,15 @@ FILM = np.clip(np.add.outer(np.arange(64) * 2, np.arange(64)) + np.eye(64) * 40,
 JPEG, JPEG2000, OVERLAY_BITS = "libjpeg", "openjpeg", 0x7000
 
 
-def _bundled(name: str) -> str:
-    """A file that comes with pydicom."""
-    path = get_testdata_file(name, download=False)
-    if path is None:
-        pytest.skip(f"this pydicom does not bring {name}")
-    return path
+@pytest.fixture
+def bundled(tmp_path):
+    """A file that comes with pydicom, as a film: its name -> path."""
+
+    def write(name: str) -> Path:
+        (tmp_path / name).write_bytes(_files.as_film(name))
+        return tmp_path / name
+
+    return write
 
 
 @pytest.mark.parametrize(
@@ -53,21 +55,21 @@ def _bundled(name: str) -> str:
         ("MR_small_jpeg_ls_lossless.dcm", JPEG),
     ],
 )
-def test_one_image_in_six_encodings(name, codec):
+def test_one_image_in_six_encodings(bundled, name, codec):
     if codec:
         pytest.importorskip(codec)
-    plain = read_radiograph(_bundled("MR_small.dcm"))
-    np.testing.assert_array_equal(read_radiograph(_bundled(name)).array, plain.array)
-    dataset = pydicom.dcmread(_bundled("MR_small.dcm"))  # signed 16 bits, window 600 +- 800
+    plain = read_radiograph(bundled("MR_small.dcm"))
+    np.testing.assert_array_equal(read_radiograph(bundled(name)).array, plain.array)
+    dataset = pydicom.dcmread(bundled("MR_small.dcm"))  # signed 16 bits, window 600 +- 800
     by_hand = np.clip((dataset.pixel_array - (dataset.WindowCenter - 0.5)) / (dataset.WindowWidth - 1.0) + 0.5, 0, 1)
     np.testing.assert_allclose(plain.array[0], by_hand, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "top"), [("JPGExtended.dcm", 4095), ("JPEGLSNearLossless_16.dcm", 65535)])
-def test_lossy_encodings_of_more_than_8_bits(name, top):
+def test_lossy_encodings_of_more_than_8_bits(bundled, name, top):
     pytest.importorskip(JPEG)
-    codes = pydicom.dcmread(_bundled(name)).pixel_array.view(np.uint16)  # pydicom 2 takes the one for signed
-    np.testing.assert_allclose(read_radiograph(_bundled(name), voi="none", min_size=8).array[0], codes / top, atol=1e-6)
+    codes = pydicom.dcmread(bundled(name)).pixel_array.view(np.uint16)  # pydicom 2 takes the one for signed
+    np.testing.assert_allclose(read_radiograph(bundled(name), voi="none", min_size=8).array[0], codes / top, atol=1e-6)
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
@@ -147,10 +149,10 @@ def _remove(monkeypatch, *modules: str) -> None:
         ("MR_small_jp2klossless.dcm", ("openjpeg",), "pylibjpeg pylibjpeg-openjpeg"),  # though Pillow could
     ],
 )
-def test_a_missing_decoder_is_named(monkeypatch, name, modules, packages):
+def test_a_missing_decoder_is_named(bundled, monkeypatch, name, modules, packages):
     _remove(monkeypatch, *modules)
     with pytest.raises(RadiographError) as caught:
-        read_radiograph(_bundled(name))
+        read_radiograph(bundled(name))
     assert "needs a decoder that isn't installed" in caught.value.reason
     assert caught.value.remedy == f"pip install {packages}"
 
@@ -192,10 +194,10 @@ COMPRESSED = [
 
 @pytest.mark.parametrize("cut", [0.5, 0.9, 0.99])
 @pytest.mark.parametrize(("name", "codec"), COMPRESSED)
-def test_a_stream_cut_off_is_an_error(tmp_path, name, codec, cut):
+def test_a_stream_cut_off_is_an_error(bundled, tmp_path, name, codec, cut):
     if codec:
         pytest.importorskip(codec)
-    whole = _bundled(name)
+    whole = bundled(name)
     read_radiograph(_cut_frame(whole, tmp_path / "whole.dcm", 1.0))
     with pytest.raises(RadiographError, match="truncated"):
         read_radiograph(_cut_frame(whole, tmp_path / "cut.dcm", cut))

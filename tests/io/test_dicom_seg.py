@@ -18,7 +18,7 @@ import pytest
 from pydicom.sr.codedict import codes
 
 from cxw_monai.io import RadiographError
-from cxw_monai.io.dicom_seg import SegAlgorithm, is_dicom, write_dicom_seg
+from cxw_monai.io.dicom_seg import SEG_TYPES, SegAlgorithm, is_dicom, write_dicom_seg
 from cxw_monai.io.structure_codes import (
     PRIVATE_SCHEME,
     describe_structure,
@@ -34,6 +34,11 @@ _spec.loader.exec_module(_files)
 STRUCTURES = ("lung_left", "right_lung", "heart", "my_finding", "pneumothorax")
 CREATED = datetime(2024, 5, 6, 7, 8, 9)
 UIDS = {"StudyInstanceUID": "1.2.3.4", "SeriesInstanceUID": "1.2.3.4.5", "SOPInstanceUID": "1.2.3.4.5.6"}
+CLASSES = {
+    "DX": "1.2.840.10008.5.1.4.1.1.1.1",
+    "CR": "1.2.840.10008.5.1.4.1.1.1",
+    "SC": "1.2.840.10008.5.1.4.1.1.7",
+}
 OWN_ERRORS = {"CR-ModalitySequenceLUT": "999.999.01.23.45.6789"}  # file -> what is invalid in its own header
 REAL = [
     "RG1_J2KI", "RG1_J2KR", "CR-MONO1-10-chest", "rsna_cr_chest_jpeg", "rsna_cr_chest_jpeg_FAKE_MONO1",
@@ -51,7 +56,8 @@ def _masks(rows: int, columns: int) -> np.ndarray:
 
 def _film(path: Path, rows: int = 21, columns: int = 34, **attributes: object) -> Path:
     pixels = np.arange(rows * columns, dtype=np.uint16).reshape(rows, columns)
-    return _files.write_dicom(path, pixels, **{**UIDS, "Modality": "DX", **attributes})
+    found = {**UIDS, "Modality": "DX", "PixelSpacing": [0.3, 0.2], **attributes}
+    return _files.write_dicom(path, pixels, **{name: value for name, value in found.items() if value is not None})
 
 
 def _write(film: Path, path: Path, masks: np.ndarray | None = None, **how: object) -> hd.seg.Segmentation:
@@ -65,7 +71,12 @@ def _read_masks(seg: hd.seg.Segmentation, film_uid: str) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pixels = seg.get_pixels_by_source_instance([film_uid], combine_segments=False, skip_overlap_checks=True)
+    assert set(np.unique(pixels)) <= {0, 1}  # a fractional one's are rescaled
     return pixels[0].transpose(2, 0, 1).astype(bool)  # [1, H, W, S] -> [S, H, W]
+
+
+def _shared(path: Path) -> pydicom.Dataset:
+    return pydicom.dcmread(path).SharedFunctionalGroupsSequence[0]
 
 
 def test_masks_come_back_bit_for_bit_and_in_order(tmp_path):
@@ -75,7 +86,95 @@ def test_masks_come_back_bit_for_bit_and_in_order(tmp_path):
     np.testing.assert_array_equal(frames.astype(bool), _masks(21, 34))
     labels = [seg.get_segment_description(number).segment_label for number in seg.segment_numbers]
     assert labels == list(STRUCTURES)
-    assert seg.SegmentationType == "BINARY" and seg.SegmentsOverlap == "YES"
+    assert seg.SegmentsOverlap == "YES"
+
+
+@pytest.mark.parametrize("kind", ["DX", "CR", "SC"])
+@pytest.mark.parametrize(
+    ("shape", "structures", "seg_type", "stored"),
+    [
+        ((21, 34), 5, "auto", "FRACTIONAL"),  # 714 bits a frame: the second begins within a byte
+        ((21, 32), 5, "auto", "BINARY"),  # 84 bytes
+        ((2, 4), 5, "auto", "BINARY"),  # one byte
+        ((21, 34), 1, "auto", "BINARY"),
+        ((21, 34), 5, "binary", "BINARY"),
+        ((21, 32), 5, "fractional", "FRACTIONAL"),
+    ],
+)
+def test_binary_only_where_every_frame_begins_with_a_byte(tmp_path, kind, shape, structures, seg_type, stored):
+    film = _film(tmp_path / "a.dcm", *shape, sop_class=CLASSES[kind], Modality=kind.replace("SC", "OT"))
+    masks, names = _masks(*shape)[:structures], STRUCTURES[:structures]
+    write_dicom_seg(tmp_path / "s.dcm", film, masks, names, created=CREATED, seg_type=seg_type)
+    np.testing.assert_array_equal(_read_masks(hd.seg.segread(tmp_path / "s.dcm"), UIDS["SOPInstanceUID"]), masks)
+    found = pydicom.dcmread(tmp_path / "s.dcm")
+    np.testing.assert_array_equal(
+        found.pixel_array.reshape(masks.shape), masks * (255 if stored == "FRACTIONAL" else 1)
+    )
+    assert (found.SegmentationType, found.BitsAllocated) == (stored, 1 if stored == "BINARY" else 8)
+    if stored == "FRACTIONAL":
+        assert (found.SegmentationFractionalType, found.MaximumFractionalValue) == ("OCCUPANCY", 255)
+        assert found.file_meta.TransferSyntaxUID == pydicom.uid.RLELossless
+    else:  # a frame's bits follow those of the one before, the first pixel lowest (PS3.5 8.2)
+        assert found.file_meta.TransferSyntaxUID == pydicom.uid.ExplicitVRLittleEndian
+        bits = np.unpackbits(np.frombuffer(found.PixelData, np.uint8), bitorder="little")[: masks.size]
+        np.testing.assert_array_equal(bits.reshape(masks.shape), masks)
+    _validate(tmp_path / "s.dcm", None)
+
+
+def test_an_unknown_type_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="seg_type must be one of auto, binary, fractional, got 'labelmap'"):
+        _write(_film(tmp_path / "a.dcm"), tmp_path / "s.dcm", seg_type="labelmap")
+
+
+def test_other_types_are_other_instances(tmp_path):
+    film = _film(tmp_path / "a.dcm")
+    uids = {_write(film, tmp_path / "s.dcm", seg_type=one).SOPInstanceUID for one in SEG_TYPES}
+    assert len(uids) == 2  # of auto and fractional the same
+
+
+@pytest.mark.parametrize(
+    ("attributes", "spacing"),
+    [
+        ({"PixelSpacing": [0.3, 0.2]}, [0.3, 0.2]),
+        ({"PixelSpacing": None, "ImagerPixelSpacing": [0.15, 0.25]}, [0.15, 0.25]),
+        ({"PixelSpacing": [0, 0]}, None),
+        ({"PixelSpacing": None}, None),
+    ],
+)
+@pytest.mark.parametrize("shape", [(21, 34), (24, 32)])
+def test_viewers_find_pixel_measures_and_an_orientation(tmp_path, attributes, spacing, shape):
+    film = _film(tmp_path / "a.dcm", *shape, FrameOfReferenceUID="1.2.9", **attributes)
+    masks = _masks(*shape)
+    write_dicom_seg(tmp_path / "s.dcm", film, masks, STRUCTURES, created=CREATED)
+    shared = _shared(tmp_path / "s.dcm")
+    (measures,), (orientation,) = shared.PixelMeasuresSequence, shared.PlaneOrientationSequence
+    assert measures.get("PixelSpacing") == spacing and measures.SliceThickness == 1
+    assert orientation.ImageOrientationPatient == [1, 0, 0, 0, 1, 0]
+    found = pydicom.dcmread(tmp_path / "s.dcm")
+    assert "FrameOfReferenceUID" not in found and len(found.PerFrameFunctionalGroupsSequence) == len(STRUCTURES)
+    for frame in found.PerFrameFunctionalGroupsSequence:
+        assert not {"PlanePositionSequence", "PixelMeasuresSequence", "PlaneOrientationSequence"} & set(frame.dir())
+    assert found.pixel_array.astype(bool).tolist() == masks.tolist()
+    _validate(tmp_path / "s.dcm", None)
+
+
+@pytest.mark.parametrize(
+    ("colour", "lab"),
+    [  # CIELab of sRGB, adapted to D50, by the formulas of ISO 15076-1: L, a, b
+        ((255, 255, 255), (100.0, 0.0, 0.0)),
+        ((0, 0, 0), (0.0, 0.0, 0.0)),
+        ((255, 0, 0), (54.29, 80.80, 69.89)),
+        ((0, 255, 0), (87.82, -79.27, 80.99)),
+        ((0, 0, 255), (29.57, 68.29, -112.03)),
+        ((128, 128, 128), (53.59, 0.0, 0.0)),
+    ],
+)
+def test_colours_are_cielab_as_dicom_stores_it(tmp_path, monkeypatch, colour, lab):
+    monkeypatch.setattr("cxw_monai.io.dicom_seg.structure_colours", lambda names: [colour] * len(names))
+    stored = _write(_film(tmp_path / "a.dcm"), tmp_path / "s.dcm").SegmentSequence[0].RecommendedDisplayCIELabValue
+    # PS3.3 C.10.7.1.1: 0 to 65535 stand for L of 0 to 100, and for a and b of -128 to 127
+    lightness, a, b = stored[0] / 65535 * 100, *(value / 65535 * 255 - 128 for value in stored[1:])
+    assert lightness == pytest.approx(lab[0], abs=0.4) and (a, b) == pytest.approx(lab[1:], abs=1.2)
 
 
 def test_refers_to_the_film_in_a_series_of_its_own(tmp_path):
@@ -89,7 +188,6 @@ def test_refers_to_the_film_in_a_series_of_its_own(tmp_path):
     assert (seg.Modality, seg.SeriesNumber, seg.SeriesDescription) == ("SEG", 1007, "Lungs by lungs 3.1")
     assert (seg.Manufacturer, seg.ManufacturerModelName, seg.SoftwareVersions) == ("Hospital", "lungs", "3.1")
     assert (seg.ContentDate, seg.ContentTime, seg.InstanceCreationDate) == ("20240506", "070809", "20240506")
-    assert "FrameOfReferenceUID" not in seg and "PixelMeasuresSequence" not in seg.SharedFunctionalGroupsSequence[0]
     segment = seg.SegmentSequence[0]
     assert segment.SegmentAlgorithmType == "AUTOMATIC" and segment.SegmentAlgorithmName == "lungs"
 
@@ -240,8 +338,15 @@ def _check_real(film: Path, path: Path) -> None:
         warnings.simplefilter("ignore")
         header = pydicom.dcmread(film, force=True, stop_before_pixels=True)
         film_uid = str(header.SOPInstanceUID)
-    masks = _masks(header.Rows, header.Columns)
-    np.testing.assert_array_equal(_read_masks(_write(film, path, masks), film_uid), masks)
+    coarse = _masks(header.Rows // 16 + 1, header.Columns // 16 + 1)
+    masks = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, : header.Rows, : header.Columns]
+    write_dicom_seg(path, film, masks, STRUCTURES, created=CREATED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the films' own invalid values
+        if "PixelSpacing" in _shared(path).PixelMeasuresSequence[0]:
+            np.testing.assert_array_equal(_read_masks(hd.seg.segread(path), film_uid), masks)
+        else:
+            np.testing.assert_array_equal(pydicom.dcmread(path).pixel_array.astype(bool), masks)
 
 
 @pytest.mark.parametrize("name", REAL)

@@ -20,6 +20,7 @@ from cxw_monai.data.manifest import split_by_patient
 from cxw_monai.data.schema import Record
 from cxw_monai.io.atomic import atomic_file
 from cxw_monai.io.image import RadiographError
+from cxw_monai.io.pictures import refuse_unless_file
 
 __all__ = ["Job", "MaskFile", "hold_out", "image_size", "index_images", "view_name", "years"]
 
@@ -191,6 +192,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         RadiographError: the header can't be read.
     """
+    refuse_unless_file(path)
     try:
         if str(path).lower().endswith((".dcm", ".dicom")):
             header = pydicom.dcmread(path, force=True, specific_tags=["Rows", "Columns"], stop_before_pixels=True)

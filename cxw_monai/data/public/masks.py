@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from cxw_monai.io.image import RadiographError
+from cxw_monai.io.pictures import refuse_unless_file
 
 __all__ = ["on_grid", "polygon_mask", "stored_mask"]
 
@@ -61,6 +62,7 @@ def stored_mask(path: Path, width: int, height: int) -> np.ndarray:
     Raises:
         RadiographError: it can't be read, or doesn't fit the image.
     """
+    refuse_unless_file(path, "mask")
     try:
         with Image.open(path) as image:
             mask = np.asarray(image.convert("L")) != 0

@@ -1,0 +1,86 @@
+"""Which DICOM objects are radiographs: projections of X-rays, one picture each.
+
+A class of the standard is a radiograph if it is in the list below; slices, volumes, segmentations, doses, reports and
+whatever the standard adds are not. What a secondary capture or a vendor's private class shows is told by its Modality,
+which also decides where the class is missing. There, all but the names of other things pass, since old files have empty
+or home-made modalities.
+
+Portal images of radiotherapy (RT Image) are left out: they are made with megavolts, or calculated.
+
+Sources: DICOM PS3.4 B.5 (storage classes), PS3.3 C.7.3.1.1.1 (modalities).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+from pydicom.uid import UID
+
+from cxw_monai.io.image import RadiographError
+
+__all__ = ["FILM_CLASSES", "refuse_unless_film"]
+
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+_CAPTURES = frozenset(
+    _STORAGE + part
+    for part in (
+        "7",  # secondary capture
+        "7.2",  # multi-frame, grey bytes
+        "7.3",  # multi-frame, grey words
+        "7.4",  # multi-frame, colour: refused as such
+    )
+)
+FILM_CLASSES = _CAPTURES | frozenset(
+    _STORAGE + part
+    for part in (
+        "1",  # computed radiography
+        "1.1",  # digital X-ray, for presentation
+        "1.1.1",  # and for processing
+        "1.2",  # mammography
+        "1.2.1",
+        "1.3",  # intra-oral
+        "1.3.1",
+        "12.1",  # angiography
+        "12.1.1",  # enhanced
+        "12.2",  # radiofluoroscopy
+        "12.2.1",  # enhanced
+        "13.1.4",  # breast projection
+        "13.1.5",
+    )
+)
+"""UIDs of the storage classes whose objects are read as films."""
+
+_STANDARD = "1.2.840.10008."
+_NO_FILM = {  # as Modality
+    "ANN", "AR", "ASMT", "AU", "BDUS", "BI", "BMD", "CD", "CFM", "CP", "CS", "CT", "CTPROTOCOL", "DD", "DG", "DM",
+    "DMS", "DOC", "EC", "ECG", "EEG", "EMG", "EOG", "EPS", "ES", "FA", "FID", "FS", "GM", "HD", "IOL", "IVOCT",
+    "IVUS", "KER", "KO", "KEY", "LEN", "LP", "LS", "M3D", "MA", "MR", "MS", "NM", "OAM", "OCT", "OP", "OPM", "OPR",
+    "OPT", "OPTBSV", "OPTENF", "OPV", "OSS", "PLAN", "POS", "PR", "PT", "PET", "REG", "RESP", "RTDOSE", "RTIMAGE",
+    "RTINTENT", "RTPLAN", "RTRAD", "RTRECORD", "RTSEGANN", "RTSTRUCT", "RWV", "SEG", "SM", "SMR", "SR", "SRF", "ST",
+    "STAIN", "TEXTUREMAP", "TG", "US", "VA", "VL", "XAPROTOCOL", "XC",
+}  # fmt: skip
+_REMEDY = "leave it out; a film that was filed so must be exported as CR, DX or secondary capture, or as PNG"
+
+
+def refuse_unless_film(path: str | PathLike[str], tags: Mapping[str, Any], media_class: Any = None) -> None:
+    """Refuse a DICOM object that is no radiograph.
+
+    Args:
+        path: the file, for the error.
+        tags: its ``SOPClassUID`` and ``Modality``, where it has them.
+        media_class: the file meta's ``MediaStorageSOPClassUID``, which counts where the data set has none.
+
+    Raises:
+        RadiographError: it is something else, which the message names.
+    """
+    kind = UID(str(tags.get("SOPClassUID") or media_class or ""))
+    if kind.startswith(_STANDARD) and kind not in FILM_CLASSES:
+        name = kind.name if kind.name != kind else f"SOP class {kind}"
+        raise RadiographError(path, f"{name}, which is no radiograph", _REMEDY)
+    modality = tags.get("Modality")
+    modality = str(modality if modality is not None else "").strip().upper()
+    if modality in _NO_FILM and (kind in _CAPTURES or kind not in FILM_CLASSES):
+        what = "a secondary capture of " if kind in _CAPTURES else "of "
+        raise RadiographError(path, f"{what}modality {modality}, which is no radiograph", _REMEDY)
