@@ -1,0 +1,164 @@
+"""The one check of a bundle's settings, before any work."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.bundle.config_item import ConfigItem
+
+from .kinds import SettingError
+from .names import check_names, nearest, without_effect
+from .schema import kind_of
+from .source import Source, calling_source
+
+__all__ = ["check_settings"]
+
+logger = logging.getLogger(__name__)
+
+_DASHES = "\N{EN DASH}\N{EM DASH}\N{HYPHEN}\N{MINUS SIGN}\N{NON-BREAKING HYPHEN}\N{FIGURE DASH}"
+_PROGRAM = ("$", "@", "%")
+
+
+def check_settings() -> None:
+    """Check all settings of the config that calls this in its `initialize`, and put their values in order.
+
+    Unknown names are refused (`check_names`). A value that is a number, path, flag or list in another dress (`5e-4` in
+    YAML, a folder called `2024_01_02`) becomes what is meant; see `schema`.
+
+    Raises:
+        SettingError: a setting is unknown, or not what it must be.
+    """
+    source = calling_source()
+    _check_command_line(source)
+    check_names(source)
+    _check_values(source)
+    _check_ids(source)
+    for name in without_effect(source):
+        logger.warning("--%s has no effect on this run: nothing in its config files refers to it.", name)
+
+
+def defaults(source: Source) -> dict[str, Any]:
+    """The bundle's own value of each entry; of the given files' first, where several have it."""
+    names = [path.name for path in source.files if path.name in source.base]
+    merged: dict[str, Any] = {}
+    for name in (*names, *source.base):
+        merged = {**source.base[name], **merged}
+    return merged
+
+
+def _check_command_line(source: Source) -> None:
+    """What Fire takes without a word: options without a value, and arguments that are no options.
+
+    Raises:
+        SettingError: there is such a one.
+    """
+    known = defaults(source)
+    for name in source.command.bare:
+        flag = kind_of(name, known.get(name))
+        if flag is not None and _takes_true(flag) and name in source.config:
+            continue
+        if name[:2] == "no" and name not in known and (opposite := kind_of(name[2:], known.get(name[2:]))) is not None:
+            if _takes_true(opposite):  # --noresume
+                continue
+        if "::" in name and name in source.parser:
+            continue
+        hint = "give --NAME VALUE, or --NAME=VALUE where the value begins with a hyphen"
+        unknown = "" if name in known else f", and the bundle has no such setting{nearest(name, known)}"
+        raise SettingError(f"--{name} has no value{unknown}; {hint}.")
+    for text in source.command.positional[1:]:
+        if text in source.parser or Path(text).is_file():  # MONAI's own: ids to initialise and finalise, files
+            continue
+        name = text.strip(_DASHES + "-").partition("=")[0].replace("-", "_")
+        option = f" (it begins with {text[0]!r}, which is no hyphen)" if text[0] in _DASHES else ""
+        raise SettingError(f"{text!r} on the command line is no option{option}{nearest(name, known)} Give --NAME VALUE.")
+
+
+def _takes_true(kind: Any) -> bool:
+    try:
+        return kind.read("", True) is True
+    except SettingError:
+        return False
+
+
+def _check_values(source: Source) -> None:
+    """Hold each plain value to its kind, and put what is meant in its place.
+
+    Raises:
+        SettingError: a value isn't of its kind.
+    """
+    known = defaults(source)
+    for name, value in list(source.config.items()):
+        if isinstance(value, str) and value.startswith(_PROGRAM):
+            continue
+        if name == "device":
+            meant = _device(value)
+        elif (kind := kind_of(name, known.get(name))) is not None and not _is_program(value):
+            meant = kind.read(name, _written(source, name, value))
+        else:
+            continue
+        if type(meant) is not type(value) or meant != value:
+            _put(source.parser, name, meant)
+
+
+def _written(source: Source, name: str, value: Any) -> Any:
+    """A value as it was written, where parsing may have lost that."""
+    if isinstance(value, (dict, tuple)) or name in source.command.bare:
+        return value
+    text = source.text(name)
+    if isinstance(value, list):  # of a file: a command line's list has been parsed for good
+        return text if isinstance(text, list) and len(text) == len(value) and all(map(_is_text, text)) else value
+    return text if _is_text(text) and not text.startswith(_PROGRAM) else value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_program(value: Any) -> bool:
+    """Whether a value is a part of the program rather than a plain one: a component, or a list with expressions."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    if isinstance(value, dict) and "_target_" in value:
+        return True
+    return any(_is_program(one) or (isinstance(one, str) and one.startswith(("$", "@"))) for one in parts)
+
+
+def _device(value: Any) -> torch.device:
+    try:
+        return torch.device(value)
+    except (RuntimeError, TypeError):
+        raise SettingError(f"device must be a device of torch, such as cpu or cuda:0, got {value!r}.") from None
+
+
+def _put(parser: ConfigParser, name: str, value: Any) -> None:
+    """Set an entry of a parsed config to a plain value, which isn't parsed again (that turns `#` into `::`)."""
+    parser.get()[name] = value
+    items = parser.ref_resolver.items
+    for id in [id for id in items if id == name or id.startswith(f"{name}::")]:
+        del items[id]
+        parser.ref_resolver.remove_resolved_content(id)
+    parts = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
+    for id, part in ((name, value), *((f"{name}::{key}", part) for key, part in parts)):
+        parser.ref_resolver.add_item(ConfigItem(config=part, id=id))
+
+
+def _check_ids(source: Source) -> None:
+    """What MONAI is to run must be there, and be something to run.
+
+    Raises:
+        SettingError: it isn't.
+    """
+    workflow = source.workflow
+    if workflow is None or workflow.run_id in source.parser:
+        return
+    places = [name for name, entries in source.base.items() if workflow.run_id in entries]
+    hint = f"; configs/{places[0]} has it" if places else nearest(workflow.run_id, _runnable(source))
+    raise SettingError(f"nothing called {workflow.run_id!r} to run in the config files that were given{hint}")
+
+
+def _runnable(source: Source) -> list[str]:
+    """Names of what can be run in the bundle's files."""
+    return [name for entries in source.base.values() for name, value in entries.items() if value == "%run"]
