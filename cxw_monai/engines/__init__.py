@@ -10,7 +10,7 @@ from .parameter_groups import parameter_groups
 from .precision import allow_tf32
 from .run_state import RunState
 from .schedules import CosineSchedule, PretrainingSchedules
-from .training import run_training
+from .training import check_run, run_training
 from .workers import prepare_worker
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "SamplerEpoch",
     "StepProgress",
     "allow_tf32",
+    "check_run",
     "embedding_statistics",
     "install_error_hook",
     "keep_freed_memory",

@@ -55,7 +55,9 @@ def plain_message(error: BaseException) -> str | None:
         )
     if RAISED_IN_LOADER.match(text):
         *above, last = text.strip().splitlines()
-        raised = [(file[1], line.strip()) for file, line in zip(map(FRAME.match, above), above[1:], strict=False) if file]
+        raised = [
+            (file[1], line.strip()) for file, line in zip(map(FRAME.match, above), above[1:], strict=False) if file
+        ]
         ours = isinstance(error, ValueError) and bool(raised) and _on_purpose(*raised[-1])
         return last.partition(": ")[2] or last if ours or isinstance(error, PLAIN) else None
     if isinstance(error, OSError) and error.errno in DISK and error.filename is not None:

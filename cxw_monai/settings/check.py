@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from monai.bundle import ConfigParser
 from monai.bundle.config_item import ConfigItem
+
+from cxw_monai.engines.errors import install_error_hook
 
 from .kinds import SettingError
 from .names import check_names, nearest, without_effect
@@ -21,24 +24,33 @@ logger = logging.getLogger(__name__)
 
 _DASHES = "\N{EN DASH}\N{EM DASH}\N{HYPHEN}\N{MINUS SIGN}\N{NON-BREAKING HYPHEN}\N{FIGURE DASH}"
 _PROGRAM = ("$", "@", "%")
+_checked: WeakSet[ConfigParser] = WeakSet()
 
 
-def check_settings() -> None:
+def check_settings(unless_done: bool = False) -> None:
     """Check all settings of the config that calls this in its `initialize`, and put their values in order.
 
     Unknown names are refused (`check_names`). A value that is a number, path, flag or list in another dress (`5e-4` in
     YAML, a folder called `2024_01_02`) becomes what is meant; see `schema`.
 
+    Args:
+        unless_done: not again; for `run`, since MONAI leaves out an `initialize` that it is given another name for, as
+            by a stray word on the command line.
+
     Raises:
         SettingError: a setting is unknown, or not what it must be.
     """
     source = calling_source()
+    if unless_done and source.parser in _checked:
+        return
+    install_error_hook()
     _check_command_line(source)
     check_names(source)
     _check_values(source)
     _check_ids(source)
     for name in without_effect(source):
         logger.warning("--%s has no effect on this run: nothing in its config files refers to it.", name)
+    _checked.add(source.parser)
 
 
 def defaults(source: Source) -> dict[str, Any]:
@@ -61,20 +73,23 @@ def _check_command_line(source: Source) -> None:
         flag = kind_of(name, known.get(name))
         if flag is not None and _takes_true(flag) and name in source.config:
             continue
-        if name[:2] == "no" and name not in known and (opposite := kind_of(name[2:], known.get(name[2:]))) is not None:
-            if _takes_true(opposite):  # --noresume
-                continue
+        opposite = kind_of(name[2:], known.get(name[2:])) if name[:2] == "no" and name not in known else None
+        if opposite is not None and _takes_true(opposite):  # --noresume
+            continue
         if "::" in name and name in source.parser:
             continue
-        hint = "give --NAME VALUE, or --NAME=VALUE where the value begins with a hyphen"
-        unknown = "" if name in known else f", and the bundle has no such setting{nearest(name, known)}"
-        raise SettingError(f"--{name} has no value{unknown}; {hint}.")
+        unknown = "." if name in known else f", and the bundle has no such setting{nearest(name, known)}"
+        raise SettingError(
+            f"--{name} has no value{unknown} Give --NAME VALUE, or --NAME=VALUE where the value begins with a hyphen."
+        )
     for text in source.command.positional[1:]:
         if text in source.parser or Path(text).is_file():  # MONAI's own: ids to initialise and finalise, files
             continue
         name = text.strip(_DASHES + "-").partition("=")[0].replace("-", "_")
         option = f" (it begins with {text[0]!r}, which is no hyphen)" if text[0] in _DASHES else ""
-        raise SettingError(f"{text!r} on the command line is no option{option}{nearest(name, known)} Give --NAME VALUE.")
+        raise SettingError(
+            f"{text!r} on the command line is no option{option}{nearest(name, known)} Give settings as --NAME VALUE."
+        )
 
 
 def _takes_true(kind: Any) -> bool:
@@ -155,7 +170,7 @@ def _check_ids(source: Source) -> None:
     if workflow is None or workflow.run_id in source.parser:
         return
     places = [name for name, entries in source.base.items() if workflow.run_id in entries]
-    hint = f"; configs/{places[0]} has it" if places else nearest(workflow.run_id, _runnable(source))
+    hint = f"; configs/{places[0]} has it." if places else nearest(workflow.run_id, _runnable(source))
     raise SettingError(f"nothing called {workflow.run_id!r} to run in the config files that were given{hint}")
 
 

@@ -1,7 +1,7 @@
 """What was typed after `python -m monai.bundle run`, before it was parsed.
 
-Python Fire reads values as Python: `2024_01_02` becomes a number, `a,b` a tuple, `None` nothing at all, and what follows
-a `#` is lost. Here are the texts.
+Python Fire reads values as Python: `2024_01_02` becomes a number, `a,b` a tuple, `None` nothing at all, and what
+follows a `#` is lost. Here are the texts.
 """
 
 from __future__ import annotations

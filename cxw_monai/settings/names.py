@@ -22,10 +22,10 @@ _MONAI = {"initialize", "run", "finalize", "run_id", "init_id", "final_id", "imp
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?`, or nothing where no known name is near."""
+    """The end of a sentence: `, did you mean ...?`, or a full stop where no known name is near."""
     lower = {one.lower(): one for one in known}
     found = get_close_matches(name.lower(), lower, n=1, cutoff=0.6)
-    return f"; did you mean {lower[found[0]]}?" if found else ""
+    return f", did you mean {lower[found[0]]}?" if found else "."
 
 
 def references(config: dict[str, Any]) -> dict[str, set[str]]:
@@ -74,13 +74,9 @@ def check_names(source: Source) -> None:
     referred = {root(id) for name, ids in used.items() for id in ids if root(id) != name} | _macros(source)
     for name in map(str, source.config):
         if name not in known | referred | _MONAI and not _is_comment(name):
-            where = source.origin(name)
             raise SettingError(
-                f"{name} (given {where}): the bundle has no such setting{nearest(name, known)} An entry of your own must "
-                "be referred to by another one."
-                if nearest(name, known)
-                else f"{name} (given {where}): the bundle has no such setting; its configs folder shows those it has. "
-                "An entry of your own must be referred to by another one."
+                f"{name} (given {source.origin(name)}): the bundle has no such setting{nearest(name, known)} An entry "
+                "of your own must be referred to by another one."
             )
     _check_blocks(source, {id for ids in used.values() for id in ids})
     _check_arguments(source.parser)

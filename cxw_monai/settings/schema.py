@@ -97,19 +97,21 @@ KINDS: dict[str, Kind] = {
 }
 """By name; a setting that isn't here is held to the kind of its default (`kind_of`)."""
 
-FIXED = frozenset(
-    ("network_size image_size patch_size in_channels image_mean image_std predictor_dim predictor_depth conditioning "
-     "context_order flip_embedding decoder base_channels objectives unified condition_on_action condition_on_geometry "
-     "cross_targets loss targets target_layers swap_roles normalise_pixels target regulariser optimizer decay_tokens "
-     "structures structure_map absent_labels splits val_fraction test_fraction seed freeze").split()
-)  # fmt: skip
-"""What the state of a run stands for: networks, objective, optimiser, and who is held out."""
+FIXED = frozenset((
+    "network_size", "image_size", "patch_size", "in_channels", "image_mean", "image_std", "predictor_dim",
+    "predictor_depth", "conditioning", "context_order", "flip_embedding", "decoder", "base_channels", "objectives",
+    "unified", "condition_on_action", "condition_on_geometry", "cross_targets", "loss", "targets", "target_layers",
+    "swap_roles", "normalise_pixels", "target", "regulariser", "decay_tokens", "structures", "structure_map",
+    "absent_labels", "splits", "val_fraction", "test_fraction", "seed", "freeze",
+))  # fmt: skip
+"""What the state of a run stands for: its networks, its objective, and who is held out."""
 
-FREE = frozenset(
-    ("bundle_root output_dir dataset_dir datalist test_datalist cache_dir ckpt start_from encoder_ckpt encoder_weights "
-     "resume verify_cache on_error device rank num_workers keep_checkpoints save_interval save_steps save_minutes "
-     "val_interval monitor_every checkpoint_activations compile_blocks output input").split()
-)  # fmt: skip
+FREE = frozenset((
+    "bundle_root", "output_dir", "dataset_dir", "datalist", "test_datalist", "cache_dir", "ckpt", "start_from",
+    "encoder_ckpt", "encoder_weights", "resume", "verify_cache", "on_error", "device", "rank", "num_workers",
+    "keep_checkpoints", "save_interval", "save_steps", "save_minutes", "val_interval", "monitor_every",
+    "checkpoint_activations", "compile_blocks", "output", "input",
+))  # fmt: skip
 """What no number of a resumed run depends on, or what its data say better."""
 
 
@@ -125,7 +127,7 @@ def kind_of(name: str, default: Any) -> Kind | None:
     if isinstance(default, bool):
         return Flag()
     if isinstance(default, (int, float)):
-        return Number(whole=isinstance(default, int))
+        return Number()
     if isinstance(default, str) and not default.startswith(("$", "@", "%")):
         return Text()
     if isinstance(default, list) and default and all(type(one) in (int, float) for one in default):
