@@ -1,5 +1,7 @@
 """What MONAI's Ignite engines need to pretrain a world model."""
 
+from cxw_monai.io.atomic import check_writable
+
 from .errors import install_error_hook
 from .handlers import EpochMeans, RunRecord, SamplerEpoch, StepProgress
 from .iteration import PretrainingStep, world_view_inputs
@@ -27,6 +29,7 @@ __all__ = [
     "StepProgress",
     "allow_tf32",
     "check_run",
+    "check_writable",
     "embedding_statistics",
     "install_error_hook",
     "keep_freed_memory",

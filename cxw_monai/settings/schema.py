@@ -91,7 +91,7 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(("tf32", "checkpoint_activations", "compile_blocks"), Flag()),
     # inference
     "threshold": Number(within="(0, 1)"),
-    "keep_largest": AnyOf(kinds=(Flag(), Names())),
+    "keep_largest": AnyOf(kinds=(Choice(words=("auto",)), Flag(), Names())),
     "sliding_window": _COUNT_OR_NULL,
     "voi": Text(),
 }

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
-from monai.bundle.scripts import create_workflow
+from monai.bundle.scripts import create_workflow, run
 from monai.utils import ensure_tuple
 
 from cxw_monai.engines.errors import runs_bundle_command
@@ -20,6 +20,10 @@ from cxw_monai.engines.errors import runs_bundle_command
 from .command_line import CommandLine, typed
 
 __all__ = ["Source", "calling_source"]
+
+
+_COMMANDS = (create_workflow.__code__, run.__code__)
+"""MONAI's functions that know the files and overrides of a workflow."""
 
 
 @dataclass
@@ -53,7 +57,8 @@ class Source:
         folder = None if self.workflow is None else Path(self.workflow.config_root_path)
         found = sorted(folder.glob("*.json")) if folder is not None else []
         read = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in found}
-        return {name: content for name, content in read.items() if "imports" in content or "+imports" in content}
+        configs = {name: content for name, content in read.items() if isinstance(content, dict)}
+        return {name: content for name, content in configs.items() if "monai_version" not in content}
 
     @cached_property
     def given(self) -> dict[Path, dict[str, Any]]:
@@ -109,7 +114,7 @@ def calling_source() -> Source:
             parser = own
         elif workflow is None and isinstance(own, ConfigWorkflow) and own.parser is parser:
             workflow = own
-        elif function is create_workflow.__code__ and not made and workflow is not None:
+        elif function in _COMMANDS and not made:
             made = place
     if parser is None:
         raise RuntimeError("no bundle's config is being evaluated")
@@ -119,8 +124,8 @@ def calling_source() -> Source:
         workflow,
         tuple(Path(path) for path in _listed(made.get("config_file"))),
         Path(args_file) if isinstance(args_file, str) else None,
-        dict(made.get("_args") or {}),
-        typed() if runs_bundle_command() and made else CommandLine({}, (), ()),
+        dict(made.get("_args") or made.get("override") or {}),
+        typed() if runs_bundle_command() else CommandLine({}, (), ()),
     )
 
 
