@@ -103,9 +103,8 @@ class SegmentationScores:
 
         - `films.csv`: a row a film, `<metric>_<structure>` in the columns, empty where unknown or undefined;
         - `summary.csv`: a row a structure and one over all, with counts, means, intervals and numbers of values;
-        - `summary.json`: `films`, the structures `scored` and those `without_masks`, `dice`, `dice_<structure>`, and all
-          of `summary.csv` as `<structure>/<column>`;
-        - `report.html`: a page of these with the worst films.
+        - `summary.json`: `films`, `dice`, `dice_<structure>`, and all of `summary.csv` as `<structure>/<column>`;
+        - `report.html`: a page of these with the worst films, which names the structures that no film has a mask of.
 
         Raises:
             ValueError: no structure is known on any film.
@@ -119,12 +118,9 @@ class SegmentationScores:
             writer = csv.DictWriter(stream, ["structure", *columns], restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows({"structure": structure, **_rounded(found)} for structure, found in cells.items())
-        scored = [name for name in self.structures if f"dice_{name}" in summary]
-        missing = [name for name in self.structures if name not in scored]
-        said = {"scored": ", ".join(scored), "without_masks": ", ".join(missing)}
         flat = {f"{structure}/{name}": value for structure, found in cells.items() for name, value in found.items()}
         with atomic_file(folder / "summary.json", "w", encoding="utf-8") as stream:
-            json.dump({"films": len(self.names), **said, **summary, **flat}, stream, indent=1, allow_nan=False)
+            json.dump({"films": len(self.names), **summary, **flat}, stream, indent=1, allow_nan=False)
         write_page(folder / "report.html", rows, self.structures, values["dice"], self.worst)
 
     def _write_films(self, path: Path, values: dict[str, np.ndarray]) -> None:
