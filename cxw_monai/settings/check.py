@@ -13,7 +13,7 @@ from monai.bundle.config_item import ConfigItem
 
 from cxw_monai.engines.errors import install_error_hook
 
-from .kinds import SettingError
+from .kinds import Kind, SettingError, Text
 from .names import check_names, nearest, without_effect
 from .schema import kind_of
 from .source import Source, calling_source
@@ -71,7 +71,7 @@ def _check_command_line(source: Source) -> None:
     known = defaults(source)
     for name in source.command.bare:
         flag = kind_of(name, known.get(name))
-        if flag is not None and _takes_true(flag) and name in source.config:
+        if flag is not None and _takes_true(flag) and name[:2] != "no":  # Fire reads --normalise as false for rmalise
             continue
         opposite = kind_of(name[2:], known.get(name[2:])) if name[:2] == "no" and name not in known else None
         if opposite is not None and _takes_true(opposite):  # --noresume
@@ -107,38 +107,38 @@ def _check_values(source: Source) -> None:
     """
     known = defaults(source)
     for name, value in list(source.config.items()):
-        if isinstance(value, str) and value.startswith(_PROGRAM):
+        kind = kind_of(name, known.get(name))
+        written = _written(source, name, value, kind)
+        if _is_program(written):
             continue
         if name == "device":
-            meant = _device(value)
-        elif (kind := kind_of(name, known.get(name))) is not None and not _is_program(value):
-            meant = kind.read(name, _written(source, name, value))
+            meant = _device(written)
+        elif kind is not None:
+            meant = kind.read(name, written)
         else:
             continue
         if type(meant) is not type(value) or meant != value:
             _put(source.parser, name, meant)
 
 
-def _written(source: Source, name: str, value: Any) -> Any:
-    """A value as it was written, where parsing may have lost that."""
-    if isinstance(value, (dict, tuple)) or name in source.command.bare:
-        return value
+def _written(source: Source, name: str, value: Any, kind: Kind | None) -> Any:
+    """A value as it was written, where parsing may have lost that: texts, and lists of texts of a file."""
     text = source.text(name)
-    if isinstance(value, list):  # of a file: a command line's list has been parsed for good
-        return text if isinstance(text, list) and len(text) == len(value) and all(map(_is_text, text)) else value
-    return text if _is_text(text) and not text.startswith(_PROGRAM) else value
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+    if kind is None or name in source.command.bare or (isinstance(text, str) and text.startswith(_PROGRAM)):
+        return value
+    if isinstance(value, (list, tuple, dict)) and not isinstance(kind, Text):  # the text of a list says no more
+        whole = isinstance(text, list) and len(text) == len(value) and all(isinstance(one, str) for one in text)
+        return text if whole else value
+    return text if isinstance(text, str) else value
 
 
 def _is_program(value: Any) -> bool:
-    """Whether a value is a part of the program rather than a plain one: a component, or a list with expressions."""
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-    if isinstance(value, dict) and "_target_" in value:
-        return True
-    return any(_is_program(one) or (isinstance(one, str) and one.startswith(("$", "@"))) for one in parts)
+    """Whether a value is a part of the program rather than a plain one: an expression, a component, a list of such."""
+    if isinstance(value, dict):
+        return "_target_" in value or any(map(_is_program, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_is_program, value))
+    return isinstance(value, str) and value.startswith(_PROGRAM)
 
 
 def _device(value: Any) -> torch.device:
@@ -149,7 +149,7 @@ def _device(value: Any) -> torch.device:
 
 
 def _put(parser: ConfigParser, name: str, value: Any) -> None:
-    """Set an entry of a parsed config to a plain value, which isn't parsed again (that turns `#` into `::`)."""
+    """Set an entry of a parsed config to a plain value, as resolved: what MONAI resolves has `::` for each `#`."""
     parser.get()[name] = value
     items = parser.ref_resolver.items
     for id in [id for id in items if id == name or id.startswith(f"{name}::")]:
@@ -158,6 +158,7 @@ def _put(parser: ConfigParser, name: str, value: Any) -> None:
     parts = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
     for id, part in ((name, value), *((f"{name}::{key}", part) for key, part in parts)):
         parser.ref_resolver.add_item(ConfigItem(config=part, id=id))
+        parser.ref_resolver.resolved_content[id] = part
 
 
 def _check_ids(source: Source) -> None:
