@@ -33,6 +33,7 @@ def check_run(
     plan: BatchPlan,
     films: int,
     others: object = None,
+    called: str = "films",
 ) -> None:
     """Refuse, before any film is read and anything is written, a run that could not be made.
 
@@ -46,6 +47,7 @@ def check_run(
         plan: images of a step.
         films: number of training films.
         others: what else the settings make.
+        called: see `BatchPlan.check_films`.
 
     Raises:
         CheckpointError: the checkpoint to resume is of another run; see `check_content`.
@@ -53,7 +55,7 @@ def check_run(
         ValueError: there are fewer films than a step takes.
         OSError: the folder cannot be written.
     """
-    plan.check_films(films)
+    plan.check_films(films, called)
     files, choice = CheckpointFiles(folder), _choice(resume)
     if choice is False:
         _refuse_earlier(files)

@@ -285,7 +285,7 @@ def own_error(call):
         ({"predictor_dim": 48}, "predictor_dim was 24 and is now 48"),
         ({"seed": 1, "val_fraction": 0.5}, "seed was 0 and is now 1; val_fraction was 0.25 and is now 0.5"),
         ({"optimizer::_target_": "torch.optim.SGD", "optimizer::fused": None}, "optimizer"),
-        ({"batch_size": 64}, "fewer training films than batch_size"),
+        ({"batch_size": 64}, "fewer training images than batch_size"),
         ({"lr": "fast"}, "lr must be a number of at least 0, got 'fast'."),
         ({"epoch": 3}, "did you mean epochs?"),
         ({"clip_norm": -1}, "clip_norm must be a number above 0, or null, got -1."),
