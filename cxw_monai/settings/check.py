@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -43,7 +45,8 @@ def check_settings(unless_done: bool = False) -> None:
     source = calling_source()
     if unless_done and source.parser in _checked:
         return
-    install_error_hook()
+    if sys.excepthook is sys.__excepthook__:
+        install_error_hook()
     _check_command_line(source)
     check_names(source)
     _check_values(source)
@@ -142,10 +145,9 @@ def _is_program(value: Any) -> bool:
 
 
 def _device(value: Any) -> torch.device:
-    try:
+    with suppress(RuntimeError, TypeError):
         return torch.device(value)
-    except (RuntimeError, TypeError):
-        raise SettingError(f"device must be a device of torch, such as cpu or cuda:0, got {value!r}.") from None
+    raise SettingError(f"device must be a device of torch, such as cpu or cuda:0, got {value!r}.")
 
 
 def _put(parser: ConfigParser, name: str, value: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ __all__ = ["AnyOf", "Choice", "Flag", "Kind", "Names", "Number", "Numbers", "Set
 
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _NULLS = ("", "null", "~")
+_NOT_OF_THIS_KIND = (TypeError, ValueError, OverflowError)
 
 
 class SettingError(ValueError):
@@ -45,11 +47,10 @@ class Kind:
         """
         if is_null(value) and self.optional:
             return None
-        try:
+        with suppress(*_NOT_OF_THIS_KIND):
             return self._read(value)
-        except (TypeError, ValueError, OverflowError):
-            null = ", or null" if self.optional else ""
-            raise SettingError(f"{name} must {self.expected}{null}, got {value!r}.") from None
+        null = ", or null" if self.optional else ""
+        raise SettingError(f"{name} must {self.expected}{null}, got {value!r}.")
 
     @property
     def expected(self) -> str:
@@ -225,8 +226,6 @@ class AnyOf(Kind):
 
     def _read(self, value: Any) -> Any:
         for kind in self.kinds:
-            try:
+            with suppress(*_NOT_OF_THIS_KIND):
                 return kind._read(value)
-            except (TypeError, ValueError, OverflowError):
-                continue
         raise ValueError
