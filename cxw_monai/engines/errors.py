@@ -14,7 +14,7 @@ from cxw_monai.io import RadiographError
 
 from .non_finite import NonFiniteLossError
 
-__all__ = ["install_error_hook", "root_cause", "runs_bundle_command"]
+__all__ = ["install_error_hook", "plain_message", "root_cause", "runs_bundle_command"]
 
 PLAIN = (CheckpointError, RadiographError, NonFiniteLossError, FileExistsError, FileNotFoundError)
 """What a user can mend without seeing a traceback."""
