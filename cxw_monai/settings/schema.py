@@ -27,6 +27,12 @@ KINDS: dict[str, Kind] = {
     "verify_cache": Flag(),
     "on_error": Choice(words=("raise", "skip")),
     "formats": Names(),
+    # reading
+    "voi": Choice(words=("auto", "lut", "window", "none")),
+    "voi_item": AnyOf(kinds=(Number(within="[0, inf)", whole=True), Text())),
+    "window": Numbers(optional=True),
+    "percentiles": Numbers(each=Number(within="[0, 100]"), optional=True),
+    "max_pixels": _COUNT,
     # data
     "structures": Names(),
     "structure_map": Table(optional=True),
@@ -93,7 +99,6 @@ KINDS: dict[str, Kind] = {
     "threshold": Number(within="(0, 1)"),
     "keep_largest": AnyOf(kinds=(Choice(words=("auto",)), Flag(), Names())),
     "sliding_window": _COUNT_OR_NULL,
-    "voi": Text(),
 }
 """By name; a setting that isn't here is held to the kind of its default (`kind_of`)."""
 

@@ -210,6 +210,9 @@ def test_a_path_in_fires_own_quotes_an_object_and_null(command):
         ("objectives", "'local, domain'", ["local", "domain"]),
         ("resume", "'true'", True),
         ("amp", "None", "none"),
+        ("voi_item", "'1'", 1),
+        ("voi_item", "lung", "lung"),
+        ("window", "[4e2, '-1']", [400, -1]),
         ("device", "cpu", torch.device("cpu")),
     ],
 )
