@@ -24,6 +24,7 @@ import torch
 import yaml
 
 from cxw_monai.checkpoints import load_weights
+from cxw_monai.engines.errors import plain_message, root_cause
 from cxw_monai.evaluation.learning.benchmark import Benchmark, append_row, averaged, config_hash, read_rows
 from cxw_monai.evaluation.learning.data import labelled_films, outlined_films, read_split
 from cxw_monai.evaluation.learning.descriptors import Descriptor, encoder_tokens, gradient_histograms, pixels
@@ -205,8 +206,11 @@ def main(argv: list[str] | None = None) -> int:
             rows = read_rows(a.table or a.output / "learning.csv")
             print(markdown(rows))
             draw_rows(rows, a.show)
-    except (FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (OSError, ValueError, RuntimeError) as error:  # MONAI's RuntimeError around what a bundle raises
+        message = plain_message(root_cause(error))
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
         return 2
     return 0
 

@@ -13,6 +13,7 @@ import logging
 import sys
 from pathlib import Path
 
+from cxw_monai.engines.errors import plain_message, root_cause
 from cxw_monai.evaluation.sim_to_real import few_shot_runs, from_rendered_runs, run_all, summarise
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundles" / "chexworld_segmentation"
@@ -53,8 +54,11 @@ def main(argv: list[str] | None = None) -> int:
             runs += from_rendered_runs(a.rendered, a.real, encoders, a.output, a.seeds, a.appearance)
         runs += few_shot_runs(a.real, encoders, a.output, a.shots, a.splits, a.steps)
         results = run_all(runs, BUNDLE, a.output, settings)
-    except (FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (OSError, ValueError, RuntimeError) as error:  # MONAI's RuntimeError around what a bundle raises
+        message = plain_message(root_cause(error))
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
         return 2
     table = summarise(runs, results, a.output)
     (a.output / "table.md").write_text(table, encoding="utf-8")

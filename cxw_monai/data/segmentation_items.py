@@ -35,6 +35,7 @@ def annotated_items(
     structures: Sequence[str],
     structure_map: StructureMap | None = None,
     absent_labels: Mapping[str, str] | None = None,
+    all_columns: bool = True,
 ) -> list[Item]:
     """Films of a manifest with at least one known mask among the structures.
 
@@ -49,19 +50,23 @@ def annotated_items(
             prefix `mask_` is given by its full name. A union is known where all of its parts are.
         absent_labels: `{structure: column}`; an empty cell of the structure where this column is 0 means that it is
             known to be absent (a film without the finding).
+        all_columns: false takes a structure without a column as one that nobody drew on any of the films.
 
     Returns:
         The manifest's items without its mask columns, with `masks`: the files of each known structure, an empty list
         where it is known to be absent.
 
     Raises:
-        ValueError: a column that the manifest does not have, or no film with a mask.
+        ValueError: a column that the manifest does not have (of all structures, where `all_columns` is false), or no
+            film with a mask.
     """
     items = load_items(datalist=datalist, section="all")
     folder = Path(os.path.abspath(datalist)).parent
     present = dict.fromkeys(column for item in items for column in item)
-    columns = {name: _columns(name, structure_map or {}, present, datalist) for name in structures}
+    columns = {name: _columns(name, structure_map or {}, present, datalist, all_columns) for name in structures}
     absent = dict(absent_labels or {})
+    if not any(columns.values()) and not absent:
+        _columns(structures[0], structure_map or {}, present, datalist)  # says which columns there are
     unknown = [name for name in absent if name not in columns] + [c for c in absent.values() if c not in present]
     if unknown:
         raise ValueError(f"{datalist}: absent_labels names {unknown}, not among the structures or the columns.")
@@ -79,13 +84,17 @@ def annotated_items(
     return annotated
 
 
-def _columns(name: str, structure_map: StructureMap, present: Iterable[str], datalist: Any) -> list[str]:
-    """The manifest's columns whose union is a structure."""
+def _columns(
+    name: str, structure_map: StructureMap, present: Iterable[str], datalist: Any, required: bool = True
+) -> list[str]:
+    """The manifest's columns whose union is a structure; none where one is missing and not `required`."""
     wanted = structure_map.get(name, name)
     columns = []
     for part in [wanted] if isinstance(wanted, str) else wanted:
         column = f"mask_{part}" if f"mask_{part}" in present else part
         if column not in present:
+            if not required:
+                return []
             have = [c for c in present if c.startswith(("mask_", "finding_mask_"))]
             raise ValueError(
                 f"{datalist}: no column mask_{part} for the structure {name!r}; its mask columns are "
@@ -98,7 +107,7 @@ def _columns(name: str, structure_map: StructureMap, present: Iterable[str], dat
 def _files(item: Item, columns: Sequence[str], absent_label: str | None, folder: Path) -> list[str] | None:
     """Mask files of a structure on a film; empty where it is known to be absent, None where it is unknown."""
     cells = [item.get(column) for column in columns]
-    if all(cells):
+    if cells and all(cells):
         return [os.path.abspath(folder / str(cell)) for cell in cells]
     value = item.get(absent_label) if absent_label else None
     return [] if not any(cells) and value not in (None, "") and float(value) == 0 else None
@@ -114,11 +123,12 @@ def segmentation_splits(
     test_fraction: float = 0.0,
     test_datalist: str | PathLike[str] | None = None,
     seed: int = 0,
+    all_columns: bool = True,
 ) -> SegmentationSplits:
     """Films for training, validation and test, each patient on one side.
 
     Args:
-        datalist, structures, structure_map, absent_labels: see `annotated_items`.
+        datalist, structures, structure_map, absent_labels, all_columns: see `annotated_items`.
         splits: `patient` draws validation and test patients; `column` follows the manifest's column `split`
             (`training`, `validation`, `test`) and draws validation patients where it has none.
         val_fraction: share of the patients that are drawn for validation.
@@ -132,7 +142,7 @@ def segmentation_splits(
     """
     if splits not in ("patient", "column"):
         raise ValueError(f"splits must be 'patient' or 'column', got {splits!r}.")
-    items = annotated_items(datalist, structures, structure_map, absent_labels)
+    items = annotated_items(datalist, structures, structure_map, absent_labels, all_columns)
     if splits == "column":
         parts = _by_column(items, datalist)
     else:
@@ -145,7 +155,7 @@ def segmentation_splits(
     if not parts["validation"]:
         parts["train"], parts["validation"] = split_by_patient(parts["train"], val_fraction, seed)
     if test_datalist:
-        parts["test"] = annotated_items(test_datalist, structures, structure_map, absent_labels)
+        parts["test"] = annotated_items(test_datalist, structures, structure_map, absent_labels, all_columns)
         used = {item["image"] for name in ("train", "validation") for item in parts[name]}
         again = [item["image"] for item in parts["test"] if item["image"] in used]
         if again:
@@ -174,7 +184,7 @@ def _by_column(items: Sequence[Item], datalist: Any) -> dict[str, list[Item]]:
 
 
 def segmentation_subset(subset: str, datalist: str | PathLike[str], **settings: Any) -> list[Item]:
-    """The films of one subset for an evaluation.
+    """The films of one subset for an evaluation, with masks of whatever structures the manifest has.
 
     Args:
         subset: `train`, `validation` or `test` of `segmentation_splits`, or `all` films of the manifest.
@@ -188,8 +198,8 @@ def segmentation_subset(subset: str, datalist: str | PathLike[str], **settings: 
         raise ValueError(f"subset must be one of {', '.join(SUBSETS)}, got {subset!r}.")
     if subset == "all":
         wanted = {name: settings.get(name) for name in ("structures", "structure_map", "absent_labels")}
-        return annotated_items(datalist, **wanted)
-    items = getattr(segmentation_splits(datalist, **settings), subset)
+        return annotated_items(datalist, **wanted, all_columns=False)
+    items = getattr(segmentation_splits(datalist, **settings, all_columns=False), subset)
     if not items:
         raise ValueError(
             f"{datalist}: its {subset} subset is empty; set test_fraction, test_datalist or splits, or 'all'."

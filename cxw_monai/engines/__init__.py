@@ -1,5 +1,7 @@
 """What MONAI's Ignite engines need to pretrain a world model."""
 
+from cxw_monai.io.atomic import check_writable
+
 from .errors import install_error_hook
 from .handlers import EpochMeans, RunRecord, SamplerEpoch, StepProgress
 from .iteration import PretrainingStep, world_view_inputs
@@ -10,7 +12,7 @@ from .parameter_groups import parameter_groups
 from .precision import allow_tf32
 from .run_state import RunState
 from .schedules import CosineSchedule, PretrainingSchedules
-from .training import run_training
+from .training import check_run, run_training
 from .workers import prepare_worker
 
 __all__ = [
@@ -26,6 +28,8 @@ __all__ = [
     "SamplerEpoch",
     "StepProgress",
     "allow_tf32",
+    "check_run",
+    "check_writable",
     "embedding_statistics",
     "install_error_hook",
     "keep_freed_memory",

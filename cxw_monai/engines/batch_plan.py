@@ -54,6 +54,22 @@ class BatchPlan:
             *(self.images, self.batch_size, self.world_size, self.accumulation_steps, self.lr),
         )
 
+    def check_films(self, films: int, called: str = "films") -> None:
+        """Hold the plan against the data.
+
+        Args:
+            films: how many there are for training.
+            called: what the message calls them.
+
+        Raises:
+            ValueError: an epoch of so many films has no step.
+        """
+        if films < self.batch_size * self.world_size:
+            raise ValueError(
+                f"There are fewer training {called} than batch_size times the number of processes: {films} {called}, "
+                f"batch_size {self.batch_size}, {self.world_size} processes. Lower batch_size."
+            )
+
     @property
     def images(self) -> int:
         """Images of an optimiser step."""

@@ -101,10 +101,13 @@ class CheckpointFiles:
             for old in self.all()[: -self.keep]:
                 old.unlink()
 
-    def newest(self) -> tuple[Path, dict[str, Any]] | None:
+    def newest(self, set_aside: bool = True) -> tuple[Path, dict[str, Any]] | None:
         """The newest checkpoint that is whole, and what it holds; None where there are no checkpoints.
 
         Damaged ones are told in the log and set aside.
+
+        Args:
+            set_aside: false leaves all files as they are, and says nothing.
 
         Raises:
             CheckpointError: there are checkpoints, but none of them can be read.
@@ -114,10 +117,12 @@ class CheckpointFiles:
             try:
                 content = read_checkpoint(path)
             except CheckpointError as error:
-                logger.warning("%s: %s. Going back to the checkpoint before it.", path, error.reason)
+                if set_aside:
+                    logger.warning("%s: %s. Going back to the checkpoint before it.", path, error.reason)
                 damaged = error
             else:
-                self.set_aside_after(path)
+                if set_aside:
+                    self.set_aside_after(path)
                 return path, content
         if found:
             raise CheckpointError(damaged.path, f"{damaged.reason}, and no other is whole", "start again without it")

@@ -14,7 +14,7 @@ from cxw_monai.io import RadiographError
 
 from .non_finite import NonFiniteLossError
 
-__all__ = ["install_error_hook", "root_cause", "runs_bundle_command"]
+__all__ = ["install_error_hook", "plain_message", "root_cause", "runs_bundle_command"]
 
 PLAIN = (CheckpointError, RadiographError, NonFiniteLossError, FileExistsError, FileNotFoundError)
 """What a user can mend without seeing a traceback."""
@@ -34,6 +34,8 @@ DISK = {
 LOADER = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
 LOADER_FILE = "torch/utils/data/dataloader.py"
 RAISED_IN_LOADER = re.compile(r"Caught \w+ in DataLoader worker")
+FRAME = re.compile(r'  File "([^"]+)", line \d+')
+"""A line of a traceback in a worker's message."""
 
 
 def plain_message(error: BaseException) -> str | None:
@@ -51,20 +53,36 @@ def plain_message(error: BaseException) -> str | None:
             f"{text.strip().rstrip('.')}: a process that loads images was killed, often for lack of memory. Lower "
             "num_workers or batch_size, then go on with --resume true."
         )
-    if RAISED_IN_LOADER.match(text) and isinstance(error, PLAIN):
-        return text.strip().splitlines()[-1]
+    if RAISED_IN_LOADER.match(text):
+        *above, last = text.strip().splitlines()
+        raised = [
+            (file[1], line.strip()) for file, line in zip(map(FRAME.match, above), above[1:], strict=False) if file
+        ]
+        ours = isinstance(error, ValueError) and bool(raised) and _on_purpose(*raised[-1])
+        return last.partition(": ")[2] or last if ours or isinstance(error, PLAIN) else None
     if isinstance(error, OSError) and error.errno in DISK and error.filename is not None:
         return f"{error.filename}: {error.strerror}; {DISK[error.errno]}, then go on with --resume true."
     if isinstance(error, PLAIN):
         return text
-    ours = isinstance(error, ValueError) and bool(frames) and frames[-1].filename.startswith(PACKAGE)
+    ours = isinstance(error, ValueError) and bool(frames) and _on_purpose(frames[-1].filename, frames[-1].line or "")
     return text if ours else None
 
 
+def _on_purpose(file: str, line: str) -> bool:
+    """Whether an error comes from a `raise` of this package, not from a call that failed in one of its lines."""
+    return file.startswith(PACKAGE) and line.startswith("raise ")
+
+
 def root_cause(error: BaseException) -> BaseException:
-    """The first error of a chain: MONAI wraps what a config's component raises."""
-    while (cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
-        if isinstance(error, PLAIN):
+    """The error of a chain that says most to a user.
+
+    MONAI wraps what a config's component raises, and this package's own errors are raised from lower ones (of a parser,
+    a decoder), which name no file: the first that has a `plain_message`, from the outside in, is the one to show. Where
+    none has, the innermost.
+    """
+    while plain_message(error) is None:
+        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if cause is None:
             break
         error = cause
     return error

@@ -18,7 +18,7 @@ class FineTuningState(TrainingState):
     The best epoch's score is among the saved parts; its weights are `BestModel`'s to write.
 
     Args:
-        folder, every, keep, save_steps, save_minutes: see `TrainingState`.
+        folder, every, keep, save_steps, save_minutes, settings: see `TrainingState`.
         step: the iteration update; its `before` holds `iteration` and `random` for the case that a step fails.
         best: keeps the best epoch.
         parts: by name, what else has a state, such as the epoch's means.
@@ -34,6 +34,7 @@ class FineTuningState(TrainingState):
         save_steps: int | None = None,
         save_minutes: float | None = None,
         parts: Mapping[str, Stateful] | None = None,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         own: dict[str, Stateful] = {"best": best, "non_finite": step.non_finite, "precision": step.precision}
-        super().__init__(folder, step, own | dict(parts or {}), every, keep, save_steps, save_minutes)
+        super().__init__(folder, step, own | dict(parts or {}), every, keep, save_steps, save_minutes, settings)

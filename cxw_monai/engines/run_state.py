@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from cxw_monai.checkpoints import CheckpointError
 
@@ -57,6 +57,8 @@ class TrainingState:
         keep: how many checkpoints stay; older ones are deleted. None keeps all.
         save_steps: save also within epochs, after every so many micro-batches. None does not.
         save_minutes: save also within epochs, after so many minutes without a checkpoint. None does not.
+        settings: what the run was set to, in plain values, kept in its checkpoints: `fixed` ones, which a resumed run
+            must have too, and `others`, of which it says what changed.
 
     Raises:
         ValueError: when `every`, `keep`, `save_steps` or `save_minutes` is not positive.
@@ -71,6 +73,7 @@ class TrainingState:
         keep: int | None = 2,
         save_steps: int | None = None,
         save_minutes: float | None = None,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         if every < 1 or (keep is not None and keep < 1):
             raise ValueError(f"every and keep must be at least 1, got {every} and {keep}.")
@@ -79,6 +82,7 @@ class TrainingState:
         self.files = CheckpointFiles(folder, keep)
         self.step, self.parts, self.every = step, dict(parts), every
         self.save_steps, self.save_minutes = save_steps, save_minutes
+        self.settings = None if settings is None else {name: dict(values) for name, values in settings.items()}
         self.preemption, self.preempted = Preemption(), False
         self._saved_iteration, self._saved_time = 0, time.monotonic()
 
@@ -153,6 +157,7 @@ class TrainingState:
             "processes": gathered(own),
             "iteration": iteration,
             "epoch_length": engine.state.epoch_length,
+            **({} if self.settings is None else {"settings": self.settings}),
         }
 
     def _leave(self, engine: SupervisedTrainer) -> None:
@@ -212,21 +217,19 @@ class TrainingState:
             self.files.set_aside_after(Path(path))
 
     def _restore(self, engine: SupervisedTrainer, path: Path, content: dict[str, Any]) -> None:
+        check_content(path, content, self.settings, unwrapped(engine.network))
+        if content["epoch_length"] != engine.state.epoch_length:
+            reason = f"made with {content['epoch_length']} batches an epoch, this run has {engine.state.epoch_length}"
+            raise CheckpointError(path, reason, "resume with the same images, batch size and number of processes")
+        tell_changes(path, content, self.settings)
+        options = [{k: v for k, v in group.items() if k != "params"} for group in engine.optimizer.param_groups]
         try:
             load_model(unwrapped(engine.network), content["model"])
             load_optimizer(engine.optimizer, content["optimizer"])
-            made = (content["epoch_length"], len(content["processes"]))
         except (KeyError, ValueError, RuntimeError) as error:
-            reason = f"of another run or of another network ({' '.join(str(error).split())[:300]})"
-            raise CheckpointError(
-                path, reason, "resume with the settings it was made with, or without --resume"
-            ) from error
-        if made[1] != dist_size():
-            reason = f"made by {made[1]} processes, this run has {dist_size()}"
-            raise CheckpointError(path, reason, "resume with the same number of processes")
-        if made[0] != engine.state.epoch_length:
-            reason = f"made with {made[0]} batches an epoch, this run has {engine.state.epoch_length}"
-            raise CheckpointError(path, reason, "resume with the same images, batch size and number of processes")
+            raise _of_another_run(path, str(error)) from error
+        for group, own in zip(engine.optimizer.param_groups, options, strict=True):
+            group.update(own)  # such as a weight decay that was changed
         own = content["processes"][dist.get_rank() if dist_size() > 1 else 0]
         for name, part in self.parts.items():
             if name in own:
@@ -240,6 +243,76 @@ class TrainingState:
         logger.info("Resumed %s at iteration %d.", path, iteration)
 
 
+def check_content(
+    path: Path, content: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]] | None, network: nn.Module
+) -> None:
+    """Hold a checkpoint against the run that is to go on from it; changes neither.
+
+    Args:
+        path: its file, for the error.
+        content: what it holds.
+        settings: see `TrainingState`.
+        network: the run's.
+
+    Raises:
+        CheckpointError: it is no checkpoint of a run, or one with other `fixed` settings, another network, or another
+            number of processes.
+    """
+    missing = [name for name in ("model", "optimizer", "epoch_length", "iteration", "processes") if name not in content]
+    if missing:
+        raise _of_another_run(path, f"it has no {', '.join(missing)}")
+    changed = changes(content, settings, "fixed")
+    if changed:
+        raise CheckpointError(
+            path,
+            f"made with other settings, without which its state means nothing: {'; '.join(changed)}",
+            "give those again, or start a run of its own in another --output_dir",
+        )
+    own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    held = {name: tuple(value.shape) for name, value in content["model"].items()}
+    for name in own.keys() | held.keys():
+        if own.get(name) != held.get(name):
+            raise _of_another_run(path, f"{name} is {held.get(name, 'not there')}, the network's {own.get(name)}")
+    if (processes := len(content["processes"])) != dist_size():
+        reason = f"made by {processes} processes, this run has {dist_size()}"
+        raise CheckpointError(path, reason, "resume with the same number of processes")
+
+
+def _of_another_run(path: Path, why: str) -> CheckpointError:
+    reason = f"of another run or of another network ({' '.join(why.split())[:300]})"
+    return CheckpointError(path, reason, "resume with the settings it was made with, or without --resume")
+
+
+def changes(content: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]] | None, part: str) -> list[str]:
+    """`name was ... and is now ...` of the settings that are in a checkpoint and in this run, and differ.
+
+    Args:
+        content: the checkpoint's.
+        settings: the run's.
+        part: `fixed` or `others`, as this run divides them.
+    """
+    kept = content.get("settings") or {}
+    before = {name: value for values in kept.values() for name, value in values.items()}
+    now = (settings or {}).get(part, {})
+    return [
+        f"{name} was {before[name]!r} and is now {value!r}"
+        for name, value in now.items()
+        if name in before and before[name] != value
+    ]
+
+
+def tell_changes(path: Path, content: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]] | None) -> None:
+    """Say in the log which settings a resumed run changes."""
+    if settings is None:
+        return
+    if "settings" not in content:
+        logger.warning(
+            "%s is of an older version and keeps no settings: whether these are the same is not known.", path
+        )
+    for change in changes(content, settings, "others"):
+        logger.warning("Going on with another setting: %s.", change)
+
+
 class RunState(TrainingState):
     """`TrainingState` of a pretraining run.
 
@@ -248,7 +321,7 @@ class RunState(TrainingState):
     encoder as `RadiographEmbedder` names it, for inference and export).
 
     Args:
-        folder, every, keep, save_steps, save_minutes: see `TrainingState`.
+        folder, every, keep, save_steps, save_minutes, settings: see `TrainingState`.
         step: the iteration update that owns the mask sampler.
         parts: by name, what else has a state, such as the epoch's means.
     """
@@ -262,9 +335,10 @@ class RunState(TrainingState):
         save_steps: int | None = None,
         save_minutes: float | None = None,
         parts: Mapping[str, Stateful] | None = None,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         own = {"masks": step.masks, "non_finite": step.non_finite, "precision": step.precision}
-        super().__init__(folder, step, own | dict(parts or {}), every, keep, save_steps, save_minutes)
+        super().__init__(folder, step, own | dict(parts or {}), every, keep, save_steps, save_minutes, settings)
 
     def export(self, model: Mapping[str, Tensor]) -> None:
         write_checkpoint(dict(model), self.folder / "model.pt")

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +33,7 @@ __all__ = [
     "FilmScores",
     "SegmentationEvaluationStep",
     "SegmentationStep",
+    "channels_of",
     "evaluate_films",
     "test_best",
     "warmup_cosine",
@@ -195,10 +196,17 @@ class SegmentationEvaluationStep:
 
     Args:
         loss, amp: see `SegmentationStep`.
+        channels: those of the network's channels that the labels are of, in their order; None for all.
     """
 
-    def __init__(self, loss: Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]], amp: str = "auto") -> None:
+    def __init__(
+        self,
+        loss: Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]],
+        amp: str = "auto",
+        channels: Sequence[int] | None = None,
+    ) -> None:
         self.loss, self.precision = loss, Precision(amp)
+        self.channels = None if channels is None else list(channels)
 
     def __call__(self, engine: SupervisedEvaluator, batch: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         device = engine.state.device
@@ -207,9 +215,29 @@ class SegmentationEvaluationStep:
             image, label, known = (batch[name].to(device, non_blocking=True) for name in ("image", "label", "known"))
             with self.precision.autocast(device):
                 logits = engine.network(image)
+            logits = logits if self.channels is None else logits[:, self.channels]
             terms = self.loss(logits.float(), label.float(), known)
         scalars = {name if name == "loss" else f"loss_{name}": value.item() for name, value in terms.items()}
         return [{"scalars": scalars, "count": len(image), "logits": logits.float(), "index": batch["index"].tolist()}]
+
+
+def channels_of(structures: Sequence[str], model: Sequence[str]) -> list[int]:
+    """The channels of some of a model's structures, in the order of `structures`.
+
+    Args:
+        structures: those to score.
+        model: the model's, in the order of its channels.
+
+    Raises:
+        ValueError: the model doesn't have one of them.
+    """
+    model = list(model)
+    if unknown := [name for name in structures if name not in model]:
+        raise ValueError(
+            f"structures: the model has no {', '.join(map(repr, unknown))}; it has {', '.join(model)}. Name some of "
+            "these, or say by structure_map which of the manifest's columns they are."
+        )
+    return [model.index(name) for name in structures]
 
 
 class Scores(Protocol):
@@ -281,6 +309,8 @@ def evaluate_films(evaluator: SupervisedEvaluator, scores: FilmScores, folder: s
         return
     summary = ", ".join(f"{k} {v:.4f}" for k, v in evaluator.state.metrics.items() if isinstance(v, float))
     logger.info("%d films: %s. Written to %s.", len(scores.films), summary, folder)
+    if missing := [name for name in scores.films.structures if f"dice_{name}" not in evaluator.state.metrics]:
+        logger.warning("No film has a mask of %s: not scored.", ", ".join(missing))
     scores.scores.write(Path(folder))
 
 

@@ -143,6 +143,7 @@ def write_page(
     shown = [name for name in METRICS if any(name in row.metrics for row in rows)]
     html = page.render(
         total=rows[-1].counts,
+        without_masks=[row.structure for row in rows[:-1] if row.counts["positives"] + row.counts["negatives"] == 0],
         titles=[(name, TITLES[name]) for name in shown],
         rows=[
             {

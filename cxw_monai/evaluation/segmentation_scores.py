@@ -104,7 +104,7 @@ class SegmentationScores:
         - `films.csv`: a row a film, `<metric>_<structure>` in the columns, empty where unknown or undefined;
         - `summary.csv`: a row a structure and one over all, with counts, means, intervals and numbers of values;
         - `summary.json`: `films`, `dice`, `dice_<structure>`, and all of `summary.csv` as `<structure>/<column>`;
-        - `report.html`: a page of these with the worst films.
+        - `report.html`: a page of these with the worst films, which names the structures that no film has a mask of.
 
         Raises:
             ValueError: no structure is known on any film.

@@ -155,10 +155,10 @@ def _workflows(bundle: Path) -> list[str]:
     problems = []
     with TemporaryDirectory() as folder:
         data = _noise(Path(folder) / "data", json.loads((bundle / "configs" / "train.json").read_text()))
-        for kind, config, own in (
-            ("train", "train.json", {"image_size": _SIDE, "cache_size": _SIDE, "batch_size": 2, "val_fraction": 0.3}),
-            ("infer", "inference.json", {"input": str(data), "output": f"{folder}/found"}),
-        ):
+        small = {"image_size": _SIDE, "cache_size": _SIDE, "batch_size": 2, "val_fraction": 0.3}
+        for kind, config, own in (("train", "train.json", small), ("infer", "inference.json", {})):
+            known = json.loads((bundle / "configs" / config).read_text(encoding="utf-8"))
+            places = {"output_dir": f"{folder}/{kind}", "input": str(data), "output": f"{folder}/found"}
             workflow = ConfigWorkflow(
                 config_file=str(bundle / "configs" / config),
                 meta_file=str(bundle / "configs" / "metadata.json"),
@@ -166,10 +166,10 @@ def _workflows(bundle: Path) -> list[str]:
                 workflow_type=kind,
                 bundle_root=str(bundle),
                 dataset_dir=str(data),
-                output_dir=f"{folder}/{kind}",
                 device=torch.device("cpu"),
                 num_workers=1,
                 **own,
+                **{name: place for name, place in places.items() if name in known},
             )
             workflow.initialize()
             missing = set(workflow.check_properties() or ()) - {"val_preprocessing"}  # views are shared with training

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -18,6 +19,7 @@ import torch
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from cxw_monai.engines.errors import plain_message, root_cause
 from cxw_monai.networks import WorldModel
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "chexworld_pretraining"
@@ -260,6 +262,82 @@ def test_wrong_settings_say_what_is_wrong(films, tmp_path, overrides, said):
         chain.append(str(error))
         error = error.__cause__ or error.__context__
     assert said in chain[-1], chain
+
+
+def untouched(folder):
+    """Every file of a folder, with its time and size."""
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*") if path.is_file()}
+
+
+def own_error(call):
+    """The message that the error hook shows."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        call()
+    return plain_message(root_cause(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"resume": False}, "holds checkpoints of an earlier run: go on with --resume true, or choose another"),
+        ({"regulariser": "sigreg"}, "means nothing: regulariser was 'none' and is now 'sigreg'; give those again"),
+        ({"objectives": ["local"]}, "objectives was ['local', 'global', 'domain'] and is now ['local']"),
+        ({"predictor_dim": 48}, "predictor_dim was 24 and is now 48"),
+        ({"seed": 1, "val_fraction": 0.5}, "seed was 0 and is now 1; val_fraction was 0.25 and is now 0.5"),
+        ({"optimizer::_target_": "torch.optim.SGD", "optimizer::fused": None}, "optimizer"),
+        ({"batch_size": 64}, "fewer training images than batch_size"),
+        ({"lr": "fast"}, "lr must be a number of at least 0, got 'fast'."),
+        ({"epoch": 3}, "did you mean epochs?"),
+        ({"clip_norm": -1}, "clip_norm must be a number above 0, or null, got -1."),
+        ({"mask_ratio": 0.5}, "mask_ratio has no use in strategy 'multiblock'"),
+        ({"crop_scale": [0.9, 0.3]}, "scale must be (low, high)"),
+        ({"resume": "nowhere.pt"}, "nowhere.pt: no such file"),
+    ],
+)
+def test_a_refused_run_leaves_everything_as_it_was(trained, films, overrides, said):
+    output, _ = trained
+    before = untouched(output)
+    settings = {"dataset_dir": str(films), "output_dir": str(output), "resume": True, **overrides}
+    if "optimizer::_target_" in overrides:
+        settings["optimizer"] = {"_target_": "torch.optim.SGD", "params": "$@network.parameters()", "lr": "@lr"}
+        settings = {name: value for name, value in settings.items() if "::" not in name}
+    assert said in own_error(lambda: workflow("train", ["train.json"], **settings))
+    assert untouched(output) == before
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_resumed_run_says_what_changed(trained, films, tmp_path, caplog, old):
+    shutil.copytree(trained[0], tmp_path / "run", ignore=shutil.ignore_patterns("cache"))
+    newest = tmp_path / "run" / "checkpoint_epoch=2.pt"
+    content = torch.load(newest, weights_only=True)
+    assert content["settings"]["fixed"]["objectives"] == ["local", "global", "domain"]
+    assert not any(str(films) in str(value) for value in content["settings"].values())
+    if old:
+        del content["settings"]
+        torch.save(content, newest)
+    settings = {"dataset_dir": str(films), "output_dir": str(tmp_path / "run"), "cache_dir": str(trained[0] / "cache")}
+    flow = workflow("train", ["train.json"], **settings, resume="true", epochs=3, lr="1e-3")
+    caplog.set_level("WARNING")
+    flow.run()
+    said = {record.message for record in caplog.records if "other setting" in record.message}
+    changed = {"lr was 0.0002 and is now 0.001", "epochs was 2 and is now 3"}
+    assert said == (set() if old else {f"Going on with another setting: {change}." for change in changed})
+    assert any("keeps no settings" in record.message for record in caplog.records) == old
+    assert (tmp_path / "run" / "checkpoint_epoch=3.pt").exists()
+
+
+def test_a_broken_manifest_is_named_in_one_line(tmp_path):
+    (tmp_path / "broken.json").write_text("{'training': [")
+    done = bundle_run("training", ["train.json"], datalist=tmp_path / "broken.json", output_dir=tmp_path / "out")
+    assert done.returncode == 1 and "Traceback" not in done.stderr and not (tmp_path / "out").exists()
+    assert last_line(done).startswith(f"error: {tmp_path / 'broken.json'}: not readable JSON (Expecting property name")
+
+
+def test_a_misspelt_setting_ends_the_command_before_any_work(films, tmp_path):
+    done = bundle_run("training", ["train.json"], dataset_dir=films, output_dir=tmp_path / "out", regularizer="sigreg")
+    assert done.returncode == 1 and "Traceback" not in done.stderr and not (tmp_path / "out").exists()
+    assert last_line(done).startswith("error: regularizer (given on the command line): the bundle has no such setting")
+    assert "did you mean regulariser?" in last_line(done)
 
 
 def test_weights_of_another_geometry_are_refused(trained, films, tmp_path):

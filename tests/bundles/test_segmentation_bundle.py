@@ -163,6 +163,65 @@ def test_evaluation_needs_the_model_alone_and_repeats_the_test(trained, manifest
     assert json.loads(found) == pytest.approx(json.loads((output / "test" / "summary.json").read_text()), abs=1e-4)
 
 
+@pytest.fixture
+def without_heart(manifest):
+    """The manifest without its column of hearts."""
+    with manifest.open(newline="") as file:
+        rows = [{name: cell for name, cell in row.items() if name != "mask_heart"} for row in csv.DictReader(file)]
+    path = manifest.with_name("without_heart.csv")
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def evaluated(trained, manifest, cache, output, **settings):
+    """Summary and table of an evaluation of the small run's model on all films."""
+    files = {"datalist": str(manifest), "cache_dir": str(cache), "output_dir": str(output)}
+    flow = workflow("train", ["train.json", "evaluate.json"], **files, ckpt=str(trained[0] / "model.pt"), subset="all",
+                    **settings)  # fmt: skip
+    flow.run()
+    return json.loads((output / "evaluation" / "summary.json").read_text())
+
+
+def test_a_model_is_scored_on_those_of_its_structures_that_there_are_masks_of(
+    trained, manifest, without_heart, cache, tmp_path, caplog
+):
+    whole = evaluated(trained, manifest, cache, tmp_path / "whole")
+    caplog.set_level("WARNING")
+    found = evaluated(trained, without_heart, cache, tmp_path / "heartless")
+    assert "No film has a mask of heart: not scored." in caplog.messages
+    assert "No film has a mask of heart: not scored." in (tmp_path / "heartless/evaluation/report.html").read_text()
+    assert "dice_heart" not in found and found["heart/unknown"] == 10
+    chosen = evaluated(trained, manifest, cache, tmp_path / "chosen", structures="clavicle_left, lung_right")
+    names = {name for name in chosen if name.startswith("dice_") and "/" not in name}
+    assert names == {"dice_clavicle_left", "dice_lung_right"}
+    for one in (found, chosen):  # each structure is scored as among all of them, in any order
+        for name in (name for name in one if name.startswith("dice_") and "/" not in name):
+            assert one[name] == pytest.approx(whole[name], abs=1e-6), name
+
+
+def test_structures_that_a_model_does_not_have_are_refused_by_name(trained, manifest, cache, tmp_path):
+    said = root_message(lambda: evaluated(trained, manifest, cache, tmp_path, structures=["heart", "ribs"]))
+    assert "the model has no 'ribs'; it has lung_left, lung_right, heart" in said
+    assert not (tmp_path / "evaluation").exists()
+    nothing = manifest.with_name("nothing.csv")
+    nothing.write_text("image\n" + next(manifest.parent.glob("images/*.png"), manifest).as_posix() + "\n")
+    assert "no column mask_lung_left" in root_message(lambda: evaluated(trained, nothing, cache, tmp_path))
+
+
+@pytest.mark.parametrize("structures", [FIVE[::-1], FIVE[:3], [*FIVE[:4], "mediastinum"]])
+def test_a_started_training_keeps_its_structures(trained, manifest, cache, structures):
+    files = {path: path.stat().st_mtime_ns for path in trained[0].rglob("*")}
+    settings = {"datalist": str(manifest), "cache_dir": str(cache), "output_dir": str(trained[0]), "test_fraction": 0.2}
+    said = root_message(
+        lambda: workflow("train", ["train.json"], **settings, resume=True, structures=structures, epochs=5)
+    )
+    assert f"structures was {FIVE!r} and is now {structures!r}; give those again, or start a run of its own" in said
+    assert {path: path.stat().st_mtime_ns for path in trained[0].rglob("*")} == files
+
+
 def test_unknown_structures_are_left_out_of_every_score(trained, manifest, cache, tmp_path):
     done = bundle_run(
         "evaluating",

@@ -134,6 +134,15 @@ def test_without_a_model_nothing_is_done_and_the_status_is_2(tmp_path):
     assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
 
 
+def test_a_misspelt_setting_ends_with_2_before_anything_is_done(model, tmp_path):
+    done = infer(input=film(tmp_path / "a.png"), output=tmp_path / "out", ckpt=model, treshold=0.9)
+    assert done.returncode == 2 and "Traceback" not in done.stderr and not (tmp_path / "out").exists()
+    assert (
+        "error: treshold (given on the command line): the bundle has no such setting, did you mean threshold?"
+        in (done.stderr.strip().splitlines()[-1])
+    )
+
+
 def test_the_config_has_what_monai_asks_of_an_inference_bundle(model, tmp_path, monkeypatch):
     monkeypatch.chdir(BUNDLE)
     hook = sys.excepthook

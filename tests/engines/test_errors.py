@@ -3,7 +3,9 @@ import sys
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
+from cxw_monai.engines import CosineSchedule, errors
 from cxw_monai.engines.errors import plain_message, root_cause
 from cxw_monai.io import RadiographError
 
@@ -26,6 +28,46 @@ def chained():
 def test_the_first_error_of_a_chain_is_the_cause():
     assert str(root_cause(chained())) == "film.png: truncated; export it again"
     assert str(root_cause(ValueError("alone"))) == "alone"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("broken.json", b"{'training': [", "not readable JSON (Expecting property name"),
+        ("latin.csv", "image,site\nfilm.png,K\xf6ln\n".encode("cp1252"), "not a readable UTF-8 CSV ('utf-8' codec"),
+        ("semicolons.csv", b"image;site\nfilm.png;1\n", "no column 'image' among ['image;site']"),
+        ("cell.csv", b"image,label_x\nfilm.png,maybe\n", "line 2: column label_x: cannot read 'maybe'"),
+        ("quotes.csv", b'image,site\n"film.png,1\n', "not a readable UTF-8 CSV (unexpected end of data)"),
+    ],
+)
+def test_the_packages_own_message_is_shown_not_the_parsers_that_it_was_raised_from(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    items = {"_target_": "cxw_monai.data.manifest.load_items", "datalist": str(tmp_path / name)}
+    parser = ConfigParser({"items": items, "first": "$len(@items)"})
+    with pytest.raises(RuntimeError) as caught:  # MONAI's
+        parser.get_parsed_content("first")
+    message = plain_message(root_cause(caught.value))
+    assert message.startswith(f"{tmp_path / name}") and said in message
+
+
+def test_an_error_of_a_call_that_was_not_raised_on_purpose_is_no_message_for_users():
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        exec(compile("int('seven')", errors.__file__, "exec"))  # as a line of the package
+    assert plain_message(caught.value) is None
+
+
+def test_the_packages_own_error_in_a_loaders_worker_is_one_line(tmp_path):
+    with pytest.raises(ValueError, match="Caught ValueError") as caught:
+        list(torch.utils.data.DataLoader(Refusing(), num_workers=1))
+    assert plain_message(caught.value) == "total must be positive and warmup within it, got 0 and 0."
+
+
+class Refusing(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return CosineSchedule(1.0, 0.0, total=0)
 
 
 @pytest.mark.parametrize(

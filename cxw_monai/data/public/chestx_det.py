@@ -15,11 +15,11 @@ with a model that was trained on the other.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from cxw_monai.data.schema import Box, Record
+from cxw_monai.io.json_file import read_json
 
 from .common import Job, MaskFile, hold_out, image_size
 from .masks import polygon_mask
@@ -39,7 +39,7 @@ def prepare(job: Job) -> list[Record]:
     for part, split in (("train", "training"), ("test", "test")):
         table = job.find(f"ChestX_Det_{part}.json")
         images = job.find(f"{part}_data/{part}", part, f"{part}_data")
-        for entry in json.loads(table.read_text(encoding="utf-8")):
+        for entry in read_json(table):
             path = images / entry["file_name"]
             names = _findings(entry, table)
             labels = {finding: int(finding in names) for finding in FINDINGS}

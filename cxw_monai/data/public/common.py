@@ -102,11 +102,18 @@ class Job:
         opened = gzip.open if path.suffix == ".gz" else open
         with opened(path, "rt", newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
-            absent = [name for name in columns if name not in (reader.fieldnames or [])]
+            try:
+                names = reader.fieldnames or []
+            except (UnicodeDecodeError, csv.Error) as error:
+                raise ValueError(f"{path}: not a readable UTF-8 CSV ({error}); see {self.url}") from error
+            absent = [name for name in columns if name not in names]
             if absent:
-                got = ", ".join(reader.fieldnames or [])
+                got = ", ".join(names)
                 raise ValueError(f"{path}: no column {', '.join(map(repr, absent))} among: {got}; see {self.url}")
-            yield from reader
+            try:
+                yield from reader
+            except (UnicodeDecodeError, csv.Error) as error:
+                raise ValueError(f"{path}: not a readable UTF-8 CSV ({error}); see {self.url}") from error
 
     def present(self, records: Sequence[Record]) -> list[Record]:
         """The records whose image is there.

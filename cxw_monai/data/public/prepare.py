@@ -14,6 +14,7 @@ from typing import Any
 from cxw_monai.data.schema import SPLITS, Record, write_csv, write_datalist
 from cxw_monai.data.validation import validate
 from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.json_file import read_json
 
 from .common import Job
 from .registry import PublicDataset, datasets
@@ -141,7 +142,7 @@ def _check_folders(root: Path, out: Path, name: str) -> None:
         return
     if not (out / _SUMMARY).is_file():
         raise ValueError(f"{out}: holds other files; give a new folder, or one that this data set was prepared in")
-    before = json.loads((out / _SUMMARY).read_text(encoding="utf-8")).get("dataset")
+    before = read_json(out / _SUMMARY).get("dataset")
     if before != name:
         raise ValueError(f"{out}: holds the data set {before!r}; give another folder for {name!r}")
 

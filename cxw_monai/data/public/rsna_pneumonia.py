@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from cxw_monai.data.schema import Box, Record
+from cxw_monai.io.json_file import read_json
 
 from .common import Job, MaskFile
 from .headers import fill_from_headers
@@ -84,7 +85,7 @@ def _nih_images(job: Job) -> dict[str, str]:
     if not path.is_file():
         job.note(f"no {_MAPPING}: patients are unknown, films are held out singly")
         return {}
-    entries = json.loads(path.read_text(encoding="utf-8"))
+    entries = read_json(path)
     return {entry["subset_img_id"]: entry["img_id"] for entry in entries}
 
 

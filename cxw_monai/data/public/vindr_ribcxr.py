@@ -15,11 +15,11 @@ The published 196 and 49 films are training and, as in the publication, test; va
 
 from __future__ import annotations
 
-import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cxw_monai.data.schema import Record
+from cxw_monai.io.json_file import read_json
 
 from .common import Job, MaskFile, hold_out, image_size
 from .masks import polygon_mask
@@ -66,7 +66,7 @@ def prepare(job: Job) -> list[Record]:
 
 
 def _read(table: Path) -> dict[str, Any]:
-    content = json.loads(table.read_text(encoding="utf-8"))
+    content = read_json(table)
     absent = [name for name in ("img", *RIBS) if not isinstance(content.get(name), dict)]
     if absent:
         raise ValueError(f"{table}: no {', '.join(absent)}; expected the published file, see {DATASET.url}")

@@ -1,0 +1,56 @@
+"""The settings that a run's numbers depend on, as its checkpoints keep them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .check import defaults
+from .schema import FIXED, FREE, kind_of
+from .source import calling_source
+
+__all__ = ["settings_of_run"]
+
+
+def settings_of_run(films: Iterable[Mapping[str, Any]] = ()) -> dict[str, dict[str, Any]]:
+    """Settings of the config that calls this, in plain values.
+
+    No path is among them, and of the films nothing but a number and a hash.
+
+    Args:
+        films: the training items, with `image`.
+
+    Returns:
+        By name, `fixed` ones, without which the run's state means nothing (with `optimizer`, its class), and `others`
+        (with `training_films`).
+    """
+    source = calling_source()
+    known = defaults(source)
+    fixed: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    for name in source.config:
+        if name not in FREE and kind_of(name, known.get(name)) is not None and name in source.parser.ref_resolver.items:
+            found = fixed if name in FIXED else others
+            found[name] = _plain(source.parser.get_parsed_content(name))
+    optimizer = source.config.get("optimizer")
+    if isinstance(optimizer, Mapping) and isinstance(optimizer.get("_target_"), str):
+        fixed["optimizer"] = optimizer["_target_"]
+    paths = [str(item["image"]) for item in films]
+    if paths:
+        shared = os.path.commonpath({os.path.dirname(path) for path in paths})
+        names = sorted(Path(os.path.relpath(path, shared)).as_posix() for path in paths)
+        digest = hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
+        others["training_films"] = f"{len(names)} (hash {digest[:12]})"
+    return {"fixed": fixed, "others": others}
+
+
+def _plain(value: Any) -> Any:
+    """A value in lists, dictionaries, texts and numbers; others by what they print."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else str(value)
