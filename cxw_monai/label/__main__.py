@@ -33,10 +33,12 @@ def main(argv: list[str] | None = None) -> int:
             from cxw_monai.label.selftest import run_selftest  # needs the server's environment
 
             return run_selftest(bundle)
-        app = a.app.resolve()
-        lay_out(app, a.model or bundle / "models" / "model.pt")
-        read_segmenter(model_file(app))  # before a server starts: its own message would be a traceback
-    except (BundleError, CheckpointError, FileNotFoundError) as error:
+        app, model = a.app.resolve(), a.model or bundle / "models" / "model.pt"
+        read_segmenter(
+            model_file(app) if model_file(app).exists() else model
+        )  # before it is copied, or a server starts
+        lay_out(app, model)
+    except (BundleError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     command = server_command(app, a.studies, bundle, a.host, a.port, a.device)
