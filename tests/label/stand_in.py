@@ -1,7 +1,7 @@
 """A stand-in for what `cxw_monai.label` uses of MONAI Label 0.8.5, where that isn't installed.
 
 It keeps films and labels in the same files and calls the app's parts in the same order, and does nothing else. The same
-tests run with MONAI Label itself in its own environment, so that the two can't part: `bash .ci/run monailabel`.
+tests run with MONAI Label itself in its own environment, so that they can't part: `bash .ci/run monailabel-selftest`.
 """
 
 from __future__ import annotations
