@@ -75,7 +75,7 @@ def segmenter_settings(
             raise CheckpointError(path, f"an encoder of size {found!r}, not {size!r}", remedy)
         size = found
     return SegmenterSettings(
-        structures=structures if isinstance(structures, str) else tuple(structures),
+        structures=tuple(structures) if isinstance(structures, list) else structures,
         image_size=(height, width),
         size=size or DEFAULT_SIZE,
         patch_size=patch_size,
