@@ -1,10 +1,15 @@
-"""Where a bundle's files are: in a folder, under a name, or in a packaged zip."""
+"""Where a bundle's files are: in a folder, under a name, or in a packaged zip.
+
+``python -m cxw_monai.bundle_files NAME`` prints a bundle's folder, for ``python -m monai.bundle run --bundle_root``.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import stat
+import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +19,10 @@ from tempfile import TemporaryDirectory
 
 __all__ = ["BundleError", "extract_bundle", "find_bundle", "named_bundle", "open_bundle"]
 
-_SOURCE_TREE = Path(__file__).resolve().parents[1] / "bundles"
+_INSTALLED = Path(__file__).resolve().parent / "bundles"  # a wheel brings them
+_OWN = (
+    _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "bundles"
+)  # a checkout has them beside the package
 _MOST_BYTES = 16 * 2**30  # of one packaged bundle, unpacked
 _OTHER = "give a zip that scripts/package_bundle.py made"
 
@@ -27,15 +35,19 @@ class BundleError(ValueError):
         self.path, self.reason, self.remedy = Path(path), reason, remedy
 
 
-def _places() -> list[Path]:
-    """Where bundles are looked for by name: the source tree, and where MONAI keeps downloaded ones."""
-    from torch import hub
+def _places() -> Iterator[Path]:
+    """Where bundles are looked for by name: among the package's own, and where MONAI keeps downloaded ones."""
+    yield _OWN
+    from torch import hub  # takes seconds to import, and is rarely needed
 
-    return [_SOURCE_TREE, Path(hub.get_dir()) / "bundle"]
+    yield Path(hub.get_dir()) / "bundle"
 
 
 def named_bundle(name: str) -> Path | None:
-    """Folder of the bundle of this name in the source tree's ``bundles`` or ``torch.hub.get_dir()/bundle``, if any."""
+    """Folder of the bundle of this name: this package's own, or one in ``torch.hub.get_dir()/bundle``; None for others.
+
+    This is the one look-up by name, for a checkout, an editable install and a wheel.
+    """
     return next((place / name for place in _places() if (place / name / "configs" / "metadata.json").is_file()), None)
 
 
@@ -49,7 +61,7 @@ def find_bundle(name_or_path: str | PathLike[str]) -> Path:
         BundleError: there is none.
     """
     path = Path(name_or_path)
-    if path.exists():
+    if os.path.exists(path):
         return path
     if path.name == os.fspath(name_or_path) and (found := named_bundle(path.name)) is not None:
         return found
@@ -124,3 +136,19 @@ def open_bundle(name_or_path: str | PathLike[str]) -> Iterator[Path]:
         return
     with TemporaryDirectory() as folder:
         yield extract_bundle(path, folder)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print a bundle's folder; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m cxw_monai.bundle_files", description="Prints a bundle's folder.")
+    parser.add_argument("name", help="of a bundle, such as chexworld_segmentation")
+    try:
+        print(find_bundle(parser.parse_args(argv).name).resolve())
+    except BundleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,7 +1,8 @@
-"""Weights in and out, without unpickling anything that could run.
+"""World models in files: official checkpoints, and weights in and out.
 
 Official CheXWorld checkpoints are pickles of `{model, epoch, args}` with an `argparse.Namespace` inside. They are read
-with `torch.load(weights_only=True)`, which admits tensors, plain containers and, here, that one class.
+by `weight_files`, with `torch.load(weights_only=True)`, which admits tensors, plain containers and, here, that one
+class.
 """
 
 from __future__ import annotations
@@ -9,20 +10,19 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import pickle
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .networks import RadiographViT, WorldModel, WorldModelPredictor, WorldModelSettings, table_order
 from .networks.vit import VIT_SIZES
+from .weight_files import CheckpointError, build, load_state, one_line, read_weights, state_dict_of
 
 __all__ = [
     "CheckpointError",
@@ -34,6 +34,7 @@ __all__ = [
     "load_weights",
     "read_weights",
     "save_weights",
+    "state_dict_of",
 ]
 
 logger = logging.getLogger(__name__)
@@ -41,14 +42,6 @@ logger = logging.getLogger(__name__)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 ENCODER_PREFIXES = ("target_encoder.", "encoder.")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read or does not fit; names the file, the reason and the remedy."""
-
-    def __init__(self, path: str | Path, reason: str, remedy: str) -> None:
-        super().__init__(f"{path}: {reason}; {remedy}")
-        self.path, self.reason, self.remedy = Path(path), reason, remedy
 
 
 @dataclass(frozen=True)
@@ -80,78 +73,12 @@ class WorldModelGeometry:
     context_order: str = "row_first"
 
 
-def read_weights(path: str | Path) -> dict[str, Any]:
-    """Read a `.safetensors` file or a torch checkpoint without executing anything from it.
-
-    Args:
-        path: file to read.
-
-    Returns:
-        The stored object: a dictionary of tensors, or a dictionary that holds one (key `model`, `state_dict`).
-
-    Raises:
-        CheckpointError: when the file is missing, broken, not a dictionary, or holds objects other than tensors, plain
-            containers and `argparse.Namespace`.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(path, "no such file", "check the path")
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(path, f"not a safetensors file ({error})", "fetch or convert it again") from error
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle raises anything from UnicodeDecodeError to AssertionError
-        raise _unreadable(path, error) from error
-    if not isinstance(loaded, Mapping):
-        raise CheckpointError(path, f"holds a {type(loaded).__name__}", "a dictionary of tensors is expected")
-    return dict(loaded)
-
-
-def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    """What `torch.load` failed on, in one line and without its advice to load unsafely."""
-    foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if foreign:
-        reason = f"refused, for it holds more than tensors and could run code ({foreign[1]})"
-        return CheckpointError(path, reason, "save a plain state dict or safetensors instead")
-    reason = _one_line(error).split(". ")[0]
-    if isinstance(error, pickle.UnpicklingError):
-        reason = "neither a torch checkpoint nor safetensors"
-    return CheckpointError(path, f"not a readable checkpoint ({reason})", "fetch or save it again")
-
-
-def _one_line(error: Exception, limit: int = 300) -> str:
-    text = " ".join(str(error).split()).rstrip(".")
-    text = text if len(text) <= limit else text[:limit] + "..."
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def state_dict_of(loaded: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
-    """The state dict inside what `read_weights` gave, without a `module.` prefix.
-
-    Raises:
-        CheckpointError: when there is none.
-    """
-    for key in ("model", "state_dict", "network"):
-        if isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-            break
-    state = {name.removeprefix("module."): value for name, value in loaded.items() if _is_entry(name, value)}
-    if not state:
-        raise CheckpointError(path, "holds no tensors", "expected a state dict, or one under 'model' or 'state_dict'")
-    return state
-
-
-def _is_entry(name: object, value: object) -> bool:
-    return isinstance(name, str) and isinstance(value, Tensor)
-
-
 def _depth(state: Mapping[str, Tensor], blocks: str) -> int:
-    return 1 + max(int(name[len(blocks) :].split(".")[0]) for name in state if name.startswith(blocks))
+    """Number of blocks; where their numbers have gaps, the network of so many doesn't fit."""
+    numbers = {name[len(blocks) :].split(".")[0] for name in state if name.startswith(blocks)}
+    if not numbers:
+        raise ValueError(f"Not a world model's state dict: no {blocks}* in it.")
+    return len(numbers)
 
 
 def geometry_of(state: Mapping[str, Tensor], num_heads: int | None = None) -> WorldModelGeometry:
@@ -170,9 +97,14 @@ def geometry_of(state: Mapping[str, Tensor], num_heads: int | None = None) -> Wo
         predictor_table, predictor_embed = state["predictor.predictor_pos_embed"], state["predictor.mask_token"]
     except KeyError as error:
         raise ValueError(f"Not a world model's state dict: {error} is missing.") from error
-    if stem.ndim != 4 or stem.shape[2] != stem.shape[3] or table.ndim != 3:
+    if stem.ndim != 4 or stem.shape[2] != stem.shape[3] or min(stem.shape) < 1 or table.ndim != 3:
         raise ValueError(
             f"The stem {tuple(stem.shape)} or table {tuple(table.shape)} is not that of a square patch ViT."
+        )
+    first = state.get("predictor.policy_net.0.weight")
+    if predictor_table.ndim != 3 or predictor_embed.ndim < 1 or (first is not None and first.ndim != 2):
+        raise ValueError(
+            f"The predictor's parts, such as its table {tuple(predictor_table.shape)}, are of another kind."
         )
     side = round(table.shape[1] ** 0.5)
     if side**2 != table.shape[1] or predictor_table.shape[1:2] != table.shape[1:2]:
@@ -185,7 +117,6 @@ def geometry_of(state: Mapping[str, Tensor], num_heads: int | None = None) -> Wo
         if not heads:
             raise ValueError(f"No named size has width {embed_dim} and depth {depth}: give num_heads.")
         num_heads = heads[0]
-    first = state.get("predictor.policy_net.0.weight")
     predictor_dim = predictor_embed.shape[-1]
     return WorldModelGeometry(
         image_size=side * stem.shape[-1],
@@ -288,14 +219,15 @@ def import_official(
     for prefix in ENCODER_PREFIXES:
         state[f"{prefix}image_mean"] = torch.tensor(IMAGENET_MEAN if channels == 3 else [0.0] * channels)
         state[f"{prefix}image_std"] = torch.tensor(IMAGENET_STD if channels == 3 else [1.0] * channels)
-    if one_channel and channels == 3:
-        state = fold_to_one_channel(state)
     try:
+        if one_channel and channels == 3:
+            state = fold_to_one_channel(state)
         geometry = geometry_of(state, num_heads)
-        build_world_model(geometry, image_mean=0.0, image_std=1.0).load_state_dict(state)
+        build(partial(build_world_model, geometry, image_mean=0.0, image_std=1.0), state, path)
+    except CheckpointError as error:
+        raise _not_official(path, error.reason) from error
     except (ValueError, RuntimeError) as error:
-        reason = f"not an official world model ({_one_line(error)})"
-        raise CheckpointError(path, reason, "check which file it is") from error
+        raise _not_official(path, one_line(error)) from error
     save_weights(state, output_dir, asdict(geometry))
     arguments = loaded.get("args")
     return {
@@ -306,6 +238,10 @@ def import_official(
         "epoch": loaded.get("epoch"),
         "official_arguments": sorted(vars(arguments)) if isinstance(arguments, argparse.Namespace) else [],
     }
+
+
+def _not_official(path: str | Path, reason: str) -> CheckpointError:
+    return CheckpointError(path, f"not an official world model ({reason})", "check which file it is")
 
 
 def save_weights(state: Mapping[str, Tensor], output_dir: str | Path, geometry: Mapping[str, Any]) -> None:
@@ -338,21 +274,6 @@ def load_weights(module: nn.Module, path: str | Path, prefix: str | None = None)
         found = [p for p in ENCODER_PREFIXES if any(name.startswith(p) for name in state)]
         prefix = "" if not found or any(name.startswith(found[0]) for name in own) else found[0]
     state = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
-    missing, unexpected = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    shapes = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    problems = [
-        f"{what}: {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("other shape", shapes))
-        if names
-    ]
-    if problems:
-        raise CheckpointError(
-            path, f"of another geometry ({'; '.join(problems)})", "build the network that the checkpoint was made with"
-        )
-    module.load_state_dict(state)
+    load_state(module, state, path, "build the network that the checkpoint was made with")
     logger.info("Loaded %d tensors from %s (%s).", len(state), path, prefix.rstrip(".") or "whole file")
     return module

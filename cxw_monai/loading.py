@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -21,15 +22,16 @@ import torch
 from torch import Tensor
 
 from .bundle_files import open_bundle
-from .checkpoints import CheckpointError, read_weights
-from .encoder_files import load_embedder
+from .encoder_files import embedder_of, encoder_file
 from .evaluation.segment import kept_to_largest, restore_masks
 from .evaluation.segment_inputs import on_device
 from .io import read_radiograph
 from .networks import FilmModel, RadiographEmbedder, RadiographSegmenter
 from .pixel_map import PixelMap
-from .segmenter_checkpoints import encoder_file, load_segmenter, read_settings
+from .segmenter_checkpoints import holds_segmenter, segmenter_of
+from .segmenter_settings import checked_image_size
 from .transforms.warp import WholeFilmd
+from .weight_files import CheckpointError, finite_outputs, one_line, read_weights
 
 __all__ = ["EmbeddingModel", "SegmentationModel", "load"]
 
@@ -66,17 +68,25 @@ class SegmentationModel:
         network: takes `[B, 1, h, w]` in [0, 1] to logits `[B, S, h, w]`.
         structures: S names.
         image_size: (h, w) in px that films are stretched to.
+        weights: the file, for messages.
     """
 
-    def __init__(self, network: RadiographSegmenter, image_size: tuple[int, int], device: torch.device) -> None:
-        self.network, self.image_size, self.device = network, image_size, device
+    def __init__(
+        self,
+        network: RadiographSegmenter,
+        image_size: tuple[int, int],
+        device: torch.device,
+        weights: str | PathLike[str] = "the model",
+    ) -> None:
+        self.network, self.image_size, self.device, self.weights = network, image_size, device, weights
         self.structures = network.structures
         self._whole_film = WholeFilmd(image_size)
 
     @torch.inference_mode()
     def _probabilities(self, array: np.ndarray) -> np.ndarray:
         image = self._whole_film({"image": array})["image"][None].to(self.device)
-        return self.network(image).sigmoid()[0].cpu().numpy()  # [S, h, w]
+        logits = finite_outputs(self.network(image), self.weights)
+        return logits.sigmoid()[0].cpu().numpy()  # [S, h, w]
 
     def probabilities(self, film: Film) -> dict[str, np.ndarray]:
         """Each structure's probability, float32 `[H, W]` on the film's own grid; arguments as for `segment`."""
@@ -101,6 +111,7 @@ class SegmentationModel:
             bool `[H, W]` by structure, on the pixel grid that the file stores.
 
         Raises:
+            CheckpointError: the network answers with values that are no numbers.
             RadiographError: the file can't be used as a film.
             ValueError: an argument is wrong.
         """
@@ -123,10 +134,13 @@ class EmbeddingModel:
     Attributes:
         network: takes `[B, 1, h, w]` in [0, 1] to `[B, D]`.
         image_size: (h, w) in px that films are stretched to, that of pretraining.
+        weights: the file, for messages.
     """
 
-    def __init__(self, network: RadiographEmbedder, device: torch.device) -> None:
-        self.network, self.device = network, device
+    def __init__(
+        self, network: RadiographEmbedder, device: torch.device, weights: str | PathLike[str] = "the model"
+    ) -> None:
+        self.network, self.device, self.weights = network, device, weights
         rows, columns = network.encoder.grid
         self.image_size = rows * network.encoder.patch_size, columns * network.encoder.patch_size
         self._whole_film = WholeFilmd(self.image_size)
@@ -142,11 +156,12 @@ class EmbeddingModel:
             float32 `[D]`.
 
         Raises:
+            CheckpointError: the network answers with values that are no numbers.
             RadiographError: the file can't be used as a film.
             ValueError: the array is none.
         """
         image = self._whole_film({"image": _film(film)[0]})["image"][None].to(self.device)
-        return self.network(image)[0].cpu().numpy()
+        return finite_outputs(self.network(image), self.weights)[0].cpu().numpy()
 
     def film_model(self) -> FilmModel:
         """Preparation and network as one module."""
@@ -170,27 +185,36 @@ def load(name_or_path: str | PathLike[str], device: str | torch.device = "cpu") 
         CheckpointError: the weights are missing, damaged or no such model.
     """
     with open_bundle(name_or_path) as place:
-        weights = encoder_file(place)
-        if _is_segmenter(weights):
-            network = on_device(load_segmenter(weights), device)
-            return SegmentationModel(network, read_settings(weights).image_size, torch.device(device))
-        network = on_device(load_embedder(weights, _image_size(place)), device)
-        return EmbeddingModel(network, torch.device(device))
+        shown = Path(name_or_path) if place.is_dir() and os.path.isfile(name_or_path) else place  # a zip's own name
+        try:
+            return _loaded(place, shown, device)
+        except CheckpointError as error:
+            if shown == place:
+                raise
+            raise CheckpointError(shown / error.path.relative_to(place), error.reason, error.remedy) from error
 
 
-def _is_segmenter(weights: Path) -> bool:
-    if weights.suffix == ".safetensors":
-        return any(name.startswith("decoder.") for name in read_weights(weights))
-    return "settings" in read_weights(weights)
+def _loaded(place: Path, shown: Path, device: str | torch.device) -> SegmentationModel | EmbeddingModel:
+    """The model of a bundle's folder or a file of weights, which messages call `shown`."""
+    weights = encoder_file(place)
+    content, shown = read_weights(weights), shown / weights.relative_to(place)
+    if holds_segmenter(content, weights):
+        settings, network = segmenter_of(content, weights)
+        return SegmentationModel(on_device(network, device), settings.image_size, torch.device(device), shown)
+    network = on_device(embedder_of(content, weights, _image_size(place)), device)
+    return EmbeddingModel(network, torch.device(device), shown)
 
 
-def _image_size(place: Path) -> int | list[int]:
-    """That of a bundle's inference, where there is one."""
+def _image_size(place: Path) -> tuple[int, int]:
+    """That of a bundle's inference, where there is one.
+
+    Raises:
+        CheckpointError: the bundle tells none.
+    """
     config = place / "configs" / "inference.json"
     if not config.is_file():
-        return 224
+        return 224, 224
     try:
-        size = json.loads(config.read_text(encoding="utf-8"))["image_size"]
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(config, f"tells no image_size ({error})", "give the file of weights") from error
-    return size
+        return checked_image_size(json.loads(config.read_text(encoding="utf-8"))["image_size"])
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(config, f"tells no image_size ({one_line(error)})", "give the file of weights") from error

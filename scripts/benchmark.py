@@ -17,11 +17,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from cxw_monai.bundle_files import find_bundle
 from cxw_monai.evaluation.benchmark import AMPS, default_cases, format_report, run_benchmark
 from cxw_monai.evaluation.reading import measure_reading
 from cxw_monai.networks import VIT_SIZES
 
-BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "chexworld_pretraining"
+BUNDLE = find_bundle("chexworld_pretraining").resolve()
 
 
 def main() -> int:

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import yaml
 
+from cxw_monai.bundle_files import find_bundle
 from cxw_monai.checkpoints import load_weights
 from cxw_monai.engines.errors import plain_message, root_cause
 from cxw_monai.evaluation.learning.benchmark import Benchmark, append_row, averaged, config_hash, read_rows
@@ -33,7 +34,7 @@ from cxw_monai.evaluation.learning.table import draw_curves, draw_rows, markdown
 from cxw_monai.io.atomic import atomic_file
 from cxw_monai.networks import RadiographViT, radiograph_vit
 
-BUNDLE = Path(__file__).resolve().parent.parent / "bundles" / "chexworld_pretraining"
+BUNDLE = find_bundle("chexworld_pretraining").resolve()
 FIXED = {"pixels16": partial(pixels, 16), "pixels32": partial(pixels, 32), "hog": lambda: gradient_histograms}
 IMAGE_PX = 160
 TRAINED_PROBES = ("mean", "grid", "attentive")

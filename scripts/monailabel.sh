@@ -27,4 +27,4 @@ if [ "$(cat "$environment/cxw_monai.stamp" 2> /dev/null)" != "$wanted" ]; then
     printf '%s' "$wanted" > "$environment/cxw_monai.stamp"
 fi
 export PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}"
-exec "$environment/bin/python" -m cxw_monai.label "$@"
+exec "$environment/bin/python" -m cxw_monai.label --app "$project/.monailabel" "$@"  # a later --app counts

@@ -13,10 +13,11 @@ import logging
 import sys
 from pathlib import Path
 
+from cxw_monai.bundle_files import find_bundle
 from cxw_monai.engines.errors import plain_message, root_cause
 from cxw_monai.evaluation.sim_to_real import few_shot_runs, from_rendered_runs, run_all, summarise
 
-BUNDLE = Path(__file__).resolve().parent.parent / "bundles" / "chexworld_segmentation"
+BUNDLE = find_bundle("chexworld_segmentation").resolve()
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:

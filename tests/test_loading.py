@@ -1,5 +1,6 @@
 """The API of three lines: the answers of the bundles' own inference, on the film's own grid."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from cxw_monai.evaluation.segment_inputs import SegmentSettings
 from cxw_monai.io import RadiographError, read_radiograph
 from cxw_monai.loading import EmbeddingModel, SegmentationModel
 from cxw_monai.networks import RadiographEmbedder, WorldModel, WorldModelPredictor, radiograph_vit
+from cxw_monai.segmenter_checkpoints import new_segmenter, save_segmenter, segmenter_settings
 from cxw_monai.transforms.warp import WholeFilmd
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
@@ -93,6 +95,71 @@ def test_embeddings_of_any_film(pretrained):
         np.testing.assert_allclose(model.embed(image), expected, atol=1e-6)
         np.testing.assert_allclose(model.embed(torch.from_numpy(image)[None]), expected, atol=1e-6)
     assert model.embed(FILM).shape == (192,)
+
+
+BRIGHT = np.array([[1, 0, 0, 0], [1, 1, 0, 0]], dtype=bool)
+"""Which of 2 x 4 patches are bright. Seen as 4 x 2 patches, the first row would be bright, and one patch more."""
+
+
+def sign_encoder(encoder) -> None:
+    """By hand: a token is the sign of its patch's mean less 0.5, whatever its place.
+
+    Only the first of D = 192 features is not 0, so that the final norm makes it +-sqrt(191), the others -+1/sqrt(191).
+    """
+    with torch.no_grad():
+        for name, value in encoder.named_parameters():
+            if not name.startswith("norm."):
+                value.zero_()
+        encoder.patch_embed.proj.weight[0] = 1 / 256
+        encoder.image_mean.fill_(0.5)
+        encoder.image_std.fill_(0.01)
+
+
+def by_patches(scale: int) -> np.ndarray:
+    """A film `[2 * scale, 4 * scale]`, 1 in bright patches and 0.2 in others."""
+    return np.kron(np.where(BRIGHT, 1.0, 0.2), np.ones((scale, scale))).astype(np.float32)
+
+
+@pytest.mark.parametrize("scale", [16, 50])
+def test_height_and_width_of_a_segmenter(tmp_path, scale):
+    """Height 32, width 64: the mask is the bright patches, on films of that size and on larger ones."""
+    settings = segmenter_settings(["bright", "dark"], [32, 64], "tiny", 16, "linear", 4)
+    network = new_segmenter(settings)
+    sign_encoder(network.encoder)
+    with torch.no_grad():
+        network.decoder.head.weight.zero_()
+        network.decoder.head.bias.zero_()
+        network.decoder.head.weight[:16, 0] = 1  # 4 x 4 cells a token
+        network.decoder.head.weight[16:, 0] = -1
+    save_segmenter(network, settings, tmp_path / "model.pt")
+    model = cxw_monai.load(tmp_path / "model.pt")
+    assert model.image_size == (32, 64)
+    masks, probabilities = model.segment(by_patches(scale)), model.probabilities(by_patches(scale))
+    expected = np.kron(BRIGHT, np.ones((scale, scale), dtype=bool))
+    inner = np.kron(np.ones_like(BRIGHT), np.pad(np.ones((scale - 8, scale - 8), dtype=bool), 4))
+    assert expected[inner].any() and not expected[inner].all()
+    np.testing.assert_array_equal(masks["bright"][inner], expected[inner])
+    np.testing.assert_array_equal(masks["dark"][inner], ~expected[inner])
+    sure = 1 / (1 + np.exp(-np.sqrt(191)))
+    np.testing.assert_allclose(probabilities["bright"][inner], np.where(expected, sure, 1 - sure)[inner], atol=0.05)
+
+
+@pytest.mark.parametrize("scale", [16, 50])
+def test_height_and_width_of_an_encoder(tmp_path, scale):
+    """The mean token: 3 of 8 patches are bright; of learnt positions the bundle's config tells the grid."""
+    network = RadiographEmbedder(radiograph_vit("tiny", image_size=(32, 64)))
+    sign_encoder(network.encoder)
+    for folder in ("configs", "models"):
+        (tmp_path / folder).mkdir()
+    torch.save(network.state_dict(), tmp_path / "models" / "model.pt")
+    (tmp_path / "configs" / "inference.json").write_text(json.dumps({"image_size": [32, 64]}))
+    model = cxw_monai.load(tmp_path)
+    assert model.image_size == (32, 64)
+    expected = np.full(192, -1 / np.sqrt(191), dtype=np.float32)
+    expected[0] = np.sqrt(191)
+    np.testing.assert_allclose(model.embed(by_patches(scale)), expected * (3 - 5) / 8, rtol=1e-3)
+    prepared = torch.from_numpy(by_patches(scale))[None, None]
+    np.testing.assert_allclose(model.film_model()(prepared)[0].detach(), expected * (3 - 5) / 8, rtol=1e-3)
 
 
 def test_a_bundle_with_an_encoder(pretrained, tmp_path):

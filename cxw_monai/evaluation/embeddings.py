@@ -44,6 +44,8 @@ class EmbeddingWriter:
 
     def _gather(self, engine: Engine) -> None:
         predictions = engine.state.output["pred"].detach().float()  # [B, D] or [B, D, rows, columns]
+        if not predictions.isfinite().all():
+            raise ValueError("the network's embeddings hold NaN or infinite values; check the file of --ckpt")
         indices = engine.state.batch["index"].tolist()
         pooled = predictions if predictions.ndim == 2 else predictions.mean(dim=(2, 3))
         self.pooled.update(zip(indices, pooled.cpu().numpy(), strict=True))

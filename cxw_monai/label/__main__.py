@@ -7,7 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-from cxw_monai.label.serve import PROJECT, lay_out, server_command, server_environment
+from cxw_monai.bundle_files import BundleError, find_bundle
+from cxw_monai.label.serve import lay_out, model_file, server_command, server_environment
+from cxw_monai.segmenter_checkpoints import read_segmenter
+from cxw_monai.weight_files import CheckpointError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -16,25 +19,29 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("studies", nargs="?", help="folder of films, or address of a DICOMweb server")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine)")
     parser.add_argument("--port", type=int, default=8000, help="port (default 8000)")
-    parser.add_argument("--app", type=Path, help="the app's folder (default .monailabel in the project)")
-    parser.add_argument("--bundle", type=Path, default=PROJECT / "bundles" / "chexworld_segmentation")
+    parser.add_argument("--app", type=Path, default=Path(".monailabel"), help="the app's folder (default .monailabel)")
+    parser.add_argument("--bundle", default="chexworld_segmentation", help="name or folder of the bundle to serve")
     parser.add_argument("--model", type=Path, help="model to begin with (default the bundle's)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--selftest", action="store_true", help="start a server on made-up studies, try it, stop it")
     a = parser.parse_args(argv)
-    if a.selftest:
-        from cxw_monai.label.selftest import run_selftest  # needs the server's environment
-
-        return run_selftest(a.bundle)
-    if not a.studies:
+    if not a.selftest and not a.studies:
         parser.error("give the folder of the films, or the address of a DICOMweb server")
-    app = (a.app or PROJECT / ".monailabel").resolve()
     try:
-        lay_out(app, a.model or a.bundle / "models" / "model.pt")
-    except FileNotFoundError as error:
+        bundle = find_bundle(a.bundle).resolve()
+        if a.selftest:
+            from cxw_monai.label.selftest import run_selftest  # needs the server's environment
+
+            return run_selftest(bundle)
+        app, model = a.app.resolve(), a.model or bundle / "models" / "model.pt"
+        read_segmenter(
+            model_file(app) if model_file(app).exists() else model
+        )  # before it is copied, or a server starts
+        lay_out(app, model)
+    except (BundleError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    command = server_command(app, a.studies, a.bundle, a.host, a.port, a.device)
+    command = server_command(app, a.studies, bundle, a.host, a.port, a.device)
     os.execve(command[0], command, server_environment(app, a.host))
 
 

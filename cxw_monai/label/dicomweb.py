@@ -56,6 +56,8 @@ class DicomWebFilms(FilmDatastore):
     ) -> None:
         session = create_session_from_user_pass(*credentials) if credentials else None
         self.client = DICOMwebClient(url=url.rstrip("/"), session=session)
+        # By default an answer that a server is gone takes half a minute, and others wait for it.
+        self.client.set_http_retry_params(max_attempts=3, wait_exponential_multiplier=250)  # after 0.5 s and 1 s
         self._listed: tuple[float, list[str]] = (-_LIST_SECONDS, [])
         super().__init__(str(folder), model, watch=False)
 

@@ -18,7 +18,7 @@ from cxw_monai.evaluation.segment import FilmSegmenter, kept_to_largest, restore
 from cxw_monai.evaluation.segment_inputs import SegmentSettings, model_hash, on_device
 from cxw_monai.io import Radiograph, RadiographError, read_radiograph
 from cxw_monai.networks.embedder import RadiographEmbedder
-from cxw_monai.segmenter_checkpoints import load_segmenter, read_settings
+from cxw_monai.segmenter_checkpoints import read_segmenter
 from cxw_monai.transforms.warp import WholeFilmd
 
 __all__ = ["LabelModel", "film_file", "read_film"]
@@ -96,8 +96,8 @@ class LabelModel:
     def _current(self) -> _Loaded:
         stamp = self.stamp
         if self._loaded is None or self._loaded.stamp != stamp:
-            settings = read_settings(self.path)
-            network = on_device(load_segmenter(self.path), self.device)
+            settings, network = read_segmenter(self.path)
+            network = on_device(network, self.device)
             segmenter = FilmSegmenter(
                 [],
                 source=self.path.parent,

@@ -8,10 +8,10 @@ import shutil
 import sys
 from pathlib import Path
 
-__all__ = ["PROJECT", "lay_out", "server_command", "server_environment"]
+__all__ = ["lay_out", "model_file", "server_command", "server_environment"]
 
 LOOPBACK = ("127.0.0.1", "localhost")
-PROJECT = Path(__file__).resolve().parents[2]
+_IMPORTED_FROM = Path(__file__).resolve().parents[2]
 _MAIN = '"""Found by MONAI Label."""\n\nfrom cxw_monai.label.app import CxwLabelApp  # noqa: F401\n'
 
 
@@ -35,9 +35,13 @@ def lay_out(app: Path, model: Path) -> None:
             left.unlink()
     (app / "main.py").write_text(_MAIN, encoding="utf-8")
     (app / "logs" / "logging.json").write_text(json.dumps(_logging(app / "logs" / "app.log"), indent=2))
-    mine = app / "model" / "chexworld_segmentation.pt"
-    if not mine.exists():
-        shutil.copyfile(model, mine)
+    if not model_file(app).exists():
+        shutil.copyfile(model, model_file(app))
+
+
+def model_file(app: Path) -> Path:
+    """The model in use."""
+    return app / "model" / "chexworld_segmentation.pt"
 
 
 def _logging(file: Path) -> dict[str, object]:
@@ -73,7 +77,7 @@ def server_environment(app: Path, host: str) -> dict[str, str]:
     }
     hosts = ",".join(LOOPBACK) if host in LOOPBACK else "*"
     settings["CXW_LABEL_HOSTS"] = os.environ.get("CXW_LABEL_HOSTS", hosts)
-    paths = [str(PROJECT), os.environ.get("PYTHONPATH", "")]
+    paths = [str(_IMPORTED_FROM), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, **settings, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 

@@ -187,7 +187,9 @@ class Uncertainty(Strategy):
         left = sorted(datastore.get_unlabeled_images())
         for image in [one for one in left if one not in self._scores][: int(request.get("limit", 200))]:
             try:
-                self._scores[image] = self.model.uncertainty(read_film(datastore.get_image_uri(image)))
+                film = read_film(datastore.get_image_uri(image))
+                with told(image):
+                    self._scores[image] = self.model.uncertainty(film)
             except RadiographError as error:
                 _logger.warning("a film is passed over: %s", error.reason)
                 self._scores[image] = -1.0

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from cxw_monai.geometry import relative_coordinates
 
-__all__ = ["TableOrder", "axis_features", "join_axes", "relative_table", "sincos_table", "table_order"]
+__all__ = [
+    "TableOrder",
+    "axis_features",
+    "join_axes",
+    "relative_table",
+    "sincos_table",
+    "table_grid",
+    "table_order",
+]
 
 TableOrder = Literal["column_first", "row_first"]
 
@@ -127,3 +135,31 @@ def table_order(table: Tensor, grid: tuple[int, int], tolerance: float = 1e-3) -
         f"The table of {tuple(table.shape)} for grid {grid} is not a sine-cosine table of either order "
         f"(largest differences {differences}); was it trained or resized?"
     )
+
+
+def table_grid(table: Tensor, cells: tuple[float, float] = (1.0, 1.0)) -> tuple[int, int] | None:
+    """Which grid a stored table is of: 64 x 96 and 96 x 64 px have as many tokens.
+
+    Args:
+        table: floating `[1, N, D]`.
+        cells: height and width of a token in the cells that positions are counted in, less than 1 with a smaller patch
+            than in pretraining (see `resize_encoder`).
+
+    Returns:
+        Rows and columns, or None where the table is no sine-cosine table (a learnt one) or its cells are others.
+    """
+    tokens, dim = table.shape[1:]
+    # Of a large table, its first tokens and some of the others will do.
+    sample = torch.unique(torch.cat([torch.arange(min(tokens, 256)), torch.linspace(0, tokens - 1, 256).long()]))
+    stored = table.detach()[0, sample].double()  # [K, D]
+    tolerance = max(1e-3, torch.finfo(table.dtype).eps)
+    for columns in (number for number in range(1, tokens + 1) if tokens % number == 0):
+        grid = tokens // columns, columns
+        row, column = (
+            (at.double() + 0.5) * cell - 0.5
+            for at, cell in zip((sample // columns, sample % columns), cells, strict=True)
+        )
+        for order in ("column_first", "row_first"):
+            if (stored - join_axes(row, column, dim, order)).abs().max() <= tolerance:
+                return grid
+    return None

@@ -22,12 +22,11 @@ import torch
 
 from ..bundle_files import BundleError
 from ..checkpoints import CheckpointError
-from ..encoder_files import load_embedder
+from ..encoder_files import encoder_file, load_embedder
 from ..evaluation.segment_inputs import model_hash
 from ..io.atomic import atomic_file
 from ..loading import EmbeddingModel, load
 from ..networks import VIT_SIZES
-from ..segmenter_checkpoints import encoder_file
 from .export import export_onnx, export_torchscript
 from .sbom import bill_of_materials
 

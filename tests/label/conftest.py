@@ -1,0 +1,50 @@
+"""MONAI Label itself, or the stand-in for it, and an app over films of every kind."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cxw_monai.label.serve import lay_out
+from cxw_monai.segmenter_checkpoints import new_segmenter, save_segmenter, segmenter_settings
+
+
+def _stand_in_where_needed() -> None:
+    if importlib.util.find_spec("monailabel") is None and importlib.util.find_spec("fastapi") is not None:
+        spec = importlib.util.spec_from_file_location("monailabel_stand_in", Path(__file__).with_name("stand_in.py"))
+        stand_in = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = stand_in  # dataclasses look their module up
+        spec.loader.exec_module(stand_in)
+        stand_in.install()
+
+
+_stand_in_where_needed()
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory) -> Path:
+    """A tiny segmenter of two structures that it draws everywhere and nowhere in particular."""
+    path = tmp_path_factory.mktemp("model") / "model.pt"
+    settings = segmenter_settings(("lung_left", "heart"), 32, "tiny", 16, "linear", 4)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_segmenter(new_segmenter(settings), settings, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def film_files(tmp_path_factory) -> dict[str, Path]:
+    """Six films: PNG of 8 and 16 bits, JPEG, NIfTI, CR, DX."""
+    from cxw_monai.label.selftest_films import make_films
+
+    return make_films(tmp_path_factory.mktemp("films"))
+
+
+@pytest.fixture
+def app_folder(tmp_path, model_file) -> Path:
+    lay_out(tmp_path / "app", model_file)
+    return tmp_path / "app"
