@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
-import stat
 import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from cxw_monai.io.zip_members import DamagedZipError, MemberError, checked_members, opened_zip, unpack_member
 
 __all__ = ["BundleError", "extract_bundle", "find_bundle", "named_bundle", "open_bundle"]
 
@@ -85,41 +85,33 @@ def extract_bundle(archive: str | PathLike[str], folder: str | PathLike[str]) ->
     """
     archive = Path(archive)
     try:
-        with zipfile.ZipFile(archive) as content:
-            members = [member for member in content.infolist() if not member.is_dir()]
+        with opened_zip(archive) as content:
+            members = checked_members(content, _MOST_BYTES)
             name = _checked_name(archive, members)
             target = Path(folder) / name
-            if target.exists():
+            if os.path.lexists(target):
                 raise BundleError(target, "exists already", "remove it, or unpack elsewhere")
             target.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(dir=target.parent, prefix=f".{name}.") as temporary:
                 for member in members:
-                    place = Path(temporary, *PurePosixPath(member.filename).parts)
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    with content.open(member) as source, place.open("xb") as file:
-                        shutil.copyfileobj(source, file)
+                    unpack_member(content, member, temporary)
                 os.replace(Path(temporary) / name, target)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, FileExistsError) as error:
+    except DamagedZipError as error:
         raise BundleError(archive, f"not a whole zip ({error})", _OTHER) from error
+    except MemberError as error:
+        raise BundleError(archive, str(error), "don't use this file") from error
     return target
 
 
 def _checked_name(archive: Path, members: list[zipfile.ZipInfo]) -> str:
-    """The one top-level folder of a zip whose names all stay in it."""
-    tops = set()
-    for member in members:
-        parts = PurePosixPath(member.filename).parts
-        leads_out = member.filename.startswith("/") or ".." in parts or "\\" in member.filename or ":" in parts[0]
-        if leads_out or len(parts) < 2:
-            raise BundleError(archive, f"holds {member.filename!r}, outside a bundle's folder", "don't use this file")
-        if stat.S_ISLNK(member.external_attr >> 16):
-            raise BundleError(archive, f"holds the link {member.filename!r}", "don't use this file")
-        tops.add(parts[0])
+    """The one top-level folder of a zip."""
+    outside = [member.filename for member in members if "/" not in member.filename]
+    if outside:
+        raise BundleError(archive, f"holds {outside[0]!r}, outside a bundle's folder", "don't use this file")
+    tops = {member.filename.partition("/")[0] for member in members}
     names = {member.filename for member in members}
     if len(tops) != 1 or f"{next(iter(tops))}/configs/metadata.json" not in names:
         raise BundleError(archive, "not one bundle (NAME/configs/metadata.json)", _OTHER)
-    if (size := sum(member.file_size for member in members)) > _MOST_BYTES:
-        raise BundleError(archive, f"{size} bytes unpacked, more than {_MOST_BYTES}", _OTHER)
     return tops.pop()
 
 

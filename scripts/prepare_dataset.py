@@ -5,6 +5,7 @@ All sets: python scripts/prepare_dataset.py --list      Options of one: python s
 
 OUT gets manifest.csv, datalist.json (for the bundles' --datalist), summary.json and the masks that had to be made; ROOT
 is only read. Safe to run again after a kill or when more was downloaded. docs/datasets.md tells what each set becomes.
+Damaged films and masks are left out: left_out.csv lists them, the last line counts them, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(format_counts(summary))
-    return 0
+    return 1 if any(summary["left_out"].values()) else 0
 
 
 if __name__ == "__main__":

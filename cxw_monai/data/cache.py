@@ -19,7 +19,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from multiprocessing import get_all_start_methods, get_context
 from os import PathLike
@@ -27,17 +27,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 
 from cxw_monai.data.cache_estimate import estimate_cache
-from cxw_monai.data.cache_store import FORMAT_VERSION, INDEX, CacheError, RadiographCache, StoreWriter, write_items
+from cxw_monai.data.cache_store import (
+    FORMAT_VERSION,
+    INDEX,
+    CacheError,
+    RadiographCache,
+    cache_errors,
+    cache_folder,
+)
+from cxw_monai.data.cache_writer import StoreWriter, write_items
 from cxw_monai.io.atomic import atomic_file
 from cxw_monai.io.image import Radiograph, RadiographError
 from cxw_monai.io.radiograph import read_radiograph, reader_options
 
-__all__ = ["CacheError", "RadiographCache", "build_cache"]
+__all__ = ["CacheError", "RadiographCache", "build_cache", "cache_lock", "disk_errors"]
 
 _GO_ON = "what is done is kept: run the same again to go on from there"
 
@@ -94,24 +101,24 @@ def build_cache(
     ordered = _sorted_items(items)
     paths = [item["image"] for item in ordered]
     lines = _json_lines(ordered)
-    root = Path(os.path.abspath(cache_dir))
-    root.mkdir(parents=True, exist_ok=True)
-    folder = root / _key(paths, size, min_size, options)
+    folder = Path(os.path.abspath(cache_dir)) / _key(paths, size, min_size, options)
     decoder = partial(
         _decoded, decode=partial(_decode, size=size, options={**options, "min_size": min_size}), workers=workers
     )
-    with FileLock(f"{folder}.lock"):
-        with _disk_errors(folder):
+    with cache_lock(folder):
+        with disk_errors(folder):
             labels = write_items(folder, lines)
-        if not _is_finished(folder, decoder, verify, progress):
-            with StoreWriter(folder, len(paths), progress) as writer:
+        if not _is_finished(folder, paths, decoder, verify, progress):
+            with disk_errors(folder):
+                writer = StoreWriter(folder, len(paths), progress)
+            with writer:
                 _announce(writer, paths, size)
                 skipped = _fill(writer, paths, decoder, on_error, progress)
                 if not writer.done.any():
                     _write_report(report, skipped)
                     bad = RadiographError(**skipped[0])
                     raise ValueError(f"none of the {len(skipped)} images can be used; the first: {bad}")
-                with _disk_errors(folder):
+                with disk_errors(folder):
                     writer.finish(labels, skipped)
         cache = RadiographCache(folder, labels)  # a reused cache may have been built with older labels
     if cache.skipped and on_error == "raise":
@@ -153,9 +160,11 @@ def _key(paths: list[str], size: int, min_size: int, options: Mapping[str, Any])
     return digest.hexdigest()[:20]
 
 
-def _is_finished(folder: Path, decoder: Callable[..., Iterator[Any]], verify: bool, progress: bool) -> bool:
+def _is_finished(
+    folder: Path, paths: list[str], decoder: Callable[..., Iterator[Any]], verify: bool, progress: bool
+) -> bool:
     """Whether there is a whole cache that left out only what still can't be read (a decoder may be new)."""
-    if not (folder / INDEX).exists():
+    if not os.path.lexists(folder / INDEX):
         return False
     try:
         cache = RadiographCache(folder)
@@ -163,6 +172,10 @@ def _is_finished(folder: Path, decoder: Callable[..., Iterator[Any]], verify: bo
             cache.verify(progress)
     except CacheError as error:
         _logger.warning("%s: decoding again what is damaged", error)
+        return False
+    skipped = {bad["path"] for bad in cache.skipped}
+    if len(cache) + len(cache.skipped) != len(paths) or not skipped <= set(paths):
+        _logger.warning("%s: doesn't hold the films that were asked for; decoding what is missing", folder)
         return False
     with closing(decoder([bad["path"] for bad in cache.skipped])) as results:
         if any(not isinstance(result, RadiographError) for result in results):
@@ -194,7 +207,7 @@ def _fill(
     with closing(decoder([paths[index] for index in left])) as results, bar:
         for item, result in zip(left, results, strict=True):
             if not isinstance(result, RadiographError):
-                with _disk_errors(writer.folder):
+                with disk_errors(writer.folder):
                     writer.add(item, *result)
             elif on_error == "raise":
                 _logger.info("%s: films before the bad one are kept; on_error='skip' goes on without it", writer.folder)
@@ -275,13 +288,25 @@ def _end_with(builder: int) -> None:
 
 
 @contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
+def cache_lock(folder: Path) -> Iterator[None]:
+    """Make a cache's folder and hold its lock."""
+    own = cache_folder(folder)
+    with ExitStack() as held:
+        with disk_errors(folder), cache_errors():
+            own.make()
+            held.enter_context(own.locked())
+        yield
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
     """Say what to do about a disk that can't be written."""
     try:
         yield
     except OSError as error:
         raise CacheError(
-            f"{folder}: cannot be written ({error.strerror}); free some disk or check its permissions; {_GO_ON}"
+            f"{folder}: cannot be written ({error.strerror}); free some disk, check its permissions, or set cache_dir "
+            f"to another folder; {_GO_ON}"
         ) from None
 
 
@@ -289,7 +314,7 @@ def _write_report(report: str | PathLike[str] | None, skipped: list[dict[str, st
     """CSV of the images left out; only its header where there is none."""
     if report is None:
         return
-    with atomic_file(report, "w", newline="", encoding="utf-8") as stream:
+    with atomic_file(report, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
         writer = csv.writer(stream)
         writer.writerow(["path", "reason"])
         writer.writerows([bad["path"], bad["reason"]] for bad in skipped)

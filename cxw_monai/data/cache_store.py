@@ -1,4 +1,4 @@
-"""The files of a decoded data set: read access, the writer that appends to them, and what can be kept of a broken one.
+"""The files of a decoded data set, and read access to them.
 
 A store is a folder of
 
@@ -6,36 +6,48 @@ A store is a folder of
 - ``meta.jsonl``: the description of each image, a line each;
 - ``images.bin``: a :data:`ROW` per image, with the places of both and a CRC-32 over them;
 - ``items-<hash>.jsonl``: the data set's items, a line each; one such file for every version of the labels;
-- ``index.json``: sizes, the checksum of ``images.bin`` and the files left out. It is written last: without it the store
-  is unfinished, and everything whose checksum holds can be kept.
+- ``index.json``: sizes, the checksum of ``images.bin``, the files left out, and a checksum of itself. It is written
+  last: without it the store is unfinished, and everything whose checksum holds can be kept.
 
-All but the small ``index.json`` are memory-mapped: an open store takes 8 bytes of memory per image, and processes share
-what they read.
+All but the small ``index.json`` are memory-mapped: an open store takes 9 bytes of memory per image, and processes share
+what they read. An image is compared with its checksum when it is first used; processes that are forked later share that
+knowledge. The folder may lie among those of other users: see :mod:`cxw_monai.io.own_files` for what is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import mmap
 import os
+import re
 import zlib
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.own_files import OwnFolder, UnsafeFileError
 
-__all__ = ["FORMAT_VERSION", "ROW", "CacheError", "JsonRows", "RadiographCache", "StoreWriter", "write_items"]
+__all__ = [
+    *("FORMAT_VERSION", "INDEX", "META", "PIXELS", "ROW", "ROWS", "CacheError", "JsonRows", "RadiographCache"),
+    *(
+        "are_whole",
+        "cache_errors",
+        "cache_folder",
+        "index_checksum",
+        "items_name",
+        "line_at",
+        "map_file",
+        "stored_size",
+    ),
+]
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Part of the key: raise it when the layout or what the reader returns changes."""
 
 ROW = np.dtype(
@@ -52,13 +64,45 @@ ROW = np.dtype(
 """What is known of an image; 36 bytes."""
 
 PIXELS, META, ROWS, INDEX = "pixels.bin", "meta.jsonl", "images.bin", "index.json"
-_ALIGNMENT = 64  # bytes; every image starts at a multiple
-
-_logger = logging.getLogger(__name__)
+_ITEMS_NAME = re.compile(r"items-[0-9a-f]{16}\.jsonl")
+_ITEM_FIELDS = ("image",)
+_META_FIELDS = ("spacing_mm", "original_shape", "bits", "steps", "pixel_map")
+_SKIPPED_FIELDS = {"path", "reason", "remedy"}
 
 
 class CacheError(ValueError):
     """A cache that can't be built or read; the message says what to do. What was decoded is kept."""
+
+
+def cache_folder(path: str | PathLike[str]) -> OwnFolder:
+    """A cache's own folder."""
+    return OwnFolder(path, "cache_dir")
+
+
+@contextmanager
+def cache_errors() -> Iterator[None]:
+    """Turn the refusal of a file that another user may have planted or written into a :class:`CacheError`."""
+    try:
+        yield
+    except UnsafeFileError as error:
+        raise CacheError(str(error)) from None
+
+
+def map_file(path: Path) -> mmap.mmap | bytes:
+    """A file's content, shared and read-only; nothing where it is missing or empty.
+
+    Raises:
+        CacheError: another user may have planted or written it, or it can't be opened.
+    """
+    try:
+        with cache_errors(), cache_folder(path.parent).open(path.name) as stream:
+            empty = os.fstat(stream.fileno()).st_size == 0
+            return b"" if empty else mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        reason = f"{path}: cannot be read ({error.strerror})"
+        raise CacheError(f"{reason}; check its permissions, or set cache_dir to another folder") from None
 
 
 class JsonRows(Sequence[Any]):
@@ -67,23 +111,53 @@ class JsonRows(Sequence[Any]):
     Args:
         path: the file, with at least one line.
         starts: where each line begins, bytes, ``[N]``.
+        fields: what every line's dictionary must have.
     """
 
-    def __init__(self, path: str | PathLike[str], starts: np.ndarray) -> None:
-        self._path, self._starts = path, starts
-        self._bytes = _mapped(path)
+    def __init__(self, path: Path, starts: np.ndarray, fields: Sequence[str]) -> None:
+        self._path, self._starts, self._fields = path, starts, tuple(fields)
+        self._bytes = map_file(path)
 
     def __len__(self) -> int:
         return len(self._starts)
 
     def __getitem__(self, index: Any) -> Any:
-        """The value of one line, or a list of them for a slice."""
+        """The dictionary of one line, or a list of them for a slice.
+
+        Raises:
+            CacheError: it isn't what was written.
+        """
         if isinstance(index, slice):
             return [self[one] for one in range(*index.indices(len(self)))]
-        return json.loads(_line(self._bytes, int(self._starts[index])))
+        try:
+            row = json.loads(self.line(index))
+            if all(field in row for field in self._fields) and isinstance(row, dict):
+                return row
+        except (ValueError, TypeError, RecursionError):
+            pass
+        raise CacheError(f"{self._path}: line {int(index) + 1} was altered; {_remedy(self._path.parent)}")
+
+    def line(self, index: int) -> bytes:
+        """One line as it is stored."""
+        return line_at(self._bytes, int(self._starts[index]))
 
     def __reduce__(self) -> tuple[type[JsonRows], tuple[Any, ...]]:
-        return type(self), (self._path, np.array(self._starts))
+        return type(self), (self._path, np.array(self._starts), self._fields)
+
+
+class _Descriptions(Sequence[Any]):
+    """The descriptions of a cache's images, each compared with its checksum when it is first used."""
+
+    def __init__(self, cache: RadiographCache) -> None:
+        self._cache = cache
+
+    def __len__(self) -> int:
+        return len(self._cache)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[one] for one in range(*index.indices(len(self)))]
+        return self._cache.description(index)
 
 
 class RadiographCache:
@@ -98,47 +172,84 @@ class RadiographCache:
 
     Attributes:
         items: one dictionary per image, as given to ``build_cache``, sorted by ``image``; a lazy sequence.
-        meta: one dictionary per image: the reader's as JSON keeps it (tuples are lists, ``pixel_map`` a dictionary),
-            with ``spacing_mm``, ``pixel_map`` and ``steps`` after the resize; a lazy sequence.
         skipped: ``{"path", "reason", "remedy"}`` of each file that was left out.
 
     Raises:
-        CacheError: the folder holds no finished cache of this version, or sizes or index show damage.
+        CacheError: the folder holds no finished cache of this version, sizes or checksums show damage, or another user
+            may have written it. Images are compared with their checksums when they are first used: that may raise it
+            later.
     """
 
     def __init__(self, folder: str | PathLike[str], items: str | None = None) -> None:
         self.folder = Path(folder)
-        again = "build it again with the same settings, which keeps every image that is whole"
-        try:
-            index = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))
-            if index["version"] != FORMAT_VERSION:
-                raise CacheError(f"{folder}: a cache of another version; delete it and build it again")
-            sizes = {name: (self.folder / name).stat().st_size for name in index["bytes"]}
-            if sizes != index["bytes"] or zlib.crc32(_mapped(self.folder / ROWS)) != index["rows_crc"]:
-                raise CacheError(f"{folder}: the cache is damaged; {again}")
-            self._items = items or index["items"]
-            self._places = np.memmap(self.folder / ROWS, ROW, mode="r")
-            lines = self.folder / self._items
-            self.items: Sequence[dict[str, Any]] = JsonRows(lines, _line_starts(lines)[self._places["item"]])
-            self.meta: Sequence[dict[str, Any]] = JsonRows(self.folder / META, self._places["meta"])
-        except CacheError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            raise CacheError(f"{folder}: no finished cache ({type(error).__name__}); {again}") from None
+        index = _read_index(self.folder)
+        self._items = items or index["items"]
+        labels = map_file(self.folder / self._items)
+        if items_name(labels) != self._items:
+            raise CacheError(
+                f"{self.folder / self._items}: damaged or missing; run the same again, which writes it anew"
+            )
+        self._contents = {name: map_file(self.folder / name) for name in (PIXELS, META, ROWS)}
+        rows = self._contents[ROWS]
+        sizes = {name: len(content) for name, content in self._contents.items()}
+        if sizes != index["bytes"] or zlib.crc32(rows) != index["rows_crc"] or len(rows) % ROW.itemsize:
+            raise CacheError(f"{folder}: the cache is damaged; {_AGAIN}")
+        self._places = np.frombuffer(rows, ROW)
+        starts = _line_starts(labels)
+        if len(rows) and int(self._places["item"].max()) >= len(starts):
+            raise CacheError(f"{folder}: {ROWS} and {self._items} don't belong together; {_AGAIN}")
+        self.items: Sequence[dict[str, Any]] = JsonRows(
+            self.folder / self._items, starts[self._places["item"]], _ITEM_FIELDS
+        )
+        self._meta = JsonRows(self.folder / META, self._places["meta"], _META_FIELDS)
         self.skipped: list[dict[str, str]] = index["skipped"]
-        self._pixels: np.memmap | None = None
+        self._known_whole = np.frombuffer(mmap.mmap(-1, max(1, len(self))), bool)  # shared with forked processes
 
     def __len__(self) -> int:
         return len(self._places)
 
+    @property
+    def meta(self) -> Sequence[dict[str, Any]]:
+        """One dictionary per image: the reader's as JSON keeps it (tuples are lists, ``pixel_map`` a dictionary), with
+        ``spacing_mm``, ``pixel_map`` and ``steps`` after the resize; a lazy sequence."""
+        return _Descriptions(self)
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """Rows and columns of one image, without reading it."""
+        return int(self._places[index]["height"]), int(self._places[index]["width"])
+
     def image(self, index: int) -> np.ndarray:
-        """One image: uint8 or uint16 ``[1, H, W]``, bone bright, the full range of its type; a read-only view."""
-        if self._pixels is None:
-            self._pixels = np.memmap(self.folder / PIXELS, np.uint8, mode="r")
+        """One image: uint8 or uint16 ``[1, H, W]``, bone bright, the full range of its type; a read-only view.
+
+        Raises:
+            CacheError: it doesn't have its checksum (told at the first use in a process).
+        """
+        self._check(index)
         row = self._places[index]
-        offset, size, height, width = (int(value) for value in (row["offset"], _size(row), row["height"], row["width"]))
-        pixels = np.asarray(self._pixels[offset : offset + size])
-        return pixels.view(f"<u{row['itemsize']}").reshape(1, height, width)  # [1, H, W]
+        pixels = np.frombuffer(self._contents[PIXELS], np.uint8, stored_size(row), int(row["offset"]))
+        return pixels.view(f"<u{row['itemsize']}").reshape(1, int(row["height"]), int(row["width"]))  # [1, H, W]
+
+    def description(self, index: int) -> dict[str, Any]:
+        """One image's ``meta``.
+
+        Raises:
+            CacheError: it, or its image, doesn't have its checksum (told at the first use in a process).
+        """
+        self._check(index)
+        return self._meta[index]
+
+    def _check_items(self, content: mmap.mmap | bytes) -> None:
+        if items_name(content) != self._items:
+            raise CacheError(
+                f"{self.folder / self._items}: damaged; build the cache again, which writes only this file"
+            )
+
+    def _check(self, index: int) -> None:
+        if not self._known_whole[index]:
+            if not _is_whole(self._places[index], self._contents[PIXELS], self._contents[META]):
+                film = self.items[index]["image"]
+                raise CacheError(f"{self.folder}: the stored image of {film} is damaged; {_remedy(self.folder)}")
+            self._known_whole[index] = True
 
     def verify(self, progress: bool = False) -> None:
         """Read everything and compare it with the checksums.
@@ -149,18 +260,14 @@ class RadiographCache:
         Raises:
             CacheError: images are damaged, and the first few are named, or the items are.
         """
-        if _items_name(_mapped(self.folder / self._items)) != self._items:
-            raise CacheError(
-                f"{self.folder / self._items}: damaged; build the cache again, which writes only this file"
-            )
-        whole = _are_whole(self.folder, self._places, progress)
+        self._check_items(map_file(self.folder / self._items))
+        whole = are_whole(self._places, self._contents[PIXELS], self._contents[META], progress)
         bad = [self.items[int(index)]["image"] for index in np.flatnonzero(~whole)[:5]]
         if bad:
             count = len(self) - int(whole.sum())
             named = ", ".join(bad) + (", ..." if count > len(bad) else "")
             raise CacheError(
-                f"{self.folder}: {count} of {len(self)} stored images are damaged ({named}); build the cache again "
-                "with verify=True, which decodes only these"
+                f"{self.folder}: {count} of {len(self)} stored images are damaged ({named}); {_remedy(self.folder)}"
             )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -170,165 +277,71 @@ class RadiographCache:
         self.__init__(**state)  # type: ignore[misc]  # maps belong to a process: opened anew
 
 
-class StoreWriter:
-    """Appends images to a store, and goes on with an unfinished one.
-
-    An image counts once its row is written, after its pixels and description; of what a kill or a full disk left, every
-    image whose checksum holds is kept. Only one writer may be open (the caller holds a lock).
-
-    Args:
-        folder: the store; made where it doesn't exist.
-        count: number of items; rows of others are dropped.
-        progress: show a progress bar while kept images are checked.
-
-    Attributes:
-        done: whether each item's image is stored, bool ``[count]``.
-
-    Raises:
-        OSError: the folder can't be written.
-    """
-
-    def __init__(self, folder: Path, count: int, progress: bool = False) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / INDEX).unlink(missing_ok=True)
-        kept, ends = _whole_rows(folder, count, progress)
-        self._table = np.zeros(count, ROW)  # by item
-        self._table[kept["item"]] = kept
-        self.done = np.zeros(count, bool)
-        self.done[kept["item"]] = True
-        with ExitStack() as opened:
-            names, sizes = (PIXELS, META, ROWS), (*ends, len(kept) * ROW.itemsize)
-            streams = [opened.enter_context(open(folder / name, "ab", buffering=0)) for name in names]
-            for stream, size in zip(streams, sizes, strict=True):
-                stream.truncate(size)
-            self._pixels, self._meta, self._rows = streams
-            self._opened = opened.pop_all()
-        self._at, self._meta_at = ends
-
-    def __enter__(self) -> StoreWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._opened.close()
-
-    def add(self, item: int, array: np.ndarray, meta: dict[str, Any]) -> None:
-        """Store one image, uint8 or uint16 ``[1, H, W]``, with its description.
-
-        Raises:
-            OSError: the disk is full or can't be written.
-        """
-        pixels, line = array.tobytes(), json.dumps(meta).encode()
-        crc = zlib.crc32(line, zlib.crc32(pixels))
-        self._table[item] = (item, crc, self._at, self._meta_at, *array.shape[1:], array.itemsize)
-        padding = bytes(-len(pixels) % _ALIGNMENT)
-        _write_all(self._pixels, pixels + padding)
-        _write_all(self._meta, line + b"\n")
-        _write_all(self._rows, self._table[item].tobytes())
-        self._at += len(pixels) + len(padding)
-        self._meta_at += len(line) + 1
-        self.done[item] = True
-
-    def finish(self, items: str, skipped: list[dict[str, str]]) -> None:
-        """Sort the rows by item and write the index.
-
-        Args:
-            items: what :func:`write_items` returned.
-            skipped: the files left out.
-        """
-        for stream in (self._pixels, self._meta):
-            os.fsync(stream.fileno())
-        rows = self._table[self.done].tobytes()
-        with atomic_file(self.folder / ROWS) as stream:
-            stream.write(rows)
-        index = {
-            "version": FORMAT_VERSION,
-            "bytes": {PIXELS: self._at, META: self._meta_at, ROWS: len(rows)},
-            "rows_crc": zlib.crc32(rows),
-            "items": items,
-            "skipped": skipped,
-        }
-        with atomic_file(self.folder / INDEX, "w", encoding="utf-8") as stream:
-            json.dump(index, stream)
+_AGAIN = "build it again with the same settings, which keeps every image that is whole"
 
 
-def write_items(folder: Path, lines: Iterable[bytes]) -> str:
-    """Store the items, each a JSON line without its newline, in a file named by a hash of them; returns its name."""
-    content = b"".join(line + b"\n" for line in lines)
-    name = _items_name(content)
-    if _items_name(_mapped(folder / name)) != name:
-        with atomic_file(folder / name) as stream:
-            stream.write(content)
-    return name
+def _remedy(folder: Path) -> str:
+    """For what only a look at every image finds."""
+    return (
+        f"build the cache again with verify=True, or after deleting {folder / INDEX}: only what is damaged is decoded"
+    )
 
 
-def _items_name(content: mmap.mmap | bytes) -> str:
+def index_checksum(index: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(index, sort_keys=True).encode())
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    """The index of a finished store, checked."""
+    try:
+        index = json.loads(bytes(map_file(folder / INDEX)))
+        if index["version"] != FORMAT_VERSION:
+            raise CacheError(f"{folder}: a cache of another version; delete it and build it again")
+        crc = index.pop("crc")
+        sound = crc == index_checksum(index) and set(index["bytes"]) == {PIXELS, META, ROWS}
+        sound = sound and _ITEMS_NAME.fullmatch(index["items"]) is not None
+        sound = sound and all(set(bad) == _SKIPPED_FIELDS for bad in index["skipped"])
+    except CacheError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CacheError(f"{folder}: no finished cache ({INDEX}: {type(error).__name__}); {_AGAIN}") from None
+    if not sound:
+        raise CacheError(f"{folder / INDEX}: was altered; {_AGAIN}")
+    return index
+
+
+def items_name(content: mmap.mmap | bytes) -> str:
     return f"items-{hashlib.sha256(content).hexdigest()[:16]}.jsonl"
 
 
-def _line_starts(path: Path) -> np.ndarray:
-    """Where each line of a file begins, bytes."""
-    ends = np.flatnonzero(np.frombuffer(_mapped(path), np.uint8) == ord("\n"))
+def _line_starts(content: mmap.mmap | bytes) -> np.ndarray:
+    """Where each line begins, bytes."""
+    ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n"))
     return np.concatenate([[0], ends[:-1] + 1])
 
 
-def _mapped(path: str | PathLike[str]) -> mmap.mmap | bytes:
-    """A file's content, shared and read-only; nothing where it is missing or empty."""
-    if not os.path.isfile(path) or not os.path.getsize(path):
-        return b""
-    with open(path, "rb") as stream:
-        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def _line(content: mmap.mmap | bytes, start: int) -> bytes:
+def line_at(content: mmap.mmap | bytes, start: int) -> bytes:
     """From ``start`` to the next newline."""
     return content[start : content.find(b"\n", start)]
 
 
-def _size(row: np.void) -> int:
+def stored_size(row: np.void) -> int:
     """Bytes of an image."""
     return int(row["height"]) * int(row["width"]) * int(row["itemsize"])
 
 
-def _are_whole(folder: Path, rows: np.ndarray, progress: bool) -> np.ndarray:
-    """Whether pixels and description of each row have its checksum: bool ``[N]``."""
-    pixels, meta = memoryview(_mapped(folder / PIXELS)), _mapped(folder / META)
-    whole = np.zeros(len(rows), bool)
-    for index, row in enumerate(tqdm(rows, "checking", unit="img", disable=not (progress and len(rows)))):
-        offset, end = int(row["offset"]), int(row["offset"]) + _size(row)
-        if end <= len(pixels):
-            whole[index] = zlib.crc32(_line(meta, int(row["meta"])), zlib.crc32(pixels[offset:end])) == row["crc"]
-    return whole
+def _is_whole(row: np.void, pixels: mmap.mmap | bytes, meta: mmap.mmap | bytes) -> bool:
+    """Whether pixels and description of a row have its checksum."""
+    offset, size = int(row["offset"]), stored_size(row)
+    if row["itemsize"] not in (1, 2) or offset + size > len(pixels) or not size:
+        return False
+    return (
+        zlib.crc32(line_at(meta, int(row["meta"])), zlib.crc32(memoryview(pixels)[offset : offset + size]))
+        == row["crc"]
+    )
 
 
-def _whole_rows(folder: Path, count: int, progress: bool) -> tuple[np.ndarray, tuple[int, int]]:
-    """Rows that an unfinished store holds whole, and the ends of their pixels and descriptions, bytes.
-
-    Rows that aren't whole are removed from the table, so that what is appended lies after what is kept.
-    """
-    path = folder / ROWS
-    content = path.read_bytes() if path.exists() else b""
-    rows = np.frombuffer(content[: len(content) // ROW.itemsize * ROW.itemsize], ROW)  # the last may be cut
-    rows = rows[rows["item"] < count]
-    kept = rows[_are_whole(folder, rows, progress)]
-    kept = kept[np.sort(np.unique(kept["item"], return_index=True)[1])]
-    if not len(kept):
-        return kept, (0, 0)
-    if len(kept) * ROW.itemsize != len(content):
-        with atomic_file(path) as stream:
-            stream.write(kept.tobytes())
-    last, last_meta = kept[kept["offset"].argmax()], int(kept["meta"].max())
-    with (folder / META).open("rb") as stream:
-        stream.seek(last_meta)
-        meta_end = last_meta + len(stream.readline())
-    end = int(last["offset"]) + _size(last)
-    return kept, (end + -end % _ALIGNMENT, meta_end)
-
-
-def _write_all(stream: Any, content: bytes) -> None:
-    """Write all of it to a raw stream, which may take less at a time."""
-    rest = memoryview(content)
-    while rest:
-        rest = rest[stream.write(rest) :]
+def are_whole(rows: np.ndarray, pixels: mmap.mmap | bytes, meta: mmap.mmap | bytes, progress: bool) -> np.ndarray:
+    """:func:`_is_whole` of each row: bool ``[N]``."""
+    bar = tqdm(rows, "checking", unit="img", disable=not (progress and len(rows)))
+    return np.fromiter((_is_whole(row, pixels, meta) for row in bar), bool, len(rows))

@@ -6,7 +6,6 @@ Any CSV with a column ``image`` will do; what the columns of :mod:`cxw_monai.dat
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import logging
@@ -14,11 +13,15 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from cxw_monai.io.json_file import read_json
 from cxw_monai.io.result_folders import is_result_folder
+from cxw_monai.io.shown import shown
 
-from .schema import SPLITS, UNASSIGNED, CellError, cell_types, cell_values
+from .cells import cell_types, cell_values, check_fields, checked_columns
+from .schema import SPLITS, UNASSIGNED
+from .tables import csv_rows
 
 __all__ = ["IMAGE_EXTENSIONS", "find_images", "load_items", "read_datalist", "split_by_patient"]
 
@@ -31,7 +34,8 @@ ALL_SECTIONS = "all"
 _MASK_FOLDER = "masks"
 _MASK_PREFIX = "mask_"
 _TYPED_PREFIXES = ("label_", "landmark_", "bbox_xywh")
-_SHOWN = 5  # missing files named in an error
+_SHOWN = 5  # missing files, or fields, named in an error
+_LONGEST = 300  # characters of a path in an error
 
 _logger = logging.getLogger(__name__)
 
@@ -107,6 +111,9 @@ def read_datalist(
     - JSON: a list of items, or MONAI's datalist, a dictionary of such lists. An item is a dictionary with ``image`` or
       a bare path; its other fields are kept as they are.
 
+    In the whole file each film is listed once and each patient is in one split; numbers are finite, and boxes lie in
+    their images.
+
     Args:
         path: the manifest, ``.csv`` or ``.json``.
         base_dir: what relative paths of images and masks are relative to; the manifest's folder by default.
@@ -127,89 +134,151 @@ def read_datalist(
     extension = manifest.suffix.lower()
     if extension not in (".csv", ".json"):
         raise ValueError(f"{path}: a manifest is a .csv or .json file, not {extension or 'one without extension'}")
-    rows = _read_csv(manifest, section) if extension == ".csv" else _read_json(manifest, section)
     base = Path(os.path.abspath(base_dir)) if base_dir is not None else manifest.parent
-    for where, row in rows:
-        image = row.get("image")
-        if not isinstance(image, str) or not image:
-            raise ValueError(f"{path}, {where}: 'image' must be a path, got {image!r}")
-        for name, value in row.items():
-            if isinstance(value, str) and (name == "image" or name.startswith(_MASK_PREFIX)):
-                row[name] = os.path.abspath(os.path.join(base, value))
-    items = [row for _, row in rows]
+    rows = _csv_rows(manifest) if extension == ".csv" else _json_rows(manifest, section)
+    for row in rows:
+        _set_paths(manifest, row, base)
+    _refuse_contradictions(manifest, rows)
+    chosen = _of_split(manifest, rows, section) if extension == ".csv" else [row for row in rows if row.wanted]
+    items = [row.fields for row in chosen]
     missing = [item["image"] for item in items if not os.path.isfile(item["image"])]
     if missing:
-        named = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+        named = ", ".join(map(_named, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
         raise FileNotFoundError(
             f"{path}: {len(missing)} of {len(items)} images don't exist ({named}); relative paths are taken from {base}"
         )
     return items
 
 
-def _read_csv(manifest: Path, section: str | None) -> list[tuple[str, dict[str, Any]]]:
-    """``(where, row)`` per data row of a section."""
-    where = "header"
-    rows = []
-    try:
-        with manifest.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, strict=True)
-            columns = next(reader, [])
-            if "image" not in columns:
-                raise ValueError(f"{manifest}: no column 'image' among {columns}")
-            typed = [name if name.startswith(_TYPED_PREFIXES) else "" for name in columns]
-            types = cell_types(typed)
-            for cells in filter(None, reader):  # without empty lines
-                where = f"line {reader.line_num}"
-                if len(cells) != len(columns):
-                    raise ValueError(f"{manifest}, {where}: not {len(columns)} fields like the header")
-                rows.append((where, dict(zip(columns, cell_values(columns, types, cells), strict=True))))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{manifest}: not a readable UTF-8 CSV ({error})") from error
-    except CellError as error:
-        raise ValueError(f"{manifest}, {where}: {error}") from error
-    return _of_split(manifest, rows, section)
+class _Row(NamedTuple):
+    """An item of a manifest, and where in the file it is."""
+
+    where: str
+    fields: dict[str, Any]
+    split: str | None
+    wanted: bool = True
 
 
-def _of_split(
-    manifest: Path, rows: list[tuple[str, dict[str, Any]]], section: str | None
-) -> list[tuple[str, dict[str, Any]]]:
+def _named(path: str) -> str:
+    """A path for an error: blanks at its ends and control characters are seen, and it isn't of any length."""
+    plain = path.isprintable() and len(path) < _LONGEST and all(part == part.strip() for part in path.split(os.sep))
+    return path if plain else shown(path)
+
+
+def _csv_rows(manifest: Path) -> list[_Row]:
+    """All rows of a CSV."""
+    rows: list[_Row] = []
+    types = checked = None
+    for where, columns, cells in csv_rows(manifest, ("image",)):
+        if types is None:
+            types = cell_types([name if name.startswith(_TYPED_PREFIXES) else "" for name in columns])
+            checked = checked_columns(columns)
+        try:
+            fields = dict(zip(columns, cell_values(columns, types, cells), strict=True))
+            if checked:
+                check_fields(fields, numbers=())
+        except ValueError as error:
+            raise ValueError(f"{manifest}, {where}: {error}") from None
+        rows.append(_Row(where, fields, fields.get("split")))
+    return rows
+
+
+def _set_paths(manifest: Path, row: _Row, base: Path) -> None:
+    """Make the paths of image and masks absolute."""
+    image = row.fields.get("image")
+    if row.wanted and (not isinstance(image, str) or not image or "\0" in image):
+        raise ValueError(f"{manifest}, {row.where}: 'image' must be a path, got {shown(image)}")
+    for name, value in row.fields.items():
+        if isinstance(value, str) and (name == "image" or name.startswith(_MASK_PREFIX)):
+            row.fields[name] = os.path.abspath(os.path.join(base, value))
+
+
+def _refuse_contradictions(manifest: Path, rows: Sequence[_Row]) -> None:
+    """Refuse a film that is listed twice, and a patient that is in two splits, in the whole file."""
+    splits: dict[str, tuple[str, str]] = {}
+    for where, fields, split, _ in rows:
+        patient = fields.get("patient_id")
+        if split in SPLITS and patient not in (None, ""):
+            first, before = splits.setdefault(str(patient), (split, where))
+            if first != split:
+                raise ValueError(
+                    f"{manifest}, {where}: a patient is in two splits, {split} here and {first} in {before}; "
+                    "put all of a patient's films into one"
+                )
+    images = [row.fields["image"] for row in rows if isinstance(row.fields.get("image"), str)]
+    if len(set(images)) == len(images):
+        return
+    seen: dict[str, _Row] = {}
+    for row in rows:
+        image = row.fields.get("image")
+        if isinstance(image, str) and (first := seen.setdefault(image, row)) is not row:
+            names = dict.fromkeys((*first.fields, *row.fields))
+            other = [name for name in names if first.fields.get(name) != row.fields.get(name)]
+            other += ["split"] if first.split != row.split and "split" not in other else []
+            how = f" with another {', '.join(shown(name)[1:-1] for name in other[:_SHOWN])}" if other else ""
+            raise ValueError(
+                f"{manifest}, {row.where}: the film {_named(image)} is listed in {first.where} already{how}; "
+                "list each film once"
+            )
+
+
+def _of_split(manifest: Path, rows: list[_Row], section: str | None) -> list[_Row]:
     """The rows of one split; all where none is asked for, or no row has one."""
-    found = {row["split"] for _, row in rows if row.get("split")}
+    found = {row.split for row in rows if row.split}
     if section is None and len(found) > 1:
         _logger.warning("%s: rows of all splits are taken (%s)", manifest, ", ".join(sorted(found)))
     if not found or section in (None, ALL_SECTIONS):
         return rows
     if section not in found:
-        raise ValueError(f"{manifest}: no split {section!r} among {sorted(found)}")
-    return [(where, row) for where, row in rows if row["split"] == section]
+        raise ValueError(f"{manifest}: no split {section!r} among {shown(sorted(found))}")
+    return [row for row in rows if row.split == section]
 
 
-def _read_json(manifest: Path, section: str | None) -> list[tuple[str, dict[str, Any]]]:
-    """``(where, item)`` per item of a section."""
-    try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{manifest}: not readable JSON ({error})") from error
+def _json_rows(manifest: Path, section: str | None) -> list[_Row]:
+    """The items of a section, and (not wanted) those of the other splits."""
+    content = read_json(manifest)
+    lists = {"": content}
+    wanted: tuple[str, ...] = ("",)
     if isinstance(content, dict):
-        names = (section or "training",)
+        wanted = (section or "training",)
         if section == ALL_SECTIONS:
-            names = tuple(name for name in (*SPLITS, UNASSIGNED) if name in content)
-        if not names or names[0] not in content:
-            raise ValueError(f"{manifest}: no section {(names or (section,))[0]!r} among {sorted(content)}")
-        lists = [content[name] for name in names]
-    else:
-        lists = [content]
-    for items in lists:
+            wanted = tuple(name for name in (*SPLITS, UNASSIGNED) if name in content)
+        if not wanted or wanted[0] not in content:
+            raise ValueError(f"{manifest}: no section {(wanted or (section,))[0]!r} among {shown(sorted(content))}")
+        others = tuple(name for name in SPLITS if name not in wanted and isinstance(content.get(name), list))
+        lists = {name: content[name] for name in (*wanted, *others)}
+    rows: list[_Row] = []
+    count = 0
+    for name, items in lists.items():
         if not isinstance(items, list):
             raise ValueError(f"{manifest}: expected a list of items, got {type(items).__name__}")  # noqa: TRY004
-    rows = []
-    for number, item in enumerate(item for items in lists for item in items):
-        row = {"image": item} if isinstance(item, str) else item
-        if not isinstance(row, dict):
-            kind = type(item).__name__
-            raise ValueError(f"{manifest}, item {number}: expected a dictionary or a path, got {kind}")  # noqa: TRY004
-        rows.append((f"item {number}", row))
+        split = name if name in SPLITS else None
+        for number, item in enumerate(items):
+            where = f"item {count}" if name in wanted else f"{name}[{number}]"
+            count += name in wanted
+            rows += _json_row(manifest, where, item, split, name in wanted)
     return rows
+
+
+def _json_row(manifest: Path, where: str, item: Any, split: str | None, wanted: bool) -> list[_Row]:
+    """The row of an item; none of one in another section that can't be understood."""
+    fields = {"image": item} if isinstance(item, str) else item
+    if not isinstance(fields, dict):
+        if not wanted:
+            return []
+        kind = type(item).__name__
+        raise ValueError(f"{manifest}, {where}: expected a dictionary or a path, got {kind}")  # noqa: TRY004
+    said = fields.get("split")
+    if wanted:
+        try:
+            check_fields(fields, numbers=())
+        except ValueError as error:
+            raise ValueError(f"{manifest}, {where}: {error}") from None
+        if split and said not in (None, "", split):
+            raise ValueError(
+                f"{manifest}, {where}: its split is {shown(said)}, in the list {split!r}; mend one of them"
+            )
+    return [_Row(where, fields, split or (said if isinstance(said, str) else None), wanted)]
 
 
 def load_items(

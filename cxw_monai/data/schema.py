@@ -31,9 +31,7 @@ from __future__ import annotations
 
 import csv
 import json
-import math
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from os import PathLike
@@ -41,20 +39,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.json_file import read_json
 from cxw_monai.io.pictures import refuse_unless_file
+from cxw_monai.io.shown import shown
 
-__all__ = [
-    "SPLITS",
-    "UNASSIGNED",
-    "Box",
-    "CellError",
-    "Record",
-    "cell_types",
-    "cell_values",
-    "read_records",
-    "write_csv",
-    "write_datalist",
-]
+from .cells import BOXES, cell_types, cell_values, check_fields, checked_columns, plain
+from .tables import csv_rows
+
+__all__ = ["SPLITS", "UNASSIGNED", "Box", "Record", "read_records", "write_csv", "write_datalist"]
 
 SPLITS = ("training", "validation", "test")
 """The splits, and the lists of a datalist JSON."""
@@ -65,11 +57,6 @@ UNASSIGNED = "unassigned"
 _TEXT = ("image", "patient_id", "study", "view", "sex", "split")
 _FIXED = ("image", "patient_id", "study", "view", "sex", "age", "split", "width", "height")
 _PREFIXES = {"label_": "labels", "mask_": "masks", "landmark_": "landmarks"}
-_BOXES = "bbox_xywh"
-
-
-class CellError(ValueError):
-    """A cell of a CSV that isn't of its column's type."""
 
 
 class Box(NamedTuple):
@@ -110,53 +97,6 @@ class Record:
     extra: dict[str, str] = field(default_factory=dict)
 
 
-def cell_types(columns: Sequence[str]) -> list[Callable[[str], Any]]:
-    """What turns the text of a CSV's cell into its value, by column: a number for ``age``, ``width``, ``height`` and
-    labels, a list for boxes and landmarks, else the text. Not for empty cells, which are None."""
-    types: list[Callable[[str], Any]] = []
-    for column in columns:
-        if column in ("age", "width", "height") or column.startswith("label_"):
-            types.append(_number)
-        elif column == _BOXES or column.startswith("landmark_"):
-            types.append(json.loads)
-        else:
-            types.append(sys.intern if column in ("view", "sex", "split") else str)  # a million rows, a few words
-    return types
-
-
-def cell_values(columns: Sequence[str], types: Sequence[Callable[[str], Any]], cells: Sequence[str]) -> list[Any]:
-    """The values of a CSV's row.
-
-    Args:
-        columns: their names.
-        types: of :func:`cell_types`.
-        cells: the texts, as many.
-
-    Raises:
-        CellError: a text isn't of its column's type; names the column.
-    """
-    try:
-        return [kind(cell) if cell else None for kind, cell in zip(types, cells, strict=True)]
-    except ValueError:
-        for column, kind, cell in zip(columns, types, cells, strict=True):
-            try:
-                kind(cell or "0")
-            except ValueError as error:
-                raise CellError(f"column {column}: cannot read {cell!r}") from error
-        raise
-
-
-def _plain(value: Any) -> Any:
-    """One text per number: 57, not 57.0."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-@lru_cache(maxsize=4096)
-def _number(cell: str) -> float:
-    """An int where the text is whole, else a float."""
-    return _plain(float(cell))
-
-
 @lru_cache(maxsize=64)
 def _plan(columns: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """Per column: the record's attribute that it fills, and the name in it ("" for a plain attribute)."""
@@ -168,37 +108,25 @@ def _plan(columns: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
         elif column in _FIXED:
             plan.append((column, ""))
         else:
-            plan.append(("boxes", "") if column == _BOXES else ("extra", column))
+            plan.append(("boxes", "") if column == BOXES else ("extra", column))
     return tuple(plan)
 
 
 def _record(columns: tuple[str, ...], values: Sequence[Any]) -> Record:
-    """The record of typed values; raises ValueError or TypeError where one has the wrong form."""
+    """The record of typed and checked values."""
     record = Record(image="")
     for (attribute, name), value in zip(_plan(columns), values, strict=True):
         if value is None:
             continue
         if name:
-            getattr(record, attribute)[name] = value if attribute != "landmarks" else _point(value)
+            getattr(record, attribute)[name] = value if attribute != "landmarks" else tuple(value)
         elif attribute == "boxes":
-            record.boxes = [_box(each) for each in value]
+            record.boxes = [Box(str(label), *numbers) for label, *numbers in value]
         else:
             setattr(record, attribute, str(value) if attribute in _TEXT else value)
-    if not record.image:
-        raise ValueError("'image' must be a path, got nothing")
+    if not record.image or "\0" in record.image:
+        raise ValueError(f"'image' must be a path, got {shown(record.image) if record.image else 'nothing'}")
     return record
-
-
-def _point(value: Sequence[float]) -> tuple[float, float]:
-    x, y = value
-    return x, y
-
-
-def _box(value: Sequence[Any]) -> Box:
-    label, *numbers = value
-    if len(numbers) != 4 or not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
-        raise ValueError(f"a box is [label, x, y, width, height], got {value!r}")
-    return Box(str(label), *numbers)
 
 
 def read_records(path: str | PathLike[str]) -> Iterator[Record]:
@@ -222,40 +150,41 @@ def read_records(path: str | PathLike[str]) -> Iterator[Record]:
     for where, columns, values in _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path):
         try:
             record = _record(columns, values)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}, {where}: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{path}, {where}: {error}") from None
         yield record
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, tuple[str, ...], list[Any]]]:
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.reader(stream, strict=True)
+    types = checked = None
+    for where, columns, cells in csv_rows(path, ("image",)):
+        types, checked = (cell_types(columns), checked_columns(columns)) if types is None else (types, checked)
         try:
-            columns = tuple(next(reader, ()))
-            if "image" not in columns or len(set(columns)) != len(columns):
-                raise ValueError(f"the columns must differ, one of them 'image', got {list(columns)}")
-            types = cell_types(columns)
-            for cells in filter(None, reader):  # without empty lines
-                if len(cells) != len(columns):
-                    raise ValueError(f"{len(cells)} fields, the header has {len(columns)}")
-                yield f"line {reader.line_num}", columns, cell_values(columns, types, cells)
-        except (ValueError, csv.Error) as error:
-            raise ValueError(f"{path}, line {max(reader.line_num, 1)}: {error}") from error
+            values = cell_values(columns, types, cells)
+            if checked:
+                check_fields(dict(zip(columns, values, strict=True)))
+        except ValueError as error:
+            raise ValueError(f"{path}, {where}: {error}") from None
+        yield where, columns, values
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, tuple[str, ...], list[Any]]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not readable JSON ({error})") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a dictionary with the lists {', '.join(SPLITS)}")  # noqa: TRY004
     for section in (*SPLITS, UNASSIGNED):
         split = section if section in SPLITS else None
-        for number, item in enumerate(content.get(section, [])):
+        items = content.get(section, [])
+        if not isinstance(items, list):
+            raise ValueError(f"{path}: {section} must be a list of items, got {shown(items)}")  # noqa: TRY004
+        for number, item in enumerate(items):
             where = f"{section}[{number}]"
             if not isinstance(item, dict) or item.get("split") not in (None, split):
-                raise ValueError(f"{path}, {where}: expected a dictionary whose split is {split!r}, got {item!r}")
+                raise ValueError(f"{path}, {where}: expected a dictionary whose split is {split!r}, got {shown(item)}")
+            try:
+                check_fields(item)
+            except ValueError as error:
+                raise ValueError(f"{path}, {where}: {error}") from None
             fields = {**item, "split": split}
             yield where, tuple(fields), list(fields.values())
 
@@ -268,7 +197,7 @@ def _columns(records: Sequence[Record]) -> list[str]:
 
     columns = [name for name in _FIXED if any(getattr(record, name) not in (None, "") for record in records)]
     columns += names("labels", "label_")
-    columns += [_BOXES] if any(record.boxes is not None for record in records) else []
+    columns += [BOXES] if any(record.boxes is not None for record in records) else []
     return columns + names("masks", "mask_") + names("landmarks", "landmark_") + names("extra")
 
 
@@ -295,10 +224,10 @@ def _values(record: Record, columns: Sequence[str]) -> list[Any]:
         if name:
             value = value.get(name)
         elif attribute == "boxes" and value is not None:
-            value = [[label, *map(_plain, numbers)] for label, *numbers in value]
+            value = [[label, *map(plain, numbers)] for label, *numbers in value]
         if attribute == "landmarks" and value is not None:
-            value = [*map(_plain, value)]
-        values.append(_plain(value) if value != "" else None)
+            value = [*map(plain, value)]
+        values.append(plain(value) if value != "" else None)
     return values
 
 

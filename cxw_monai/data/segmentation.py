@@ -1,8 +1,9 @@
 """Radiographs with masks: decoded once, masks as bits beside the images, with randomness per (seed, epoch, film).
 
-Masks are resized to exactly the cached image's shape and kept in one memory-mapped file a data set: a film's record is
-the bits of what is known, then one number a pixel whose bit s tells whether structure s is there. Six structures of a
-256 x 320 px film take 80 kB.
+Masks are resized to exactly the cached image's shape and kept in one memory-mapped file in the cache's own folder: a
+CRC-32 a film, then the films' records. A record is the bits of what is known, then one number a pixel whose bit s tells
+whether structure s is there. Six structures of a 256 x 320 px film take 80 kB. A record is compared with its checksum
+when it is first used.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import mmap
 import os
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -19,22 +22,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from monai.transforms import Randomizable
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from cxw_monai.io.atomic import atomic_file
 from cxw_monai.io.image import RadiographError
 from cxw_monai.io.pictures import read_mask
 
-from .cache import RadiographCache, build_cache
+from .cache import RadiographCache, build_cache, cache_lock, disk_errors
+from .cache_store import CacheError, cache_errors, cache_folder, map_file
 
 __all__ = ["AnnotatedFilms", "SegmentationDataset", "annotated_films", "read_mask"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Part of the key of a mask file: raise it when the layout or the resizing changes."""
 
 Item = dict[str, Any]
@@ -51,6 +53,10 @@ class AnnotatedFilms:
     Attributes:
         structures: names of the S structures.
         items: the manifest's fields of each film.
+
+    Raises:
+        CacheError: the file isn't of these films, or another user may have written it. Images and masks are compared
+            with their checksums when they are first used: that may raise it later.
     """
 
     def __init__(self, cache: RadiographCache | None, structures: Sequence[str], masks: Path | None = None) -> None:
@@ -58,9 +64,22 @@ class AnnotatedFilms:
         self.items: Sequence[Item] = [] if cache is None else cache.items
         self._type = packed_type(len(self.structures))
         self._shifts = np.arange(len(self.structures), dtype=self._type)
-        self._shapes = [self.image(index).shape[1:] for index in range(len(self))]
+        self._shapes = [] if cache is None else [cache.shape(index) for index in range(len(cache))]
         self._starts = np.cumsum([0, *(rows * columns + 1 for rows, columns in self._shapes)])
-        self._words: np.memmap | None = None
+        self._known_whole = np.frombuffer(mmap.mmap(-1, max(1, len(self))), bool)  # shared with forked processes
+        self._open()
+
+    def _open(self) -> None:
+        if self._path is None:
+            return
+        content, head = map_file(self._path), 4 * len(self)
+        if len(content) != head + int(self._starts[-1]) * self._type.itemsize:
+            raise self._altered("of another size than its films'")
+        self._sums = np.frombuffer(content, "<u4", len(self))
+        self._words = np.frombuffer(content, self._type, offset=head)
+
+    def _altered(self, how: str) -> CacheError:
+        return CacheError(f"{self._path}: {how}; delete this file and run the same again, which packs the masks anew")
 
     def __len__(self) -> int:
         return 0 if self.cache is None else len(self.cache)
@@ -70,9 +89,12 @@ class AnnotatedFilms:
         return self.cache.image(index)
 
     def _record(self, index: int) -> np.ndarray:
-        if self._words is None:
-            self._words = np.memmap(self._path, self._type, mode="r")
-        return self._words[self._starts[index] : self._starts[index + 1]]
+        record = self._words[self._starts[index] : self._starts[index + 1]]
+        if not self._known_whole[index]:
+            if zlib.crc32(record) != self._sums[index]:
+                raise self._altered(f"the masks of {self.items[index]['image']} are damaged")
+            self._known_whole[index] = True
+        return record
 
     def known(self, index: int) -> np.ndarray:
         """Which structures were annotated on a film: bool `[S]`."""
@@ -99,7 +121,10 @@ class AnnotatedFilms:
         return None if patient in (None, "") else str(patient)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_words": None}
+        return {"cache": self.cache, "structures": self.structures, "masks": self._path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]  # maps belong to a process: opened anew
 
 
 def packed_type(structures: int) -> np.dtype:
@@ -137,6 +162,7 @@ def annotated_films(
 
     Raises:
         RadiographError: a bad mask, or a bad film with `on_error="raise"`.
+        CacheError: what `build_cache` or `AnnotatedFilms` refuses.
         ValueError: no structures or more than 32, or what `build_cache` refuses.
     """
     packed_type(len(structures))
@@ -144,13 +170,23 @@ def annotated_films(
         return AnnotatedFilms(None, structures)
     cache = build_cache(items, cache_dir, size, on_error, min_size, report, workers, progress, reader=reader)
     packer = _Packer(cache, structures)
-    path = Path(os.path.abspath(cache_dir)) / f"masks_{packer.key()}.bin"
-    with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
-            with atomic_file(path) as stream:
-                for record in _packed(packer, workers, progress):
-                    stream.write(record.tobytes())
+    path = cache.folder / f"masks-{packer.key()}.bin"
+    with cache_lock(cache.folder):
+        if not os.path.lexists(path):
+            _write_masks(path, packer, workers, progress)
     return AnnotatedFilms(cache, structures, path)
+
+
+def _write_masks(path: Path, packer: _Packer, workers: int, progress: bool) -> None:
+    sums = np.zeros(len(packer), "<u4")
+    with disk_errors(path.parent), cache_errors(), cache_folder(path.parent).replace(path.name) as stream:
+        stream.write(sums.tobytes())
+        for index, record in enumerate(_packed(packer, workers, progress)):
+            content = record.tobytes()
+            sums[index] = zlib.crc32(content)
+            stream.write(content)
+        stream.seek(0)
+        stream.write(sums.tobytes())
 
 
 class _Packer(Dataset):
@@ -170,7 +206,7 @@ class _Packer(Dataset):
             return error
 
     def _record(self, index: int) -> np.ndarray:
-        shape = self.cache.image(index).shape[1:]
+        shape = self.cache.shape(index)
         stored = tuple(self.cache.meta[index]["original_shape"])
         known, words = 0, np.zeros(shape, self.type)
         for number, name in enumerate(self.structures):
@@ -189,7 +225,7 @@ class _Packer(Dataset):
         for index in range(len(self)):
             masks = self.cache.items[index]["masks"]
             state = [[name, [[file, *_status(file)] for file in files]] for name, files in sorted(masks.items())]
-            digest.update(json.dumps([self.cache.image(index).shape, state]).encode())
+            digest.update(json.dumps([self.cache.shape(index), state]).encode())
         return digest.hexdigest()[:20]
 
 

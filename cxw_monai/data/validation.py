@@ -10,14 +10,17 @@ from os import PathLike
 
 from cxw_monai.io.image import RadiographError
 from cxw_monai.io.pictures import open_picture
+from cxw_monai.io.shown import shown
 
+from .cells import SLACK, check_boxes
 from .schema import SPLITS, Record
+from .tables import finite
 
 __all__ = ["validate"]
 
 _SHOWN = 5  # problems told in an error
 _OLDEST = 125  # years
-_SLACK = 1.0  # pixels that a box may lie outside: published coordinates are rounded, and often scaled
+_LONGEST = 200  # characters of a path in an error
 
 
 def validate(
@@ -65,7 +68,7 @@ def validate(
             first = contents.setdefault(_digest(path), count)
             if first != count:
                 told.append(f"the file has the same bytes as that of record {first}")
-        problems += [f"record {count} ({record.image}): {problem}" for problem in told]
+        problems += [f"record {count} ({_short_path(record.image)}): {problem}" for problem in told]
     if problems:
         told = "; ".join(problems[:_SHOWN])
         more = f" (and {len(problems) - _SHOWN} more)" if len(problems) > _SHOWN else ""
@@ -73,28 +76,34 @@ def validate(
         raise ValueError(f"{what}: {number} in {count} records: {told}{more}")
 
 
+def _short_path(path: str) -> str:
+    """A path as it is shown: its end, with control characters escaped."""
+    return path if len(path) <= _LONGEST and path.isprintable() else shown(path[-_LONGEST:])[1:-1]
+
+
 def _field_problems(record: Record) -> Iterator[str]:
     if record.split is not None and record.split not in SPLITS:
-        yield f"split must be one of {', '.join(SPLITS)} or empty, got {record.split!r}"
+        yield f"split must be one of {', '.join(SPLITS)} or empty, got {shown(record.split)}"
     if record.sex not in (None, "M", "F", "O"):
-        yield f"sex must be M, F, O or empty, got {record.sex!r}"
+        yield f"sex must be M, F, O or empty, got {shown(record.sex)}"
     if record.age is not None and not 0 <= record.age <= _OLDEST:
-        yield f"age must be 0 to {_OLDEST} years, got {record.age!r}"
+        yield f"age must be 0 to {_OLDEST} years, got {shown(record.age)}"
     for side in ("width", "height"):
         value = getattr(record, side)
-        if value is not None and (value != int(value) or value < 1):
-            yield f"{side} must be a whole number of pixels, got {value!r}"
+        if value is not None and (not finite(value) or value != int(value) or value < 1):
+            yield f"{side} must be a whole number of pixels, got {shown(value)}"
     for name, value in record.labels.items():
-        if not name or not math.isfinite(value) or value < 0:
-            yield f"label {name!r} must be a number from 0, or left out where unknown, got {value!r}"
+        if not name or not finite(value) or value < 0:
+            yield f"label {shown(name)} must be a number from 0, or left out where unknown, got {shown(value)}"
     width, height = record.width or math.inf, record.height or math.inf
-    for label, x, y, w, h in record.boxes or []:
-        inside = min(x, y) >= -_SLACK and x + w <= width + _SLACK and y + h <= height + _SLACK
-        if not (inside and min(w, h) > 0):
-            yield f"box {label!r} [{x}, {y}, {w}, {h}] is empty or not within {width} x {height} pixels"
+    for box in record.boxes or []:
+        try:
+            check_boxes([box], record.width, record.height)
+        except ValueError as error:
+            yield str(error)
     for name, (x, y) in record.landmarks.items():
-        if not (-_SLACK <= x <= width and -_SLACK <= y <= height):
-            yield f"landmark {name!r} [{x}, {y}] is not within {width} x {height} pixels"
+        if not (finite(x) and finite(y) and -SLACK <= x <= width and -SLACK <= y <= height):
+            yield f"landmark {shown(name)} [{x}, {y}] is not within {width} x {height} pixels"
 
 
 def _file_problems(record: Record, path: str, base_dir: str | PathLike[str]) -> Iterator[str]:

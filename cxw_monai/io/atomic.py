@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["atomic_file", "check_writable"]
+__all__ = ["atomic_file", "check_writable", "sync_descriptor"]
 
 
 @contextmanager
@@ -65,16 +65,23 @@ def check_writable(folder: str | PathLike[str]) -> None:
         raise
 
 
+def sync_descriptor(folder: int | None) -> None:
+    """Bring a rename to the disk: of an open folder, where the system can open (not Windows) and sync them."""
+    if folder is None:
+        return
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+
+
 def _sync_folder(folder: Path) -> None:
-    """Bring a rename to the disk, where the system can open folders (not Windows) and sync them (not every mount)."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
+        sync_descriptor(handle)
     finally:
         os.close(handle)
 

@@ -76,3 +76,19 @@ def test_errors_are_one_line(run, published, tmp_path):
     assert run("chestdr", published, tmp_path / "out", "--shots", 2)[0] == 2  # not one of the choices
     status, _, err = run()
     assert status == 2 and "--list shows the names" in err
+
+
+def test_damaged_films_are_left_out_and_told_by_status_and_last_line(run, tmp_path):
+    spec = importlib.util.spec_from_file_location(
+        "published", Path(__file__).parents[1] / "data/public/test_padchest.py"
+    )
+    padchest = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(padchest)
+    root = padchest.make(tmp_path / "padchest", tagged="de", negative=True)
+    status, out, _ = run("padchest", root, tmp_path / "out", "--min-images", 1)
+    assert status == 0 and "left out: " not in out.splitlines()[-1]
+    (root / "54/d.png").write_bytes((root / "54/d.png").read_bytes()[:300])
+    (tmp_path / "out/images/d.png").unlink()
+    status, out, err = run("padchest", root, tmp_path / "out", "--min-images", 1)
+    assert (status, err) == (1, "")
+    assert out.splitlines()[-1] == "left out: 1 film that can't be read; see left_out.csv"

@@ -134,9 +134,17 @@ class _Maker:
         try:
             record = json.loads((self._folder / "records" / f"{name}.json").read_text(encoding="utf-8"))
             complete = record["fingerprint"] == self._fingerprint and all(
-                (self._folder / path).is_file() for path in _paths(record["row"])
+                _is_below(path, name) and (self._folder / path).is_file() for path in _paths(record["row"])
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no record, or one that is damaged
+            complete = complete and tuple(record["row"]) == MANIFEST_COLUMNS and record["row"]["id"] == name
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ):  # no record, or a damaged one
             return None
         return record["row"] if complete else None
 
@@ -214,6 +222,12 @@ def _finding_cells(volume: PatientVolume, picture: Radiograph) -> dict[str, str]
 def _paths(row: dict[str, str]) -> list[str]:
     """All files a manifest row names."""
     return [v for k, v in row.items() if v and (k == "image" or k.startswith(("mask_", "finding_mask_")))]
+
+
+def _is_below(path: str, name: str) -> bool:
+    """Whether a path of a record is one that is written here."""
+    parts = Path(path).parts
+    return not Path(path).is_absolute() and ".." not in parts and parts[-1] == f"{name}.png"
 
 
 def _write_manifest(folder: Path, rows: list[dict[str, str]]) -> Path:

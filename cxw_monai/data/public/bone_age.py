@@ -19,6 +19,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cxw_monai.data.schema import Record
+from cxw_monai.io.shown import shown
 
 from .common import Job, index_images
 from .registry import Option, PublicDataset
@@ -42,7 +43,9 @@ def prepare(job: Job, training_only: bool = False) -> list[Record]:
         if split == "training" or not training_only:
             records += _part(job, split, tables, folder)
     records = job.present(records)
+    job.about["split"] = "official training, validation and test"
     if training_only:
+        job.about["split"] = "made here of the official training films, by the seed"
         split_seeded(job, records)
     return records
 
@@ -67,7 +70,10 @@ def _part(job: Job, split: str, tables: tuple[str, ...], folder: str) -> list[Re
         record = Record(
             str(films.get(name, folders[0] / name)), f"{split}_{number}", sex=_SEX[sex.lower()], split=split
         )
-        record.labels["bone_age_months"] = float(age)
+        try:
+            record.labels["bone_age_months"] = float(age)
+        except ValueError as error:
+            raise ValueError(f"{table}, {number}: the bone age must be a number, got {shown(age)}") from error
         record.extra["anatomy"] = "hand"
         records.append(record)
     return records

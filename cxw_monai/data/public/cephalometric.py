@@ -22,7 +22,7 @@ from PIL import Image
 from cxw_monai.data.schema import Record
 from cxw_monai.io.image import RadiographError
 
-from .common import Job, hold_out, image_size, index_images
+from .common import Job, hold_out, index_images
 from .films import NewFilm, store_films
 from .registry import PublicDataset
 
@@ -63,14 +63,14 @@ def prepare(job: Job) -> list[Record]:
             record.split = "training" if subset == "TrainingData" else "test"
             record.extra = {"anatomy": "skull", "subset": subset.removesuffix("Data").lower()}
             records.append(record)
-    records = job.present(records)
+    records = job.sized(job.present(records))
     for record in records:
-        record.width, record.height = image_size(record.image)
         scale = record.width / _WIDTH
         record.extra["pixel_spacing_mm"] = f"{_MM / scale:g}"
         _add_landmarks(record, *(_points(folder / f"{record.patient_id}.txt") for folder in (senior, junior)), scale)
     bitmaps = [(record, Path(record.image)) for record in records if record.image.lower().endswith(".bmp")]
     store_films(job, [NewFilm(r, f"{p.stem}.png", lambda p=p: _read(p), "grey") for r, p in bitmaps])
+    records = job.kept(records)
     hold_out([record for record in records if record.split == "training"], job.validation, job.seed)
     return records
 
@@ -104,7 +104,7 @@ def _read(path: Path) -> np.ndarray:
     try:
         with Image.open(path, formats=("BMP",)) as image:
             return np.asarray(image.convert("L"))
-    except (OSError, SyntaxError) as error:
+    except Exception as error:  # decoders raise whatever the damage provokes
         raise RadiographError(path, f"cannot be decoded ({type(error).__name__})", "copy it again") from error
 
 

@@ -40,10 +40,12 @@ def prepare(job: Job, *, shots: int = 0, experiment: int = 1) -> list[Record]:
         names = (f"chest_{shots}-shot_{part}_exp{experiment}.txt" for part in ("train", "val"))
         lists = dict(zip(("training", "validation"), map(job.find, names), strict=True))
         lists["test"] = job.find(test.name)
+        job.about["split"] = f"official: few-shot training and validation ({shots} shots, draw {experiment}), and test"
     else:
         lists = {"training": job.find("trainval.txt", "chest_train.csv")}
         if test.is_file():
             lists["test"] = test
+            job.about["split"] = "official test; validation held out of the official training films by film"
     records = []
     for split, path in lists.items():
         rows = _table(job, path) if path.suffix == ".csv" else _listed(path)
@@ -51,6 +53,7 @@ def prepare(job: Job, *, shots: int = 0, experiment: int = 1) -> list[Record]:
     job.note("the set names no patients: films are held out singly")
     if "test" not in lists:
         job.note(f"no {test.name}: the test split is made here")
+        job.about["split"] = f"made here of the films of {lists['training'].name}, by film"
         split_seeded(job, records)
     elif not shots:
         hold_out([record for record in records if record.split == "training"], job.validation, job.seed)

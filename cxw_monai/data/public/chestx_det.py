@@ -21,7 +21,7 @@ from typing import Any
 from cxw_monai.data.schema import Box, Record
 from cxw_monai.io.json_file import read_json
 
-from .common import Job, MaskFile, hold_out, image_size
+from .common import Job, MaskFile, hold_out
 from .masks import polygon_mask
 from .registry import PublicDataset
 
@@ -48,7 +48,7 @@ def prepare(job: Job) -> list[Record]:
             polygons[str(path)] = list(zip(names, entry["polygons"], strict=True))
             if None in boxes:
                 job.note(f"{part}/{path.name}: {boxes.count(None)} boxes without area left out")
-    records = job.present(records)
+    records = job.sized(job.present(records))
     job.write_masks([mask for record in records for mask in _masks(record, polygons[record.image])])
     hold_out([record for record in records if record.split == "training"], job.validation, job.seed)
     return records
@@ -72,7 +72,7 @@ def _box(name: str, corners: list[float]) -> Box | None:
 
 
 def _masks(record: Record, polygons: list[tuple[str, list[list[float]]]]) -> list[MaskFile]:
-    record.width, record.height = size = image_size(record.image)
+    size = record.width, record.height
     masks = []
     for finding in dict.fromkeys(name for name, _ in polygons):
         mine = [corners for name, corners in polygons if name == finding]

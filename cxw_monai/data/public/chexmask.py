@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from cxw_monai.data.schema import Record, read_records
+from cxw_monai.io.image import RadiographError
 
 from .common import Job, MaskFile, image_size
 from .masks import on_grid
@@ -49,6 +50,7 @@ def prepare(
     if not manifest:
         raise ValueError("no manifest: give --manifest, that of the prepared data set whose films get masks")
     records = list(_absolute(Path(manifest)))
+    job.about["split"] = f"that of {manifest}"
     source = _table(job, table)
     rows = job.rows(source, (_MEAN, *_STRUCTURES, "Height", "Width"))
     by_key: dict[str, Record] = {}
@@ -68,7 +70,10 @@ def prepare(
         found.add(key)
         poor += dice < min_dice
         if dice >= min_dice:
-            masks += _masks(record, row, key.replace("/", "_"), f"{source}, {row[column]}", landmarks)
+            try:
+                masks += _masks(record, row, key.replace("/", "_"), f"{source}, {row[column]}", landmarks)
+            except RadiographError as error:
+                job.leave_out(error)
             held += 1
         if held == _BATCH:
             job.write_masks(masks)
@@ -79,7 +84,7 @@ def prepare(
     job.note(
         f"{len(found)} of {len(records)} films are in {source.name}, {poor} of them below {min_dice}: without masks"
     )
-    return records
+    return job.kept(records)
 
 
 def _absolute(manifest: Path) -> Iterator[Record]:

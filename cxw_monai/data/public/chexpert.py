@@ -42,6 +42,7 @@ def prepare(
     files = {"training": job.find("train.csv")}
     if official_test:
         files |= {"validation": job.find("valid.csv"), "test": job.find("test_labels.csv", "test.csv")}
+        job.about["split"] = f"official: test on {files['test'].name}, validation on valid.csv, training on train.csv"
     else:
         files |= {"test": job.find("valid.csv")}
     records = []

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from cxw_monai.data.schema import Record
 from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.image import RadiographError
 
 from .common import Job
 
@@ -41,12 +42,23 @@ class NewFilm:
 def store_films(job: Job, films: Sequence[NewFilm]) -> None:
     """Stores the films as ``images/<name>`` (PNG) in the output folder and points their records there.
 
-    Those that are there, made of the same file in the same way, are kept.
+    Those that are there, made of the same file in the same way, are kept. Films that can't be read are left out
+    (:meth:`Job.kept` drops them).
     """
+
+    def attempt(film: NewFilm) -> Path | RadiographError:
+        try:
+            return _store(job.out, film)
+        except RadiographError as error:
+            return error
+
     with ThreadPoolExecutor(job.workers) as pool:
         bar = tqdm(total=len(films), desc="films", disable=not job.progress, leave=False)
-        for film, path in zip(films, pool.map(lambda film: _store(job.out, film), films), strict=True):
-            film.record.image = str(path)
+        for film, path in zip(films, pool.map(attempt, films), strict=True):
+            if isinstance(path, RadiographError):
+                job.leave_out(path)
+            else:
+                film.record.image = str(path)
             bar.update()
 
 
@@ -66,5 +78,5 @@ def _made_of(path: Path) -> str | None:
     try:
         with Image.open(path, formats=("PNG",)) as image:
             return image.info.get(_SOURCE)
-    except (OSError, SyntaxError):
+    except Exception:  # a decoder may raise anything: it is made anew
         return None

@@ -33,7 +33,9 @@ def prepare(job: Job, *, table: str = "", labels: str = "") -> list[Record]:
         raise ValueError(f"labels {labels} without a table; name the CSV that has these columns")
     else:
         records = [Record(image=item["image"]) for item in find_images(job.root)]
+    job.about["split"] = f"the column split of {table}" if table else "made here"
     if not any(record.split for record in records):
+        job.about["split"] = "made here, by patient_id where a film has one, else by film"
         if not all(record.patient_id for record in records):
             job.note("images without a patient_id are held out singly")
         split_seeded(job, records)

@@ -27,7 +27,7 @@ from PIL import Image
 from cxw_monai.data.schema import Box, Record
 from cxw_monai.io.image import RadiographError
 
-from .common import Job, MaskFile, hold_out, image_size
+from .common import Job, MaskFile, hold_out
 from .films import NewFilm, store_films
 from .masks import stored_mask
 from .registry import Option, PublicDataset
@@ -56,12 +56,12 @@ def prepare(job: Job, test_fold: int = 2, png_bone_dark: bool = False) -> list[R
         record.split = "test" if (int(name[5:]) % 2 == 1) == (test_fold == 1) else "training"
         record.extra["fold"] = "1" if int(name[5:]) % 2 else "2"
         records.append(record)
-    records = job.present(records)
+    records = job.sized(job.present(records), lambda record: not record.image.lower().endswith(".img"))
     films = []
     for record in records:
         path, name = Path(record.image), str(record.patient_id)
         raw = path.suffix.lower() == ".img"
-        record.width, record.height = (_SIDE, _SIDE) if raw else image_size(path)
+        record.width, record.height = record.width or _SIDE, record.height or _SIDE
         record.extra["pixel_spacing_mm"] = f"{_MM * _SIDE / record.width:g}"
         if raw:
             films.append(NewFilm(record, f"{name}.png", lambda path=path: _read_raw(path), "raw 12 bits inverted"))
@@ -70,13 +70,18 @@ def prepare(job: Job, test_fold: int = 2, png_bone_dark: bool = False) -> list[R
     _add_clinical(job, records)
     _add_masks(job, records)
     store_films(job, films)
+    records = job.kept(records)
+    job.about["split"] = f"SCR's folds: fold {test_fold} is the test; validation held out of the other fold"
     hold_out([record for record in records if record.split == "training"], job.validation, job.seed)
     return records
 
 
 def _read_raw(path: Path) -> np.ndarray:
     """An IMG as uint16 ``[2048, 2048]``, bone bright, of the full 16 bits."""
-    values = np.fromfile(path, ">u2")
+    try:
+        values = np.fromfile(path, ">u2")
+    except OSError as error:
+        raise RadiographError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
     if values.size != _SIDE * _SIDE or values.max() > _LARGEST:
         reason = f"not {_SIDE} x {_SIDE} big-endian 16-bit words of 12 bits"
         raise RadiographError(path, reason, f"copy it again from {DATASET.url}")
@@ -90,7 +95,7 @@ def _read_dark(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             wide = image.mode.startswith("I")
             values = np.asarray(image if wide else image.convert("L")).astype(np.uint16 if wide else np.uint8)
-    except (OSError, SyntaxError) as error:
+    except Exception as error:  # decoders raise whatever the damage provokes
         raise RadiographError(path, f"cannot be decoded ({type(error).__name__})", "convert it again") from error
     return np.iinfo(values.dtype).max - values
 

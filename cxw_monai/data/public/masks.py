@@ -66,9 +66,10 @@ def stored_mask(path: Path, width: int, height: int) -> np.ndarray:
     try:
         with Image.open(path) as image:
             mask = np.asarray(image.convert("L")) != 0
-        return on_grid(mask, width, height)
-    except (OSError, SyntaxError) as error:
+    except Exception as error:  # decoders raise whatever the damage provokes
         reason = f"the mask cannot be read ({type(error).__name__})"
         raise RadiographError(path, reason, "copy it again from its source") from error
+    try:
+        return on_grid(mask, width, height)
     except ValueError as error:
         raise RadiographError(path, str(error), "give the mask that was published for this image") from error

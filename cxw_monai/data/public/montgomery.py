@@ -15,14 +15,16 @@ summary tells how often that was the one in ``rightMask``.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from cxw_monai.data.schema import Record
+from cxw_monai.io.image import RadiographError
 
-from .common import Job, MaskFile, image_size, index_images
+from .common import Job, MaskFile, index_images
 from .masks import stored_mask
 from .registry import PublicDataset
 from .seeded_split import split_seeded
@@ -45,9 +47,9 @@ def prepare(job: Job) -> list[Record]:
         if not _FILM.fullmatch(stem):
             raise ValueError(f"{films[name]}: not named like MCUCXR_0001_0.png; see {job.url}")
         record = Record(str(films[name]), stem[:-2], view="PA", labels={"tuberculosis": int(stem[-1])})
-        record.width, record.height = image_size(record.image)
         record.sex, record.age = _person(job.find(f"{base}/ClinicalReadings/{stem}.txt"))
         records.append(record)
+    records = job.sized(records)
     unknown = sum(record.sex is None or record.age is None for record in records)
     if unknown:
         job.note(f"{unknown} readings in {readings.name} lack sex or age")
@@ -65,10 +67,9 @@ def _person(reading: Path) -> tuple[str | None, float | None]:
 
 def _add_masks(job: Job, records: list[Record], outlines: Path) -> None:
     """Both lungs, named by the patient's sides."""
-    with ThreadPoolExecutor(job.workers) as pool:
-        swapped = list(pool.map(lambda record: _swapped(record, outlines), records))
-    masks = []
-    for record, swap in zip(records, swapped, strict=True):
+    swapped, masks = [], []
+    for record, swap in _sides(job, records, outlines):
+        swapped.append(swap)
         name, size = Path(record.image).name, (record.width, record.height)
         for side, other in (("left", "right"), ("right", "left")):
             source = outlines / f"{other if swap else side}Mask" / name
@@ -76,7 +77,24 @@ def _add_masks(job: Job, records: list[Record], outlines: Path) -> None:
             make = lambda source=source, size=size: stored_mask(source, *size)  # noqa: E731
             masks.append(MaskFile(path, make, f"{source.parent.name} {source.stat().st_size} {size}"))
     job.write_masks(masks)
-    job.note(f"leftMask holds the patient's left lung in {swapped.count(False)} of {len(records)} films, else swapped")
+    job.note(f"leftMask holds the patient's left lung in {swapped.count(False)} of {len(swapped)} films, else swapped")
+
+
+def _sides(job: Job, records: list[Record], outlines: Path) -> Iterator[tuple[Record, bool]]:
+    """Each film with :func:`_swapped`, but those with a damaged mask: which lung is which can't be told of them."""
+
+    def attempt(record: Record) -> bool | RadiographError:
+        try:
+            return _swapped(record, outlines)
+        except RadiographError as error:
+            return error
+
+    with ThreadPoolExecutor(job.workers) as pool:
+        for record, swap in zip(records, pool.map(attempt, records), strict=True):
+            if isinstance(swap, RadiographError):
+                job.leave_out(swap, "mask")
+            else:
+                yield record, swap
 
 
 def _swapped(record: Record, outlines: Path) -> bool:

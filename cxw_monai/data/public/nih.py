@@ -19,7 +19,7 @@ from pathlib import Path
 
 from cxw_monai.data.schema import Box, Record
 
-from .common import Job, hold_out, image_size, index_images, view_name, years
+from .common import Job, hold_out, index_images, view_name, years
 from .registry import PublicDataset
 
 __all__ = ["DATASET", "FINDINGS"]
@@ -31,6 +31,7 @@ FINDINGS = (
 _NO_FINDING = "No Finding"
 _BOX_NAMES = {"Infiltrate": "Infiltration"}  # the box list's own word
 _BOX_PIXELS = 1024
+_SEXES = {name: name for name in "MFO"}
 
 
 def prepare(job: Job) -> list[Record]:
@@ -56,7 +57,7 @@ def prepare(job: Job) -> list[Record]:
                 image=str(images.get(name) or folders[0] / name),
                 patient_id=row["Patient ID"],
                 view=view_name(row["View Position"]),
-                sex=row.get("Patient Gender") or row.get("Patient Sex") or None,
+                sex=_SEXES.get((row.get("Patient Gender") or row.get("Patient Sex") or "").strip().upper()),
                 age=age,
                 split=split,
                 labels=_labels(row["Finding Labels"], f"{table}, {name}"),
@@ -68,7 +69,7 @@ def prepare(job: Job) -> list[Record]:
     if ageless:
         job.note(f"{ageless} ages that can't be true (the first release has some of 414 years): taken as unknown")
     hold_out([record for record in records if record.split == "training"], job.validation, job.seed)
-    records = job.present(records)
+    records = job.sized(job.present(records), lambda record: record.boxes)
     for record in records:
         if record.boxes:
             _scale_boxes(record)
@@ -96,14 +97,17 @@ def _boxes(job: Job) -> dict[str, list[Box]]:
         job.note("no BBox_List_2017.csv: no boxes")
         return boxes
     with path.open(newline="", encoding="utf-8-sig") as stream:
-        for name, finding, *numbers in list(csv.reader(stream))[1:]:  # the header has a name for some columns only
-            boxes[name].append(Box(_BOX_NAMES.get(finding, finding), *(float(n) for n in numbers[:4])))
+        for number, row in enumerate(list(csv.reader(stream))[1:], start=2):  # the header names some columns only
+            try:
+                name, finding, *sides = row
+                boxes[name].append(Box(_BOX_NAMES.get(finding, finding), *(float(side) for side in sides[:4])))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{path}, line {number}: expected a film, a finding and four numbers") from error
     return boxes
 
 
 def _scale_boxes(record: Record) -> None:
     """Puts the boxes on the stored film."""
-    record.width, record.height = image_size(record.image)
     x, y = record.width / _BOX_PIXELS, record.height / _BOX_PIXELS
     record.boxes = [Box(b.label, b.x * x, b.y * y, b.width * x, b.height * y) for b in record.boxes or []]
 

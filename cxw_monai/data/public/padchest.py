@@ -83,8 +83,8 @@ def prepare(job: Job, frontal_only: bool = False, min_images: int = 1000, monoch
     for reason, count in sorted(left_out.items()):
         job.note(f"{count} films left out: {reason}")
     records = job.present(records)
+    records = _turn_bright(job, records, monochrome1)
     _add_labels(job, records, min_images)
-    _turn_bright(job, records, monochrome1)
     split_seeded(job, records)
     return records
 
@@ -128,14 +128,17 @@ def _add_labels(job: Job, records: Sequence[Record], min_images: int) -> None:
         job.note(f"{unknown} films whose report says nothing new of the findings: labels unknown")
 
 
-def _turn_bright(job: Job, records: Sequence[Record], choice: str) -> None:
-    """Stores films tagged MONOCHROME1 anew where bone is dark."""
+def _turn_bright(job: Job, records: list[Record], choice: str) -> list[Record]:
+    """Stores films tagged MONOCHROME1 anew where bone is dark; the records without the films that proved damaged."""
     tagged = [record for record in records if record.extra["source_photometric"] == "MONOCHROME1"]
     if not tagged:
-        return
+        return records
     if choice == "measure":
         others = [record for record in records if record.extra["source_photometric"] != "MONOCHROME1"]
-        likeness = _likeness(tagged, others)
+        while (likeness := _likeness(job, tagged, others)) is None:
+            tagged, others = job.kept(tagged), job.kept(others)
+            if not tagged:
+                return job.kept(records)
         if abs(likeness) < _CLEAR:
             reason = f"MONOCHROME1 films are neither like the others nor their negatives (correlation {likeness:.2f})"
             raise ValueError(f"{job.root}: {reason}; look at some and give --monochrome1 keep or invert")
@@ -145,15 +148,20 @@ def _turn_bright(job: Job, records: Sequence[Record], choice: str) -> None:
     if choice == "invert":
         films = [(record, Path(record.image)) for record in tagged]
         store_films(job, [NewFilm(r, p.name, lambda p=p: np.uint16(65535) - _read(p), "inverted") for r, p in films])
+    return job.kept(records)
 
 
-def _likeness(tagged: list[Record], others: list[Record]) -> float:
-    """Median correlation of the tagged films with the mean other film, of the view most frequent among the former."""
+def _likeness(job: Job, tagged: list[Record], others: list[Record]) -> float | None:
+    """Median correlation of the tagged films with the mean other film, of the view most frequent among the former; None
+    where all of them that were looked at are damaged."""
     view = Counter(record.view for record in tagged).most_common(1)[0][0]
     samples = []
     for records in (tagged, others):
         same = [record for record in records if record.view == view]
-        samples.append(np.array([_thumbnail(r) for r in same[:: max(1, len(same) // _SAMPLE)][:_SAMPLE]]))
+        chosen = same[:: max(1, len(same) // _SAMPLE)][:_SAMPLE]
+        samples.append(np.array([found for _, found in job.readable(chosen, _thumbnail, "polarity")]))
+    if not len(samples[0]):
+        return None
     if not len(samples[1]):
         return 0.0
     mean = samples[1].mean(axis=0)  # [n, 1024] -> [1024]
@@ -175,7 +183,7 @@ def _read(path: Path) -> np.ndarray:
             if image.mode.startswith("I"):
                 return np.asarray(image).astype(np.uint16)
             return np.asarray(image.convert("L")).astype(np.uint16) * 257
-    except (OSError, SyntaxError) as error:
+    except Exception as error:  # decoders raise whatever the damage provokes
         reason = f"cannot be decoded, damaged or truncated ({type(error).__name__})"
         raise RadiographError(path, reason, f"download it again from {DATASET.url}") from error
 

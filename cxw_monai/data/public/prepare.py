@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -14,14 +15,15 @@ from typing import Any
 from cxw_monai.data.schema import SPLITS, Record, write_csv, write_datalist
 from cxw_monai.data.validation import validate
 from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.image import RadiographError
 from cxw_monai.io.json_file import read_json
 
-from .common import Job
+from .common import Job, LeftOut
 from .registry import PublicDataset, datasets
 
 __all__ = ["format_counts", "prepare_dataset", "summarise"]
 
-_SUMMARY = "summary.json"
+_SUMMARY, _LEFT_OUT = "summary.json", "left_out.csv"
 _LISTED = 30  # structures or landmarks that the text names singly
 
 
@@ -41,8 +43,10 @@ def prepare_dataset(
 ) -> dict[str, Any]:
     """Prepare one public data set.
 
-    ``out`` gets ``manifest.csv`` and ``datalist.json`` (:mod:`cxw_monai.data.schema`), ``summary.json`` and the masks
-    that had to be made. ``root`` is only read. Safe to run again: whole masks are kept, the other files replaced.
+    ``out`` gets ``manifest.csv`` and ``datalist.json`` (:mod:`cxw_monai.data.schema`), ``summary.json``,
+    ``left_out.csv`` and the masks that had to be made. ``root`` is only read. Safe to run again: whole masks are kept,
+    the other files replaced. Damaged films and masks are left out and listed in ``left_out.csv``, as are missing films
+    with ``allow_missing``.
 
     Images stay where they are, and are listed by absolute path; what was made here (masks, films stored anew) by its
     path below ``out``. So the manifest holds while the images stay in place, wherever ``out`` goes.
@@ -61,10 +65,11 @@ def prepare_dataset(
         **options: the data set's own.
 
     Returns:
-        The summary: counts per split, label, sex and view, and what was decided on the way.
+        The summary: counts per split, label, sex and view, what was left out, and what was decided on the way.
 
     Raises:
-        ValueError: an unknown name, a folder that can't be used, a file of another layout, or invalid records.
+        ValueError: an unknown name, a folder that can't be used, a file of another layout, invalid records, or more
+            damaged films than whole ones.
         FileNotFoundError: files of the set are missing; the first are named.
     """
     known = datasets()
@@ -76,7 +81,10 @@ def prepare_dataset(
     _check_folders(root, out, name)
     job = Job(root, out, dataset.url, seed, validation, test, allow_missing, workers, progress)
     with _claimed(out, name):
-        records = job.present(list(dataset.prepare(job, **chosen)))
+        records = job.kept(job.present(list(dataset.prepare(job, **chosen))))
+        _leave_out_unwritable(job, records)
+        records = job.kept(records)
+        job.refuse_ruin(records)
         if not records:
             raise ValueError(f"{root}: no image of {dataset.title} is left; is it what {dataset.url} publishes?")
         _set_paths(records, out, relative)
@@ -85,18 +93,42 @@ def prepare_dataset(
         "dataset": name,
         "complete": True,
         "title": dataset.title,
-        "url": dataset.url,
-        "terms": dataset.terms,
-        "split": dataset.split,
+        **{fact: job.about.get(fact, getattr(dataset, fact)) for fact in ("url", "terms", "split")},
         "settings": {"seed": seed, "validation": validation, "test": test, "relative": relative, **chosen},
-        "missing_images": len(job.missing),
-        "notes": job.notes,
+        "missing_images": _count(job, "missing film"),
+        "left_out": {"films": _count(job, "film"), "masks": _count(job, "mask")},
+        "notes": [*job.notes, *_unfilled(records)],
         "counts": summarise(records),
     }
     write_csv(out / "manifest.csv", records)
     write_datalist(out / "datalist.json", records, name)
+    _write_left_out(out, job.left_out)
     _write_summary(out, summary)
     return summary
+
+
+def _count(job: Job, what: str) -> int:
+    return sum(each.what == what for each in job.left_out)
+
+
+def _leave_out_unwritable(job: Job, records: Sequence[Record]) -> None:
+    """Films whose name can't be in a UTF-8 manifest."""
+    for record in records:
+        try:
+            record.image.encode()
+        except UnicodeEncodeError:
+            job.leave_out(RadiographError(record.image, "its name is not UTF-8", "rename it"))
+
+
+def _unfilled(records: Sequence[Record]) -> list[str]:
+    return [f"no film is in the split {split}" for split in SPLITS if not any(r.split == split for r in records)]
+
+
+def _write_left_out(out: Path, left_out: Sequence[LeftOut]) -> None:
+    with atomic_file(out / _LEFT_OUT, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(LeftOut._fields)
+        writer.writerows(left_out)
 
 
 def _write_summary(out: Path, summary: dict[str, Any]) -> None:
@@ -142,7 +174,8 @@ def _check_folders(root: Path, out: Path, name: str) -> None:
         return
     if not (out / _SUMMARY).is_file():
         raise ValueError(f"{out}: holds other files; give a new folder, or one that this data set was prepared in")
-    before = read_json(out / _SUMMARY).get("dataset")
+    summary = read_json(out / _SUMMARY)
+    before = summary.get("dataset") if isinstance(summary, dict) else None
     if before != name:
         raise ValueError(f"{out}: holds the data set {before!r}; give another folder for {name!r}")
 
@@ -200,7 +233,8 @@ def _label_counts(records: Sequence[Record]) -> dict[str, dict[str, int]]:
 
 
 def format_counts(summary: dict[str, Any]) -> str:
-    """The summary of :func:`prepare_dataset` as text: a table of counts, a column a split, and the notes."""
+    """The summary of :func:`prepare_dataset` as text: a table of counts, a column a split, the notes, and in the last
+    line, where anything was, what was left out."""
     counts = summary["counts"]
     rows = [["", *counts], ["images", *(str(c["images"]) for c in counts.values())]]
     rows.append(["patients", *("-" if c["patients"] is None else str(c["patients"]) for c in counts.values())])
@@ -220,7 +254,15 @@ def format_counts(summary: dict[str, Any]) -> str:
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     if summary["missing_images"]:
         lines.append(f"note: {summary['missing_images']} listed images aren't there: left out")
-    return "\n".join([f"{summary['title']} ({summary['split']})", *lines, *(f"note: {n}" for n in summary["notes"])])
+    notes = [f"note: {note}" for note in summary["notes"]]
+    return "\n".join([f"{summary['title']} ({summary['split']})", *lines, *notes, *_damaged(summary)])
+
+
+def _damaged(summary: dict[str, Any]) -> list[str]:
+    """The last line, where something was damaged."""
+    found = {what: count for what, count in summary.get("left_out", {}).items() if count}
+    told = " and ".join(f"{count} {what if count > 1 else what[:-1]}" for what, count in found.items())
+    return [f"left out: {told} that can't be read; see {_LEFT_OUT}"] if told else []
 
 
 def _label_text(counts: dict[str, int]) -> str:

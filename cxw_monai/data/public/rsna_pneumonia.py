@@ -62,8 +62,7 @@ def prepare(job: Job, *, masks: bool = False) -> list[Record]:
             record.extra["nih_image"] = nih[film]
         records.append(record)
     split_seeded(job, records)
-    records = job.present(records)
-    fill_from_headers(job, records)
+    records = fill_from_headers(job, job.present(records))
     if masks:
         _write_masks(job, records)
     return records
@@ -84,9 +83,13 @@ def _nih_images(job: Job) -> dict[str, str]:
     path = job.root / _MAPPING
     if not path.is_file():
         job.note(f"no {_MAPPING}: patients are unknown, films are held out singly")
+        job.about["split"] = f"made here by film (the official test has no labels; no {_MAPPING})"
         return {}
-    entries = read_json(path)
-    return {entry["subset_img_id"]: entry["img_id"] for entry in entries}
+    job.about["split"] = "made here by NIH patient (the official test has no labels)"
+    try:
+        return {entry["subset_img_id"]: entry["img_id"] for entry in read_json(path)}
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{path}: expected a list of objects with subset_img_id and img_id; see {job.url}") from error
 
 
 def _write_masks(job: Job, records: list[Record]) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cxw_monai.data.schema import Record
 
-from .common import Job, MaskFile, image_size, index_images
+from .common import Job, MaskFile, index_images
 from .masks import stored_mask
 from .registry import Option, PublicDataset
 from .seeded_split import split_seeded
@@ -44,12 +44,12 @@ def prepare(job: Job, split_lists: str = "") -> list[Record]:
     unknown = sum(record.sex is None or record.age is None for record in records)
     if unknown:
         job.note(f"{unknown} films have no clinical reading of both sex and age")
-    _add_masks(job, records)
+    records = _add_masks(job, records)
     if split_lists:
         return _split_by_lists(job, records, Path(split_lists))
     rest = _TRAINING + _VALIDATION
     split_seeded(job, records, test=_TEST / (rest + _TEST), validation=_VALIDATION / rest)
-    job.note("sizes of the split as in the literature (463/65/134); --validation and --test have no effect")
+    job.note("shares of the split as in the literature (463/65/134 of 662); --validation and --test have no effect")
     return records
 
 
@@ -63,22 +63,26 @@ def _person(reading: Path) -> tuple[str | None, float | None]:
     return sex, round(int(age[1]) * _YEARS[age[2]], 2) if age else None
 
 
-def _add_masks(job: Job, records: list[Record]) -> None:
+def _add_masks(job: Job, records: list[Record]) -> list[Record]:
     folder = next((job.root / name for name in ("mask", "mask/mask", "masks") if any(_masks(job.root / name))), None)
     if folder is None:
         job.note("no folder mask: no lung masks")
-        return
+        return records
+    sources = {record.image: folder / f"{Path(record.image).stem}_mask.png" for record in records}
+    sources = {image: source for image, source in sources.items() if source.is_file()}
+    records = job.sized(records, lambda record: record.image in sources)
     masks = []
     for record in records:
-        stem = Path(record.image).stem
-        source = folder / f"{stem}_mask.png"
-        if not source.is_file():
+        stem, source = Path(record.image).stem, sources.get(record.image)
+        if source is None:
             continue
-        record.width, record.height = size = image_size(record.image)
+        size = record.width, record.height
         record.masks["lungs"] = path = f"masks/lungs/{stem}.png"
         masks.append(MaskFile(path, lambda s=source, z=size: stored_mask(s, *z), f"{source.stat().st_size} {size}"))
     job.write_masks(masks)
-    job.note(f"lung masks of {len(masks)} of {len(records)} films")
+    records = job.kept(records)
+    job.note(f"lung masks of {sum(bool(record.masks) for record in records)} of {len(records)} films")
+    return records
 
 
 def _masks(folder: Path) -> list[Path]:
@@ -87,13 +91,17 @@ def _masks(folder: Path) -> list[Path]:
 
 def _split_by_lists(job: Job, records: list[Record], folder: Path) -> list[Record]:
     """Only the listed films, each in the split of its list."""
+    job.about["split"] = f"the lists in {folder}"
     by_name = {Path(record.image).stem: record for record in records}
+    gone = {Path(each.path).stem for each in job.left_out}
     for split, word in (("training", "train"), ("validation", "val"), ("test", "test")):
         lists = sorted(folder.glob(f"*{word}*.txt"))
         if len(lists) != 1:
             raise ValueError(f"{folder}: expected one file *{word}*.txt, found {len(lists)}; give the split's folder")
         for name in dict.fromkeys(_FILM.findall(lists[0].read_text(encoding="utf-8"))):
             record = by_name.get(name)
+            if name in gone:
+                continue
             if record is None or record.split:
                 problem = f"is in {record.split} already" if record else f"is not among the films of {job.root}"
                 raise ValueError(f"{lists[0]}: {name} {problem}; give the lists of this data set")

@@ -52,12 +52,15 @@ def prepare(job: Job) -> list[Record]:
             )
         )
     job.note(f"{len(films.keys() - runs.keys())} films without a row in {table.name}: left out")
-    records = job.present(records)
-    fill_from_headers(job, records, patients=True)
+    records = fill_from_headers(job, job.present(records), patients=True)
     job.write_masks([_mask(table, record, runs[record.study]) for record in records])
     if any(record.split == "test" for record in records):
+        job.about["split"] = (
+            "stage 1's test films are the test; validation held out of the others by the DICOM's patient"
+        )
         hold_out([record for record in records if record.split == "training"], job.validation, job.seed)
     else:
+        job.about["split"] = "made here, by the DICOM's patient"
         job.note(f"no labelled film in {_TEST_FOLDER}: the test split is made here")
         split_seeded(job, records)
     return records

@@ -21,7 +21,7 @@ from typing import Any
 from cxw_monai.data.schema import Record
 from cxw_monai.io.json_file import read_json
 
-from .common import Job, MaskFile, hold_out, image_size
+from .common import Job, MaskFile, hold_out
 from .masks import polygon_mask
 from .registry import PublicDataset
 
@@ -46,10 +46,10 @@ def prepare(job: Job) -> list[Record]:
             path = images / PurePosixPath(published).name
             records.append(Record(str(path), path.stem, split=split, view="PA"))
             outlines[str(path)] = {rib: content[rib].get(number) for rib in RIBS}
-    records = job.present(records)
+    records = job.sized(job.present(records))
     masks = []
     for record in records:
-        record.width, record.height = size = image_size(record.image)
+        size = record.width, record.height
         for rib, structure in RIBS.items():
             points = outlines[record.image][rib]
             if points:
@@ -67,6 +67,7 @@ def prepare(job: Job) -> list[Record]:
 
 def _read(table: Path) -> dict[str, Any]:
     content = read_json(table)
+    content = content if isinstance(content, dict) else {}
     absent = [name for name in ("img", *RIBS) if not isinstance(content.get(name), dict)]
     if absent:
         raise ValueError(f"{table}: no {', '.join(absent)}; expected the published file, see {DATASET.url}")

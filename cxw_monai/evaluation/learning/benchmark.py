@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from scipy.stats import rankdata
 from sklearn.model_selection import StratifiedGroupKFold
 
 from cxw_monai.engines.monitors import embedding_statistics
 from cxw_monai.evaluation.probes import grouped_auroc
 from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.own_files import own_lock
 
 from .data import LABELS, STRUCTURES, LabelledFilms, OutlinedFilms
 from .descriptors import Described, Descriptor
@@ -186,7 +186,7 @@ def append_row(path: str | Path, row: Row) -> None:
     """Add a row to a result file; one of the same `run` and `config` is replaced."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):  # several processes may be at it
+    with own_lock(path.with_suffix(".lock"), "the output"):  # several processes may be at it
         same = (str(row["run"]), str(row["config"]))
         rows: list[Mapping[str, Any]] = [r for r in read_rows(path) if (r["run"], r["config"]) != same]
         rows.append({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()})

@@ -87,3 +87,10 @@ def test_missing_and_short_annotations_are_named(root: Path):
         prepared(root)
     with pytest.raises(FileNotFoundError, match="394 of 400 images don't exist"):
         prepare_dataset("cephalometric", root, root.parent / "out")
+
+
+def test_a_damaged_film_is_left_out(root: Path):
+    path = root / "RawImage/TrainingData/002.bmp"
+    path.write_bytes(path.read_bytes()[:500])
+    (root / "RawImage/Test2Data/400.png").write_bytes(b"")
+    assert set(prepared(root)) == {"001", "150", "151", "301"}

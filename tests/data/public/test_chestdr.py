@@ -62,3 +62,16 @@ def test_malformed_lists_are_refused(tree, put, root, tmp_path):
         prepare_dataset("chestdr", root, tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="no chest_5-shot_train_exp1.txt"):
         prepare_dataset("chestdr", root, tmp_path / "out", shots=5)
+
+
+def test_the_summary_says_what_the_splits_are(root, put, tmp_path):
+    zeros = ",".join("0" * 19)
+    films = [put(f"images/{n}.png") for n in range(8)]
+    put("trainval.txt", "".join(f"{film.name} {zeros}\n" for film in films))
+    assert "made here of the films of trainval.txt" in prepare_dataset("chestdr", root, tmp_path / "a")["split"]
+    put("test_WithLabel.txt", f"{put('images/t.png').name} {zeros}\n")
+    assert "official test; validation held out" in prepare_dataset("chestdr", root, tmp_path / "b")["split"]
+    put("chest_5-shot_train_exp2.txt", f"0.png {zeros}\n")
+    put("chest_5-shot_val_exp2.txt", f"1.png {zeros}\n")
+    few = prepare_dataset("chestdr", root, tmp_path / "c", shots=5, experiment=2)["split"]
+    assert few == "official: few-shot training and validation (5 shots, draw 2), and test"

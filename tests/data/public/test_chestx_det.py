@@ -72,3 +72,13 @@ def test_malformed_and_missing_tables_are_named(root: Path):
     table.unlink()
     with pytest.raises(FileNotFoundError, match="ChestX_Det_test.json.*github.com/Deepwise"):
         prepare_dataset("chestx_det", root, root.parent / "out")
+
+
+def test_a_damaged_film_is_left_out(root: Path):
+    (root / "train_data/train/36200.png").write_bytes(b"")
+    entries = [*TRAIN, {**TRAIN[1], "file_name": "36201.png"}]
+    Image.fromarray(np.full((32, 32), 9, np.uint8)).save(root / "train_data/train/36201.png")
+    (root / "ChestX_Det_train.json").write_text(json.dumps(entries))
+    prepare_dataset("chestx_det", root, root.parent / "out", validation=0.5)
+    names = {Path(record.image).name for record in read_records(root.parent / "out/manifest.csv")}
+    assert names == {"36199.png", "36201.png"}

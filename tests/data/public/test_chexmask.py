@@ -111,3 +111,10 @@ def test_what_does_not_fit_is_an_error(manifest: Path):
     table(root / "chexmask/CheXpert.csv", "Path", {})
     with pytest.raises(ValueError, match="CheXpert.csv, Padchest.csv; give --table"):
         prepared(manifest)
+
+
+def test_a_damaged_film_is_left_out(manifest: Path):
+    rows = {f"f{n}.png": (0.9, 0.95) for n in (1, 2, 3, 4)}
+    table(manifest.parents[1] / "chexmask/OriginalResolution/ChestX-Ray8.csv", "Image Index", rows)
+    (manifest.parent / "f2.png").write_bytes(b"")
+    assert set(prepared(manifest)[1]) == {"p1", "p3", "p4"}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cxw_monai.data.public import prepare_dataset
+from cxw_monai.data.public import format_counts, prepare_dataset
 from cxw_monai.data.public.chexpert import COMPETITION_LABELS
 from cxw_monai.data.public.report_labels import OBSERVATIONS
-from cxw_monai.data.schema import read_records
+from cxw_monai.data.schema import SPLITS, read_records
 from cxw_monai.data.validation import validate
 
 HEADER = "Path,Sex,Age,Frontal/Lateral,AP/PA," + ",".join(OBSERVATIONS) + "\n"
@@ -108,3 +108,31 @@ def test_wrong_cells_and_options_are_refused(tree, put, root, tmp_path):
     put("valid.csv", HEADER + _row("valid/patient64541/study1/view1_frontal.jpg", Edema="2"))
     with pytest.raises(ValueError, match=r"valid\.csv.*patient64541.*Edema must be 1, 0, -1 or blank, got '2'"):
         prepare_dataset("chexpert", root, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("options", "split"),
+    [
+        ({}, "official valid.csv is the test split; validation held out of train.csv by patient"),
+        (
+            {"official_test": True},
+            "official: test on test_labels.csv, validation on valid.csv, training on train.csv",
+        ),
+    ],
+)
+def test_the_summary_says_what_the_splits_are(tree, root, tmp_path, options, split):
+    summary = prepare_dataset("chexpert", root, tmp_path / "out", **options)
+    assert summary["split"] == split and split in format_counts(summary)
+    records = list(read_records(tmp_path / "out/manifest.csv"))
+    folders = {s: {record.image.split("/")[-4] for record in records if record.split == s} for s in SPLITS}
+    if options:
+        assert folders == {"training": {"train"}, "validation": {"valid"}, "test": {"test"}}
+    else:
+        assert folders == {"training": {"train"}, "validation": {"train"}, "test": {"valid"}}
+
+
+def test_no_validation_split_is_told(tree, root, tmp_path):
+    assert (
+        "no film is in the split validation"
+        in prepare_dataset("chexpert", root, tmp_path / "out", validation=0)["notes"]
+    )

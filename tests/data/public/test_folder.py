@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from cxw_monai.data.public import prepare_dataset
+from cxw_monai.data.schema import read_records
 
 
 def test_images_below_a_folder(put, prepare):
@@ -52,3 +56,16 @@ def test_errors_name_the_table(put, root, tmp_path):
         prepare_dataset("folder", root, tmp_path / "out", table="films.csv", labels="finding")
     with pytest.raises(ValueError, match="labels finding without a table"):
         prepare_dataset("folder", root, tmp_path / "out", labels="finding")
+
+
+def test_a_film_whose_name_is_not_utf8_is_left_out(root, put, tmp_path):
+    for n in range(5):
+        put(f"{n}.png")
+    try:
+        shutil.copy(root / "0.png", os.fsencode(root) + b"/\xff.png")
+    except OSError:
+        pytest.skip("this disk takes only names in UTF-8")
+    summary = prepare_dataset("folder", root, tmp_path / "out")
+    assert summary["left_out"] == {"films": 1, "masks": 0}
+    assert len(list(read_records(tmp_path / "out/manifest.csv"))) == 5
+    assert "\\udcff.png,its name is not UTF-8,rename it" in (tmp_path / "out/left_out.csv").read_text()

@@ -113,5 +113,5 @@ def test_missing_and_damaged_files_are_named(root: Path, tmp_path: Path):
         prepared(root)
     (root / "All247images/JPCLN001.IMG").write_bytes(b"\0" * 100)
     (root / "scratch").rename(root.parent / "elsewhere")
-    with pytest.raises(ValueError, match="JPCLN001.IMG: not 2048 x 2048 big-endian"):
-        prepared(root)
+    assert "JPCLN001" not in prepared(root)
+    assert "JPCLN001.IMG,not 2048 x 2048 big-endian" in (root.parent / "out/left_out.csv").read_text()

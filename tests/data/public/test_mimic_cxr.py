@@ -65,7 +65,9 @@ def test_unknown_splits_and_missing_files_are_refused(tree, put, root, tmp_path)
     with pytest.raises(ValueError, match="unknown split 'holdout'; expected train, validate, test"):
         prepare_dataset("mimic_cxr", root, tmp_path / "out")
     (root / "mimic-cxr-2.0.0-split.csv.gz").write_bytes(gzip.compress(b"dicom,part\n"))
-    with pytest.raises(ValueError, match=r"split\.csv\.gz: no column 'dicom_id', 'split' among: dicom, part"):
+    with pytest.raises(
+        ValueError, match=r"split\.csv\.gz: no column 'dicom_id', 'split' among \['dicom', 'part'\]; see https"
+    ):
         prepare_dataset("mimic_cxr", root, tmp_path / "out")
     (root / "mimic-cxr-2.0.0-chexpert.csv.gz").unlink()
     with pytest.raises(FileNotFoundError, match="chexpert.csv.gz or .*chexpert.csv; .*https://physionet"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxw_monai.data.public import prepare_dataset
+from cxw_monai.data.public import format_counts, prepare_dataset
 from cxw_monai.data.schema import read_records
 from cxw_monai.data.validation import validate
 
@@ -59,3 +59,14 @@ def test_a_missing_file_is_named_with_where_it_is_published(root: Path, missing:
     (root / "MontgomerySet" / missing).unlink()
     with pytest.raises(FileNotFoundError, match=f"{missing}.*data.lhncbc.nlm.nih.gov"):
         prepare_dataset("montgomery", root, root.parent / "out")
+
+
+def test_a_damaged_film_and_a_damaged_mask_are_left_out(root: Path):
+    (root / "MontgomerySet/CXR_png/MCUCXR_0001_0.png").write_bytes(b"")
+    mask = root / "MontgomerySet/ManualMask/leftMask/MCUCXR_0002_0.png"
+    mask.write_bytes(mask.read_bytes()[:40])
+    summary = prepare_dataset("montgomery", root, root.parent / "out")
+    records = {Path(record.image).stem: record for record in read_records(root.parent / "out/manifest.csv")}
+    assert set(records) == set(NAMES[1:]) and summary["left_out"] == {"films": 1, "masks": 1}
+    assert records["MCUCXR_0002_0"].masks == {} and set(records[SWAPPED].masks) == {"lung_left", "lung_right"}
+    assert format_counts(summary).endswith("left out: 1 film and 1 mask that can't be read; see left_out.csv")

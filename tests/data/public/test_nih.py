@@ -138,3 +138,9 @@ def test_manifest_is_the_same_when_run_again(tree, prepare, tmp_path):
     prepare("nih")
     assert (tmp_path / "out/manifest.csv").read_bytes() == before
     assert len(list(read_records(tmp_path / "out/manifest.csv"))) == 8
+
+
+def test_a_damaged_film_with_boxes_is_left_out(tree, prepare, root):
+    path = root / "images_001/images/00000006_000.png"
+    path.write_bytes(path.read_bytes()[:20])
+    assert "00000006_000.png" not in prepare("nih")

@@ -116,3 +116,25 @@ def test_a_missing_table_is_named_with_where_it_is_published(tmp_path: Path):
     (tmp_path / "root").mkdir()
     with pytest.raises(FileNotFoundError, match="PADCHEST_chest_x_ray.*bimcv.cipf.es"):
         prepared(tmp_path / "root")
+
+
+@pytest.mark.parametrize("choice", ["measure", "invert"])
+def test_a_damaged_film_is_left_out_listed_and_counted(tmp_path: Path, choice: str):
+    root = make(tmp_path / "root", tagged="de", negative=True)  # d is the only PA among them
+    whole = (root / "54/d.png").read_bytes()
+    (root / "54/d.png").write_bytes(whole[: len(whole) // 2])
+    records = prepared(root, monochrome1=choice)
+    assert set(records) == set("abceg") and records["e"].image == "images/e.png"
+    with (tmp_path / "out/left_out.csv").open(newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert (row["what"], row["path"]) == ("film", str(root / "54/d.png"))
+    assert "cannot be decoded, damaged or truncated" in row["reason"] and "bimcv.cipf.es" in row["remedy"]
+    (root / "54/d.png").write_bytes(whole)  # mended: the next run takes it in
+    assert set(prepared(root, monochrome1=choice)) == set("abcdeg")
+    assert (tmp_path / "out/left_out.csv").read_text() == "what,path,reason,remedy\n"
+
+
+def test_where_the_only_tagged_film_is_damaged_nothing_has_to_be_measured(tmp_path: Path):
+    root = make(tmp_path / "root", tagged="d")
+    (root / "54/d.png").write_bytes(b"")
+    assert set(prepared(root)) == set("abceg")

@@ -83,3 +83,27 @@ def test_tables_that_disagree_are_refused(tree, put, root, tmp_path):
     put("stage_2_detailed_class_info.csv", f"patientId,class\nfilm0,{CLASSES[2]}\nfilm0,Normal\n")
     with pytest.raises(ValueError, match="film0: class 'Normal'; expected one of"):
         prepare_dataset("rsna_pneumonia", root, tmp_path / "out")
+
+
+def test_damaged_films_are_left_out_and_too_many_are_an_error(tree, prepare, root, tmp_path):
+    films = sorted((root / "stage_2_train_images").iterdir())
+    for film, content in zip(films, (b"", b"<html>", b"\0" * 200), strict=False):
+        film.write_bytes(content)
+    assert set(prepare("rsna_pneumonia", masks=True)) == {f"film{n}.dcm" for n in range(3, 10)}
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["left_out"] == {"films": 3, "masks": 0} and summary["missing_images"] == 0
+    assert summary["counts"].keys() == {"training", "validation", "test"}
+    for film in films[:6]:
+        film.write_bytes(b"")
+    with pytest.raises(
+        ValueError, match=r"6 of 10 films can't be read .*film0\.dcm.*too many for single damaged files"
+    ):
+        prepare("rsna_pneumonia")
+
+
+def test_the_summary_says_whether_patients_were_kept_together(tree, prepare, tmp_path, put):
+    for text, wanted in (("", "by film"), (json.dumps([]), "by NIH patient")):
+        if text:
+            put("pneumonia-challenge-dataset-mappings_2018.json", text)
+        prepare("rsna_pneumonia")
+        assert wanted in json.loads((tmp_path / "out/summary.json").read_text())["split"]

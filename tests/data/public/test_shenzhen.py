@@ -80,3 +80,10 @@ def test_a_missing_folder_is_named_with_where_it_is_published(root: Path):
     (root / "ChinaSet_AllFiles/ClinicalReadings").rename(root / "elsewhere")
     with pytest.raises(FileNotFoundError, match="ClinicalReadings.*data.lhncbc.nlm.nih.gov"):
         prepared(root)
+
+
+def test_a_damaged_mask_is_left_out_and_its_film_stays(root: Path):
+    (root / "mask/CHNCXR_0002_0_mask.png").write_bytes(b"\x89PNG")
+    records = prepared(root)
+    assert set(records) == set(READINGS) and not any(record.masks for record in records.values())
+    assert "mask,masks/lungs/CHNCXR_0002_0.png," in (root.parent / "out/left_out.csv").read_text()

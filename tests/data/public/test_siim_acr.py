@@ -66,3 +66,8 @@ def test_runs_outside_the_film_are_refused(tree, put, root, tmp_path):
     put("train-rle.csv", "film,runs\n1.1,1 2\n")
     with pytest.raises(ValueError, match="no columns ImageId and EncodedPixels"):
         prepare_dataset("siim_acr", root, tmp_path / "out")
+
+
+def test_a_damaged_film_is_left_out(tree, prepare, root):
+    next(root.rglob("1.3.dcm")).write_bytes(b"")
+    assert set(prepare("siim_acr")) == {f"1.{n}.dcm" for n in (1, 2, 4, 5, 6)}

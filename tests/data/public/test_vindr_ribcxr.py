@@ -61,3 +61,10 @@ def test_missing_and_malformed_tables_are_named(root: Path):
     table.unlink()
     with pytest.raises(FileNotFoundError, match="Vindr_RibCXR_val_mask.json.*vindr.ai"):
         prepare_dataset("vindr_ribcxr", root, root.parent / "out")
+
+
+def test_a_damaged_film_is_left_out(root: Path):
+    (root / "data/train/img/VinDr_RibCXR_train_001.png").write_bytes(b"")
+    prepare_dataset("vindr_ribcxr", root, root.parent / "out", validation=0.5)
+    names = {Path(record.image).stem for record in read_records(root.parent / "out/manifest.csv")}
+    assert len(names) == 4 and "VinDr_RibCXR_train_001" not in names
