@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -23,11 +24,13 @@ from torch import Tensor
 
 from .bundle_files import open_bundle
 from .encoder_files import embedder_of, encoder_file
+from .evaluation.implausible import doubts_of, review_film
 from .evaluation.segment import kept_to_largest, restore_masks
 from .evaluation.segment_inputs import on_device
-from .io import read_radiograph
+from .io import Radiograph, read_radiograph
 from .networks import FilmModel, RadiographEmbedder, RadiographSegmenter
 from .pixel_map import PixelMap
+from .quality.review import ImplausibleWarning, checked_choice
 from .segmenter_checkpoints import holds_segmenter, segmenter_of
 from .segmenter_settings import checked_image_size
 from .transforms.warp import WholeFilmd
@@ -39,15 +42,20 @@ Film = str | PathLike[str] | np.ndarray | Tensor
 
 
 def _film(film: Film) -> tuple[np.ndarray, PixelMap]:
-    """Float32 `[1, H, W]` in [0, 1] and where its pixels lie on the stored grid.
+    """Float32 `[1, H, W]` in [0, 1] and where its pixels lie on the stored grid; raises as `_radiograph`."""
+    radiograph = _radiograph(film)
+    return radiograph.array, radiograph.meta["pixel_map"]
+
+
+def _radiograph(film: Film) -> Radiograph:
+    """A film that was read, or an array as one.
 
     Raises:
         ValueError: an array of another shape, type or range.
         RadiographError: a file that can't be used as a film.
     """
     if isinstance(film, (str, PathLike)):
-        radiograph = read_radiograph(film)
-        return radiograph.array, radiograph.meta["pixel_map"]
+        return read_radiograph(film)
     array = np.asarray(film)
     if array.ndim == 2:
         array = array[None]
@@ -58,7 +66,7 @@ def _film(film: Film) -> tuple[np.ndarray, PixelMap]:
         array = array.astype(np.float32) * np.float32(1 / np.iinfo(array.dtype).max)
     if array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1):
         raise ValueError(f"a film's array must be {wanted}; got {array.dtype} from {array.min()} to {array.max()}")
-    return array.astype(np.float32), PixelMap.identity(array.shape)
+    return Radiograph(array.astype(np.float32), {"pixel_map": PixelMap.identity(array.shape[1:]), "spacing_mm": None})
 
 
 class SegmentationModel:
@@ -96,7 +104,11 @@ class SegmentationModel:
         return dict(zip(self.structures, restored, strict=True))
 
     def segment(
-        self, film: Film, threshold: float = 0.5, keep_largest: bool | str | Sequence[str] = "auto"
+        self,
+        film: Film,
+        threshold: float = 0.5,
+        keep_largest: bool | str | Sequence[str] = "auto",
+        on_implausible: str = "flag",
     ) -> dict[str, np.ndarray]:
         """Masks of one film.
 
@@ -106,22 +118,39 @@ class SegmentationModel:
             threshold: a pixel is inside from this probability on.
             keep_largest: structures of which only the largest connected part is kept; True for all, ``"auto"`` for
                 single organs.
+            on_implausible: what is done where the film is no upright frontal chest, or the masks can't be its organs
+                (`review` says why): `flag` warns (`cxw_monai.quality.ImplausibleWarning`), `skip` raises, `keep`
+                doesn't look.
 
         Returns:
             bool `[H, W]` by structure, on the pixel grid that the file stores.
 
         Raises:
             CheckpointError: the network answers with values that are no numbers.
-            RadiographError: the file can't be used as a film.
+            RadiographError: the file can't be used as a film, or is implausible and to be skipped.
             ValueError: an argument is wrong.
         """
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must lie between 0 and 1, got {threshold!r}")
         kept = kept_to_largest(keep_largest, self.structures)
-        array, pixel_map = _film(film)
-        found = self._probabilities(array)
-        masks = restore_masks(found, pixel_map.resize(*found.shape[1:]), threshold, kept)
-        return dict(zip(self.structures, masks, strict=True))
+        checked_choice(on_implausible)
+        radiograph = _radiograph(film)
+        found = self._probabilities(radiograph.array)
+        seen = radiograph.meta["pixel_map"].resize(*found.shape[1:])
+        masks = dict(zip(self.structures, restore_masks(found, seen, threshold, kept), strict=True))
+        if doubts := doubts_of(radiograph, masks, on_implausible):
+            name = radiograph.meta.get("path", "a film")
+            warnings.warn(f"{name}: implausible, look at it: {'; '.join(doubts)}", ImplausibleWarning, stacklevel=2)
+        return masks
+
+    def review(self, film: Film, masks: Mapping[str, np.ndarray]) -> list[str]:
+        """What speaks against masks of a film, in words; nothing where they may be right.
+
+        Args:
+            film: as for `segment`.
+            masks: bool `[H, W]` by structure, as `segment` gives them.
+        """
+        return review_film(_radiograph(film), masks)
 
     def film_model(self) -> FilmModel:
         """Preparation, network and what follows as one module."""

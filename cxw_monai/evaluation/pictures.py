@@ -15,7 +15,7 @@ from torch import Tensor
 from cxw_monai.data.world_views import ViewPairDataset
 from cxw_monai.transforms import TokenMaskSampler, perturb
 
-__all__ = ["draw_curves", "draw_world_views"]
+__all__ = ["draw_curves", "draw_world_views", "spread"]
 
 VIEW_COLOURS = ("tab:orange", "tab:cyan")
 PANELS = (
@@ -64,6 +64,19 @@ def describe_action(action: Sequence[float]) -> str:
     return text + (f", blur {blur:.1f} px" if blur else "") + (f", noise {noise:.2f}" if noise else "")
 
 
+def spread(length: int, count: int, seed: int = 0) -> list[int]:
+    """Indices spread over a set: one drawn from each of ``count`` equal parts, in order, each another.
+
+    Args:
+        length: size of the set.
+        count: how many, at most ``length``.
+        seed: of the draw within each part.
+    """
+    edges = [length * part // count for part in range(count + 1)]
+    rng = np.random.default_rng(seed)
+    return [int(rng.integers(first, last)) for first, last in zip(edges, edges[1:], strict=False)]
+
+
 def draw_world_views(
     dataset: ViewPairDataset, masks: TokenMaskSampler, picture: str | Path, count: int = 4, epoch: int = 0
 ) -> None:
@@ -71,6 +84,8 @@ def draw_world_views(
 
     A row a radiograph: the whole film with both crops, then for each view the clean crop (what the target encoder
     sees), the perturbed copy with the context's tokens (what the context encoder sees), and the tokens to predict.
+    The films are spread over the whole set (:func:`spread`, by the data set's seed), so that each of several sources
+    that are listed one after the other has its chance to be seen.
 
     Args:
         dataset: view pairs.
@@ -83,9 +98,10 @@ def draw_world_views(
     drawn = masks.sample(max(count, 2))
     figure = Figure(figsize=(17.5, 2.9 * count), layout="constrained")
     grid_of_axes = figure.subplots(count, 7, squeeze=False)
-    for row, axes in enumerate(grid_of_axes):
-        sample = dataset[(epoch, row)]
-        film = dataset.cache.image(row)[0]
+    films = spread(len(dataset), count, dataset.seed)
+    for row, (place, axes) in enumerate(zip(films, grid_of_axes, strict=True)):
+        sample = dataset[(epoch, place)]
+        film = dataset.cache.image(place)[0]
         axes[0].imshow(film, cmap="gray", vmin=0, vmax=np.iinfo(film.dtype).max)
         axes[0].set_title("radiograph and its two crops", fontsize=9)
         for view, colour in zip((1, 2), VIEW_COLOURS, strict=True):

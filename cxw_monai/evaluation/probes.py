@@ -1,41 +1,45 @@
-"""Frozen probes: how much of a label can be read linearly off embeddings that were made without it.
+"""Frozen probes: how much of a label can be read off descriptors that were made without it.
 
-Standardised descriptors go to a logistic regression under cross-validation that never has a patient on both sides:
-scikit-learn's ``StratifiedGroupKFold`` for the outer folds, and again inside each training part to choose the
-strength of the regularisation.
+Standardised descriptors go to a logistic regression. It is fitted on one part of the films and tested on another, given
+as such or by cross-validation (scikit-learn's ``StratifiedGroupKFold``), which never have a patient on both sides. The
+strength of the regularisation is chosen by folds inside each training part. Descriptors that have tokens may also be
+read by place and by attention (:data:`READINGS`).
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from os import PathLike
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cxw_monai.data.manifest import read_datalist
-
-from .descriptors import Descriptors, load_descriptors, pixel_descriptors
+from .learning.probes import COMPONENTS, attentive_scores, averaged, grid_pooled
 
 __all__ = [
+    "READINGS",
     "ProbeResult",
     "ProbeSettings",
     "binary_label",
-    "format_results",
     "grouped_auroc",
+    "plain_value",
     "probe",
-    "probe_files",
 ]
 
-Paths = Sequence[str | PathLike[str]]
+READINGS = {
+    "mean": "logistic regression on the vector (an encoder's mean token)",
+    "grid": "logistic regression on 128 principal components of the tokens averaged over 5 x 5 places",
+    "attentive": "pooling of the tokens by a learnt query",
+    "average": "mean of the ranks of the other three",
+}
+"""Ways to read a label off a film's descriptors; all but the first need tokens."""
 
 _SHOWN = 3  # images or values named in a message
 _QUANTILES = (0.025, 0.975)
@@ -73,18 +77,21 @@ class ProbeResult:
 
     Attributes:
         descriptor, label: what was probed for what.
+        reading: how, see :data:`READINGS`.
         auroc: see :func:`grouped_auroc`; None where it cannot be computed.
         low, high: 95 % percentile interval over resampled patients (of the scores, the probes are not fitted again).
         positive: the label's value that scores high.
-        counts: images by value of the label.
+        counts: images by value of the label that are scored: all, or those of the test part.
         missing: images left out because the label has no value there.
         patients: patients among the images that count.
-        strengths: chosen C of each outer fold.
+        trained_on: images that the probe is fitted on, where there is a test part.
+        strengths: chosen C of each fit of a logistic regression.
         reason: why there is no AUROC, else None.
     """
 
     descriptor: str
     label: str
+    reading: str = "mean"
     auroc: float | None = None
     low: float | None = None
     high: float | None = None
@@ -92,12 +99,13 @@ class ProbeResult:
     counts: dict[str, int] | None = None
     missing: int = 0
     patients: int = 0
+    trained_on: int | None = None
     strengths: tuple[float, ...] = ()
     reason: str | None = None
 
 
-def _plain(value: Any) -> str | None:
-    """A label value as text, None where there is none; 1, 1.0, True and "1.0" are all "1"."""
+def plain_value(value: Any) -> str | None:
+    """A cell's value as text, None where there is none; 1, 1.0, True and "1.0" are all "1"."""
     text = "" if value is None else str(int(value) if isinstance(value, bool) else value).strip()
     try:
         number = float(text)
@@ -119,7 +127,7 @@ def binary_label(values: Sequence[Any]) -> tuple[np.ndarray, list[str]]:
         sorted order (``0, 1``; ``AP, PA``; ``F, M``), the second of which is the positive one. Other numbers of
         values give longer or shorter ``names``.
     """
-    plain = [_plain(value) for value in values]
+    plain = [plain_value(value) for value in values]
     names = sorted({value for value in plain if value is not None})
     places = {name: place for place, name in enumerate(names)}
     return np.array([places.get(value, -1) for value in plain], dtype=np.int64), names
@@ -173,6 +181,15 @@ def _classifier(strength: float) -> Pipeline:
     return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
 
 
+def _reduced(values: np.ndarray, train: np.ndarray, components: int | None) -> np.ndarray:
+    """Values on the first principal components of the standardised training part."""
+    if components is None or values.shape[1] <= components:
+        return values
+    count = min(components, int(train.sum()) - 1)
+    steps = make_pipeline(StandardScaler(), PCA(count, random_state=0)).fit(values[train])
+    return steps.transform(values)
+
+
 def _held_out_probabilities(
     values: np.ndarray, classes: np.ndarray, folds: np.ndarray, strength: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -211,6 +228,16 @@ def _obstacle(names: list[str], classes: np.ndarray, groups: np.ndarray, folds: 
     return None
 
 
+def _split_obstacle(names: list[str], classes: np.ndarray, train: np.ndarray) -> str | None:
+    """Why a label cannot be learnt on one part and tested on the other, or None."""
+    for part, chosen in (("training", train), ("test", ~train)):
+        there = [name for place, name in enumerate(names) if (classes[chosen] == place).any()]
+        if len(there) != 2 or len(names) != 2:
+            shown = ", ".join(there[:_SHOWN]) + (", ..." if len(there) > _SHOWN else "")
+            return f"{len(there)} values ({shown}) in the {part} part, the same two are needed in both"
+    return None
+
+
 def _bootstrap_weights(groups: np.ndarray, settings: ProbeSettings) -> np.ndarray:
     """How often each image counts when the patients are drawn with replacement, ``[R, N]``."""
     _, member = np.unique(groups, return_inverse=True)
@@ -227,6 +254,10 @@ def probe(
     settings: ProbeSettings | None = None,
     descriptor: str = "",
     label: str = "",
+    *,
+    train: np.ndarray | None = None,
+    reading: str = "mean",
+    tokens: np.ndarray | None = None,
 ) -> ProbeResult:
     """Probe descriptors for one binary label.
 
@@ -236,149 +267,103 @@ def probe(
         patients: ``N`` patient ids.
         settings: folds, strengths, bootstrap and seed.
         descriptor, label: names for the result.
+        train: bool ``[N]``, images to fit on; the others are tested on. None for cross-validation.
+        reading: one of :data:`READINGS`.
+        tokens: ``[N, n * n, C]``, for the readings that need them.
 
     Returns:
         The result; one without AUROC and with a ``reason`` where the label has not two values or too few patients.
 
     Raises:
-        ValueError: if the lengths differ.
+        ValueError: if the lengths differ, a reading is unknown or lacks its tokens, or a patient is on both sides.
     """
     settings = settings or ProbeSettings()
     if not len(values) == len(labels) == len(patients):
         raise ValueError(f"values, labels and patients differ in length: {len(values)}, {len(labels)}, {len(patients)}")
+    if reading not in READINGS:
+        raise ValueError(f"reading must be one of {', '.join(READINGS)}, got {reading!r}")
+    if reading != "mean" and tokens is None:
+        raise ValueError(f"{descriptor}: the reading {reading!r} needs tokens, and there are none")
     classes, names = binary_label(labels)
     known = classes >= 0
-    groups = np.unique(np.array([str(patient) for patient in patients]), return_inverse=True)[1][known]
-    classes, values = classes[known], np.asarray(values, dtype=np.float64)[known]
+    groups = np.unique(np.array([str(patient) for patient in patients]), return_inverse=True)[1]
+    if train is not None and (both := np.intersect1d(groups[train], groups[~train])).size:
+        raise ValueError(f"{len(both)} patients have films in the training and in the test part")
+    scored = known if train is None else known & ~train
     result = ProbeResult(
         descriptor,
         label,
+        reading,
         positive=names[1] if len(names) == 2 else None,
-        counts={name: int((classes == place).sum()) for place, name in enumerate(names)},
+        counts={name: int((classes[scored] == place).sum()) for place, name in enumerate(names)},
         missing=int((~known).sum()),
-        patients=len(np.unique(groups)),
+        patients=len(np.unique(groups[scored])),
+        trained_on=None if train is None else int((known & train).sum()),
     )
-    reason = _obstacle(names, classes, groups, settings.folds)
-    if reason is not None:
-        return replace(result, reason=reason)
-    folds = _folds(classes, groups, settings.folds, settings.seed)
-    scores, strengths = np.empty(len(classes)), []
-    for fold in range(settings.folds):
-        held_out = folds == fold
-        if len(np.unique(classes[~held_out])) < 2:
+    classes, groups, values = classes[known], groups[known], np.asarray(values, dtype=np.float64)[known]
+    tokens = None if tokens is None else tokens[known]
+    if train is None:
+        reason = _obstacle(names, classes, groups, settings.folds)
+        if reason is not None:
+            return replace(result, reason=reason)
+        folds = _folds(classes, groups, settings.folds, settings.seed)
+    else:
+        reason = _split_obstacle(names, classes, train[known])
+        if reason is not None:
+            return replace(result, reason=reason)
+        folds = np.where(train[known], -1, 0)
+    scores, strengths = np.zeros(len(classes)), []
+    for fold in range(folds.max() + 1):
+        fitted = folds != fold
+        if len(np.unique(classes[fitted])) < 2:
             return replace(
                 result, reason=f"all patients with one of the values fell into one of {settings.folds} folds"
             )
-        strength = _choose_strength(values[~held_out], classes[~held_out], groups[~held_out], settings)
-        fitted = _classifier(strength).fit(values[~held_out], classes[~held_out])
-        scores[held_out] = fitted.decision_function(values[held_out])
-        strengths.append(strength)
-    positive = classes == 1
+        scores[~fitted], chosen = _read(reading, values, tokens, classes, groups, fitted, settings)
+        strengths += chosen
+    test = folds >= 0
+    return _summarised(replace(result, strengths=tuple(strengths)), scores, classes, groups, folds, test, settings)
+
+
+def _read(
+    reading: str,
+    values: np.ndarray,
+    tokens: np.ndarray | None,
+    classes: np.ndarray,
+    groups: np.ndarray,
+    train: np.ndarray,
+    settings: ProbeSettings,
+) -> tuple[np.ndarray, list[float]]:
+    """Scores of the images that aren't trained on, and the strengths that were chosen."""
+    if reading == "average":
+        parts = [_read(one, values, tokens, classes, groups, train, settings) for one in ("mean", "grid", "attentive")]
+        return averaged([scores[:, None] for scores, _ in parts])[:, 0], [c for _, chosen in parts for c in chosen]
+    if reading == "attentive":
+        return attentive_scores(tokens, classes[:, None] == 1, train, seed=settings.seed)[:, 0], []
+    components = COMPONENTS if reading == "grid" else None
+    values = _reduced(grid_pooled(tokens) if reading == "grid" else values, train, components)
+    strength = _choose_strength(values[train], classes[train], groups[train], settings)
+    fitted = _classifier(strength).fit(values[train], classes[train])
+    return fitted.decision_function(values[~train]), [strength]
+
+
+def _summarised(
+    result: ProbeResult,
+    scores: np.ndarray,
+    classes: np.ndarray,
+    groups: np.ndarray,
+    folds: np.ndarray,
+    test: np.ndarray,
+    settings: ProbeSettings,
+) -> ProbeResult:
+    """The result with its AUROC and interval."""
+    scores, positive, folds, groups = scores[test], classes[test] == 1, folds[test], groups[test]
     auroc = float(grouped_auroc(scores, positive, folds, np.ones((1, len(scores))))[0])
     if math.isnan(auroc):
         return replace(result, reason="no fold holds images of both values")
-    result = replace(result, auroc=auroc, strengths=tuple(strengths))
+    result = replace(result, auroc=auroc)
     if settings.bootstrap == 0:
         return result
     spread = grouped_auroc(scores, positive, folds, _bootstrap_weights(groups, settings))
     low, high = np.nanquantile(spread, _QUANTILES)
     return replace(result, low=float(low), high=float(high))
-
-
-def _rows_of(descriptors: Descriptors, rows: dict[str, dict[str, Any]], datalist: str) -> list[dict[str, Any]]:
-    """The manifest's rows of the images, in their order."""
-    unmatched = [image for image in descriptors.images if image not in rows]
-    if unmatched:
-        shown = ", ".join(unmatched[:_SHOWN]) + (", ..." if len(unmatched) > _SHOWN else "")
-        raise ValueError(
-            f"{descriptors.name}: {len(unmatched)} of {len(descriptors.images)} images are not in {datalist} "
-            f"({shown}); give the manifest that the embeddings were made from, images are matched by absolute path"
-        )
-    return [rows[image] for image in descriptors.images]
-
-
-def _patient_of(row: dict[str, Any]) -> tuple[str, str]:
-    patient = _plain(row.get("patient_id"))
-    return ("image", row["image"]) if patient is None else ("patient", patient)
-
-
-def probe_files(
-    embeddings: Paths,
-    datalist: str | PathLike[str],
-    labels: Sequence[str],
-    settings: ProbeSettings | None = None,
-    pixels: int | None = None,
-    tokens: bool = False,
-    progress: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
-    """Probe embedding files for the labels of a manifest.
-
-    An image without ``patient_id`` counts as a patient of its own, and is counted in the report.
-
-    Args:
-        embeddings: ``.npz`` files (see :func:`load_descriptors`).
-        datalist: manifest with ``image``, ``patient_id`` and the labels.
-        labels: its columns to probe for.
-        settings: of the probes.
-        pixels: add a row for the films of the first file shrunk to this many pixels a side.
-        tokens: add a row per file for its patch tokens (mean and standard deviation per channel).
-        progress: called with a line before each probe.
-
-    Returns:
-        ``{"datalist", "settings", "descriptors": [...], "results": [...]}`` of JSON types, a result a descriptor and
-        label with the fields of :class:`ProbeResult`.
-
-    Raises:
-        ValueError: a malformed file, an image that the manifest lacks or has twice, or a label that is no column.
-        FileNotFoundError: a missing file.
-    """
-    settings = settings or ProbeSettings()
-    rows = {}
-    for item in read_datalist(datalist, section="all"):
-        if item["image"] in rows:
-            raise ValueError(f"{datalist}: image {item['image']} is there more than once")
-        rows[item["image"]] = item
-    columns = {name for row in rows.values() for name in row}
-    for label in labels:
-        if label not in columns:
-            raise ValueError(f"{datalist}: no column {label!r} among {sorted(columns)}")
-    described = [
-        load_descriptors(path, kind) for path in embeddings for kind in ((False, True) if tokens else (False,))
-    ]
-    matched = [_rows_of(each, rows, str(datalist)) for each in described]
-    if pixels is not None:
-        described.append(pixel_descriptors(described[0].images, pixels))
-        matched.append(matched[0])
-    summaries, results = [], []
-    for each, items in zip(described, matched, strict=True):
-        patients = [_patient_of(row) for row in items]
-        summaries.append(
-            {
-                "name": each.name,
-                "images": len(items),
-                "dimensions": each.values.shape[1],
-                "images_without_patient_id": sum(kind == "image" for kind, _ in patients),
-                "manifest_rows_without_embedding": len(rows) - len(items),
-            }
-        )
-        for label in labels:
-            if progress is not None:
-                progress(f"{each.name}: {label}")
-            result = probe(each.values, [row.get(label) for row in items], patients, settings, each.name, label)
-            results.append(asdict(result))
-    report = {"datalist": str(datalist), "settings": asdict(settings), "descriptors": summaries, "results": results}
-    return json.loads(json.dumps(report))  # tuples become lists, as a reader of the file sees them
-
-
-def format_results(results: Sequence[dict[str, Any]]) -> str:
-    """A table of the results of :func:`probe_files`, one row a descriptor and label."""
-    lines = [("descriptor", "label", "AUROC [95 % interval]", "n", "patients", "positive", "missing")]
-    for r in results:
-        value = f"not computable: {r['reason']}"
-        if r["auroc"] is not None:
-            value = f"{r['auroc']:.3f}" + ("" if r["low"] is None else f" [{r['low']:.3f}, {r['high']:.3f}]")
-        positive = "-" if r["positive"] is None else f"{r['counts'][r['positive']]} {r['positive']}"
-        counts = [str(number) for number in (sum(r["counts"].values()), r["patients"])]
-        lines.append((r["descriptor"], r["label"], value, *counts, positive, str(r["missing"])))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)

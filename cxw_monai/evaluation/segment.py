@@ -40,6 +40,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from cxw_monai import __version__
 from cxw_monai.engines.errors import install_error_hook, runs_bundle_command
 from cxw_monai.engines.precision import autocast, supported_amp
+from cxw_monai.evaluation.implausible import doubts_of
 from cxw_monai.evaluation.segment_inputs import SegmentSettings
 from cxw_monai.evaluation.segmentation_output import SegmentationWriter
 from cxw_monai.io import Radiograph, RadiographError, read_radiograph
@@ -185,10 +186,12 @@ class FilmSegmenter:
         ):
             warnings.simplefilter("ignore")  # readers silence theirs, which may quote headers, but threads can cross
             for film in self._read_ahead(todo):
-                if isinstance(film, RadiographError):
-                    failures.add(film)
-                else:
+                try:
+                    if isinstance(film, RadiographError):
+                        raise film
                     self._write(film, writer)
+                except RadiographError as error:
+                    failures.add(error)
                 del film  # before the next one is waited for
                 bar.update()
         return failures.count
@@ -221,7 +224,11 @@ class FilmSegmenter:
         probabilities = self.probabilities(radiograph.array)
         seen = own_map.resize(*probabilities.shape[1:])
         masks = restore_masks(probabilities, seen, self.settings.threshold, self.keep_largest)
-        writer.write(radiograph, masks, PixelMap.identity(own_map.source_shape))
+        named = dict(zip(self.structures, masks, strict=True))
+        doubts = doubts_of(radiograph, named, self.settings.on_implausible)
+        if doubts:
+            _logger.warning("implausible, look at it: %s: %s", radiograph.meta["path"], "; ".join(doubts))
+        writer.write(radiograph, masks, PixelMap.identity(own_map.source_shape), doubts=doubts)
 
     @torch.inference_mode()
     def probabilities(self, array: np.ndarray) -> np.ndarray:
@@ -316,7 +323,7 @@ def end_with_status(summary: Mapping[str, Any], output_dir: str | PathLike[str])
     """
     if summary["failed"]:
         table = Path(output_dir) / _FAILURES
-        raise SystemExit(f"error: {summary['failed']} of {summary['total']} films could not be read; see {table}")
+        raise SystemExit(f"error: {summary['failed']} of {summary['total']} films were not segmented; see {table}")
 
 
 def install_exit_hook() -> None:

@@ -19,6 +19,7 @@ from cxw_monai.evaluation.segmentation_output import FORMATS
 from cxw_monai.io.dicom_seg import checked_seg_type
 from cxw_monai.io.image import MAX_PIXELS
 from cxw_monai.io.radiograph import reader_options
+from cxw_monai.quality.review import checked_choice
 
 __all__ = ["SegmentSettings", "film_inferer", "find_films", "model_hash", "on_device"]
 
@@ -59,6 +60,8 @@ class SegmentSettings:
         num_workers: reading threads, at least 1.
         resume: leave out films that the output folder has already.
         seg_type: how a DICOM SEG stores masks: ``auto``, ``binary`` or ``fractional`` (:mod:`cxw_monai.io.dicom_seg`).
+        on_implausible: what is done about masks that can't be right (`cxw_monai.quality.review`): ``flag`` writes them
+            and says so everywhere, ``skip`` writes none, ``keep`` doesn't look.
 
     Raises:
         ValueError: one of them is out of its range.
@@ -78,6 +81,7 @@ class SegmentSettings:
     num_workers: int = 2
     resume: bool = False
     seg_type: str = "auto"
+    on_implausible: str = "flag"
 
     def __post_init__(self) -> None:
         threshold = self.threshold
@@ -102,6 +106,7 @@ class SegmentSettings:
         self.reader_options()  # wrong ones show now
         checked_amp(self.amp)
         checked_seg_type(self.seg_type)
+        checked_choice(self.on_implausible)
 
     def reader_options(self) -> dict[str, Any]:
         """How films are read: keyword arguments of :func:`~cxw_monai.io.read_radiograph`."""

@@ -52,7 +52,17 @@ FORMATS = ("png", "nifti", "seg", "overlay", "csv")
 """What can be written."""
 
 _TABLE, _SUMMARY = "measurements.csv", "summary.json"
-_ABOUT = ("image", "folder", "rows", "columns", "row_spacing_mm", "column_spacing_mm", "spacing_from", "seg_note")
+_ABOUT = (
+    "image",
+    "folder",
+    "rows",
+    "columns",
+    "row_spacing_mm",
+    "column_spacing_mm",
+    "spacing_from",
+    "seg_note",
+    "implausible",
+)
 _ROUNDING = 1e-3  # what resizing may add to a probability
 _logger = logging.getLogger(__name__)
 
@@ -110,7 +120,7 @@ class SegmentationWriter:
         self._table = _Table(self.output_dir / _TABLE, columns, resume) if "csv" in self.formats else None
         self._found: Counter[str] = Counter()
         self._without_seg: Counter[str] = Counter()
-        self._films = 0
+        self._films = self._implausible = 0
 
     def is_written(self, path: str | PathLike[str]) -> bool:
         """Whether a film has its row in the table, so all its files are there."""
@@ -130,7 +140,14 @@ class SegmentationWriter:
         except KeyError as error:
             raise ValueError(f"{path} is not one of the {len(self._folders)} sources given to the writer") from error
 
-    def write(self, radiograph: Radiograph, masks: np.ndarray, pixel_map: PixelMap | None = None) -> dict[str, Any]:
+    def write(
+        self,
+        radiograph: Radiograph,
+        masks: np.ndarray,
+        pixel_map: PixelMap | None = None,
+        *,
+        doubts: Sequence[str] = (),
+    ) -> dict[str, Any]:
         """Write one film's masks.
 
         Args:
@@ -139,6 +156,7 @@ class SegmentationWriter:
             masks: ``[S, h, w]``: bool, integers 0 and 1, or probabilities in [0, 1], where 0.5 and more is inside. On a
                 resized grid probabilities give smoother edges.
             pixel_map: from the stored grid to the masks; None takes the radiograph's.
+            doubts: what speaks against the masks, for the table and the SEG's description.
 
         Returns:
             The film's row of the table.
@@ -161,11 +179,12 @@ class SegmentationWriter:
         if "overlay" in self.formats:
             film = turn_upright(own_map.restore(radiograph.array[0], "linear"), own_map)
             write_overlay(folder / "overlay.png", film, upright, self.structures, spacing_mm=spacing)
-        note = self._write_seg(folder / "segmentation.dcm", path, stored) if "seg" in self.formats else ""
-        row = self._row(radiograph, upright, spacing, note)
+        note = self._write_seg(folder / "segmentation.dcm", path, stored, doubts) if "seg" in self.formats else ""
+        row = self._row(radiograph, upright, spacing, note) | {"implausible": "; ".join(doubts)}
         if self._table is not None:
             self._table.append(row)
         self._films += 1
+        self._implausible += bool(doubts)
         self._found.update(name for name, mask in zip(self.structures, upright, strict=True) if mask.any())
         return row
 
@@ -186,10 +205,11 @@ class SegmentationWriter:
             place[:] = pixel_map.restore(mask.astype(np.float32), "linear") >= 0.5
         return stored
 
-    def _write_seg(self, file: Path, path: str, stored: np.ndarray) -> str:
+    def _write_seg(self, file: Path, path: str, stored: np.ndarray, doubts: Sequence[str]) -> str:
         """Write the SEG; why there is none, in words, where it can't be made."""
+        algorithm = self.algorithm.doubted() if doubts else self.algorithm
         try:
-            how = {"created": self.created, "algorithm": self.algorithm, "seg_type": self.seg_type}
+            how = {"created": self.created, "algorithm": algorithm, "seg_type": self.seg_type}
             write_dicom_seg(file, path, stored, self.structures, **how)
         except RadiographError as error:
             if error.reason not in self._without_seg:  # the summary counts the others
@@ -216,7 +236,8 @@ class SegmentationWriter:
         return about | measure(upright, self.structures, spacing)
 
     def finish(self) -> dict[str, Any]:
-        """Write ``summary.json``: the films of this run, in how many each structure was found, SEGs left out and why.
+        """Write ``summary.json``: the films of this run, in how many each structure was found, SEGs left out and why,
+        implausible films.
 
         Returns:
             The summary.
@@ -225,11 +246,15 @@ class SegmentationWriter:
             "films": self._films,
             "found": {name: self._found[name] for name in self.structures},
             "without_seg": dict(self._without_seg),
+            "implausible": self._implausible,
         }
         with atomic_file(self.output_dir / _SUMMARY, "w", encoding="utf-8") as stream:
             json.dump(summary, stream, indent=2)
         without = sum(self._without_seg.values())
         _logger.info("%d films written to %s, %d without a DICOM SEG", self._films, self.output_dir, without)
+        if self._implausible:
+            where = f"column 'implausible' of {_TABLE}" if self._table is not None else "the lines above"
+            _logger.warning("%d of them look implausible: see %s", self._implausible, where)
         return summary
 
 

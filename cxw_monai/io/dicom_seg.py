@@ -36,7 +36,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from os import PathLike
 from typing import IO
@@ -102,6 +102,10 @@ class SegAlgorithm:
     manufacturer: str = "cxw_monai"
     description: str = "Segmentation by chexworld_segmentation"
     type: str = "AUTOMATIC"
+
+    def doubted(self) -> SegAlgorithm:
+        """The same, with a description that says first that the masks are implausible."""
+        return replace(self, description=f"IMPLAUSIBLE, look at it. {self.description}"[:64])
 
     def __post_init__(self) -> None:
         for field, text in vars(self).items():

@@ -17,6 +17,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 
 from cxw_monai import __version__
 from cxw_monai.checkpoints import CheckpointError
+from cxw_monai.evaluation.implausible import doubts_of
 from cxw_monai.evaluation.segment_inputs import SegmentSettings
 from cxw_monai.io import RadiographError
 from cxw_monai.io.dicom_seg import SegAlgorithm
@@ -65,7 +66,8 @@ class SegmentationInfer(InferTask):
 
     A client's `params`, all optional: `result_extension` (one of `RESULT_ENDINGS`; the film's own ending where that is
     one of them, else ``.nii.gz``), `structures` (only these, so that nothing else hides them), `threshold`,
-    `keep_largest`.
+    `keep_largest`, `on_implausible` (``flag`` tells in the answer's ``implausible`` what speaks against the masks,
+    ``skip`` refuses them, ``keep`` doesn't look).
 
     Args:
         model: the segmenter.
@@ -96,17 +98,25 @@ class SegmentationInfer(InferTask):
         """
         started = time.perf_counter()
         with told(str(request.get("image_name") or "the film")):
-            chosen = SegmentSettings(request.get("threshold", 0.5), request.get("keep_largest", "auto"))
+            chosen = SegmentSettings(
+                request.get("threshold", 0.5),
+                request.get("keep_largest", "auto"),
+                on_implausible=request.get("on_implausible", "flag"),
+            )
             film = read_film(request["image"])
             names = _chosen(request.get("structures"), self.model.structures)
             ending = _ending(request.get("result_extension"), film.meta["path"])
             masks = self.model.masks(film, chosen.threshold, chosen.keep_largest)
+            doubts = doubts_of(film, dict(zip(self.model.structures, masks, strict=True)), chosen.on_implausible)
+            if doubts:
+                _logger.warning("implausible masks: %s", "; ".join(doubts))
             masks = masks[[self.model.structures.index(name) for name in names]]
             told_too = {
                 "label_names": {name: number for number, name in enumerate(names, start=1)},
                 "pixels": dict(zip(names, (int(mask.sum()) for mask in masks), strict=True)),
                 "hidden_pixels": dict(zip(names, hidden_pixels(masks), strict=True)),
                 "shape": list(masks.shape[1:]),
+                "implausible": doubts,
                 "model": self.model.version,
                 "latencies": {},
             }
@@ -114,7 +124,7 @@ class SegmentationInfer(InferTask):
             os.close(handle)
             with discarded_on_error(path):
                 algorithm = SegAlgorithm(version=f"{__version__} {self.model.version}")
-                write_result(path, film, masks, names, algorithm=algorithm)
+                write_result(path, film, masks, names, algorithm=algorithm.doubted() if doubts else algorithm)
         told_too["latencies"] = {"total": round(time.perf_counter() - started, 3)}
         return path, told_too
 

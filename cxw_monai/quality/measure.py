@@ -9,7 +9,7 @@ import numpy as np
 from cxw_monai.io import RadiographError, read_radiograph
 from cxw_monai.transforms.borders import find_content_box
 
-from .film_model import FilmModel, FilmScores, default_model, features
+from .film_model import FilmModel, FilmScores, default_model, thumbnail
 from .hashes import perceptual_hash, pixel_hash
 from .records import FilmRecord, QualitySettings
 
@@ -53,7 +53,7 @@ def measure_array(image: np.ndarray, settings: QualitySettings, model: FilmModel
     content = np.ascontiguousarray(image[top : top + height, left : left + width])
     low, high = np.percentile(content, (1, 99))
     model = model or default_model()
-    scores = model.scores(features(content))
+    scores = model.scores(thumbnail(content))
     record = FilmRecord(
         "",
         rows=image.shape[0],

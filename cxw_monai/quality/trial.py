@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from .hashes import perceptual_hash, pixel_hash
 from .measure import measure_array
 from .records import QualitySettings
 
-__all__ = ["COPIES", "DEFECTS", "Outcome", "format_table", "measure_checks"]
+__all__ = ["COPIES", "DEFECTS", "TREATMENTS", "Outcome", "confusion", "format_table", "measure_checks"]
 
 
 def _bordered(film: np.ndarray, level: float, sides: tuple[float, float, float, float]) -> np.ndarray:
@@ -70,6 +71,45 @@ COPIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def _cropped(film: np.ndarray, share: float) -> np.ndarray:
     rows, columns = (round(share * side) for side in film.shape)
     return np.ascontiguousarray(film[rows : film.shape[0] - rows, columns : film.shape[1] - columns])
+
+
+TREATMENTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "untouched": lambda film: film,
+    **{name: DEFECTS[name][1] for name in ("inverted", "turned 90", "turned 180", "turned 270")},
+    **{name: DEFECTS[name][1] for name in ("upside down (flipped)", "inverted and turned 90", "mirrored")},
+}
+"""What is done to a chest for the table of :func:`confusion`."""
+_VERDICTS = ("none", "inverted", "rotated", "inverted and rotated", "mirrored", "not_frontal_chest", "low_contrast")
+
+
+def verdict(flags: Sequence[str]) -> str:
+    """One of the verdicts of the table that findings about a film amount to."""
+    for name in ("low_contrast", "not_frontal_chest"):
+        if name in flags:
+            return name
+    found = [name for name in ("inverted", "rotated") if name in flags]
+    return " and ".join(found) or ("mirrored" if "mirrored" in flags else "none")
+
+
+def confusion(
+    chests: Mapping[str, Sequence[np.ndarray]], others: Mapping[str, Sequence[np.ndarray]], model: FilmModel
+) -> str:
+    """A Markdown table of what films are and what they are taken for, counts.
+
+    Args:
+        chests: frontal chest films ``[H, W]`` by source; each is also shown turned, inverted and mirrored.
+        others: films that aren't frontal chests, by name.
+        model: of frontal chests.
+    """
+    settings = QualitySettings()
+    lines = [f"| films | n | {' | '.join(_VERDICTS)} |", "| --- | --- |" + " --- |" * len(_VERDICTS)]
+    rows = [(f"{name}, {how}", films, treat) for name, films in chests.items() for how, treat in TREATMENTS.items()]
+    for name, films, treat in rows + [(name, films, TREATMENTS["untouched"]) for name, films in others.items()]:
+        found = Counter(
+            verdict(measure_array(np.ascontiguousarray(treat(film)), settings, model).flags) for film in films
+        )
+        lines.append(f"| {name} | {len(films)} | {' | '.join(str(found[one] or '') for one in _VERDICTS)} |")
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from cxw_monai.evaluation.descriptors import Descriptors, load_descriptors, pixel_descriptors
-from cxw_monai.evaluation.probes import (
-    ProbeSettings,
-    binary_label,
-    format_results,
-    grouped_auroc,
-    probe,
-    probe_files,
+from cxw_monai.evaluation.descriptors import (
+    Descriptors,
+    encoder_descriptors,
+    load_descriptors,
+    pixel_descriptors,
 )
+from cxw_monai.evaluation.probe_files import format_results, probe_files, read_films
+from cxw_monai.evaluation.probes import READINGS, ProbeSettings, binary_label, grouped_auroc, probe
+from cxw_monai.networks import radiograph_vit
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "probe.py"
 FAST = ProbeSettings(bootstrap=100, strengths=(1e-2, 1.0))
@@ -170,7 +171,7 @@ def study(tmp_path: Path) -> tuple[Path, Path]:
     order = rng.permutation(40)
     values = np.array(vectors, dtype=np.float32)[order]
     patches = (
-        rng.normal(size=(40, 6, 2, 3)) * (1 + 5 * np.array([r["bright"] for r in rows])[order])[:, None, None, None]
+        rng.normal(size=(40, 6, 2, 2)) * (1 + 5 * np.array([r["bright"] for r in rows])[order])[:, None, None, None]
     )
     np.savez(
         tmp_path / "embeddings.npz",
@@ -182,7 +183,7 @@ def study(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_files_are_matched_by_path_whatever_their_order(study):
-    report = probe_files([study[0]], study[1], ["bright", "view"], FAST, pixels=4, tokens=True)
+    report = probe_files([study[0]], read_films(study[1]), ["bright", "view"], FAST, pixels=4, tokens=True)
     found = {(r["descriptor"], r["label"]): r for r in report["results"]}
     names = [str(study[0]), f"{study[0]} tokens", "pixels 4x4"]
     assert list(found) == [(name, label) for name in names for label in ("bright", "view")]
@@ -199,7 +200,7 @@ def test_rows_without_patient_or_embedding_are_counted(study, tmp_path):
         rows = [{k: v for k, v in row.items() if k != "patient_id"} for row in csv.DictReader(file)]
     Image.fromarray(np.full((20, 20), 7, dtype=np.uint8)).save(tmp_path / "more.png")
     (tmp_path / "list.json").write_text(json.dumps({"training": [*rows, "more.png"]}))
-    report = probe_files([study[0]], tmp_path / "list.json", ["bright"], FAST)
+    report = probe_files([study[0]], read_films(tmp_path / "list.json"), ["bright"], FAST)
     assert report["descriptors"][0]["images_without_patient_id"] == 40
     assert report["descriptors"][0]["manifest_rows_without_embedding"] == 1
     assert report["results"][0]["patients"] == 40
@@ -208,7 +209,7 @@ def test_rows_without_patient_or_embedding_are_counted(study, tmp_path):
 def test_token_descriptor_is_mean_and_deviation(study):
     with np.load(study[0]) as file:
         first = int(np.argmin(file["image"]))
-        tokens = file["patches"][first].astype(np.float32).reshape(6, 6)  # [D, tokens]
+        tokens = file["patches"][first].astype(np.float32).reshape(6, 4)  # [D, tokens]
     described = load_descriptors(study[0], tokens=True)
     assert described.values.shape == (40, 12)
     np.testing.assert_allclose(described.values[0], [*tokens.mean(1), *tokens.std(1)], rtol=1e-5, atol=1e-6)
@@ -232,7 +233,7 @@ def test_unmatched_and_malformed_files_are_named(study, tmp_path):
     def refused(message: str, tokens: bool = False, label: str = "bright", **changes: np.ndarray) -> None:
         np.savez(bad, **{name: value for name, value in {**arrays, **changes}.items() if value is not None})
         with pytest.raises(ValueError, match=message) as raised:
-            probe_files([bad], study[1], [label], FAST, tokens=tokens)
+            probe_files([bad], read_films(study[1]), [label], FAST, tokens=tokens)
         assert str(bad) in str(raised.value) or str(study[1]) in str(raised.value)
 
     refused(r"1 of 40 images are not in .*elsewhere.*absolute path", image=np.array([*arrays["image"][1:], stranger]))
@@ -256,9 +257,9 @@ def test_script_writes_what_another_process_computes(study, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = done.stdout.splitlines()
-    assert len(rows) == 3 and "1.000 [1.000, 1.000]" in rows[1]
+    assert len(rows) == 4 and "1.000 [1.000, 1.000]" in rows[1]
     report = json.loads(output.read_text())
-    assert report == probe_files([study[0]], study[1], ["bright", "coin"], ProbeSettings(bootstrap=50))
+    assert report == probe_files([study[0]], read_films(study[1]), ["bright", "coin"], ProbeSettings(bootstrap=50))
 
 
 def test_script_names_an_error_in_one_line(study, tmp_path, monkeypatch, capsys):
@@ -268,3 +269,120 @@ def test_script_names_an_error_in_one_line(study, tmp_path, monkeypatch, capsys)
         runpy.run_path(str(SCRIPT), run_name="__main__")
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "error: pixels must be at least 1 per side, got 0.\n"
+
+
+def placed_signal(films: int = 120, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Tokens `[N, 25, 6]` whose mean hides the label (one place up, another down), labels, patients."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(films) % 2)
+    tokens = rng.normal(size=(films, 25, 6)).astype(np.float32)
+    tokens[:, 3, 0] += 4 * labels
+    tokens[:, 20, 0] -= 4 * labels
+    return tokens, labels, [f"p{i}" for i in range(films)]
+
+
+def test_readings_by_place_find_what_the_mean_token_loses():
+    tokens, labels, patients = placed_signal()
+    train = np.arange(len(labels)) < 80
+    found = {}
+    for reading in READINGS:
+        result = probe(
+            tokens.mean(axis=1), labels.tolist(), patients, FAST, train=train, reading=reading, tokens=tokens
+        )
+        found[reading] = result.auroc
+        assert (result.trained_on, sum(result.counts.values()), result.patients) == (80, 40, 40)
+    assert found["mean"] < 0.7 and found["grid"] > 0.8
+    assert found["average"] > found["mean"]
+    with pytest.raises(ValueError, match="reading 'grid' needs tokens"):
+        probe(tokens.mean(axis=1), labels.tolist(), patients, FAST, reading="grid")
+
+
+def test_a_label_that_turns_round_on_the_test_films_is_read_the_wrong_way():
+    """Nothing of the test part is fitted: there the sign of the signal is the other one, and the AUROC 0."""
+    labels, patients, rng = cohort()
+    train = np.arange(len(labels)) < 60
+    values = rng.normal(size=(len(labels), 3))
+    values[:, 0] = np.where(train, 1, -1) * (2 * labels - 1)
+    assert probe(values, labels.tolist(), patients, FAST, train=train).auroc == 0.0
+    assert probe(values[train], labels[train].tolist(), np.array(patients)[train], FAST).auroc == 1.0
+
+
+def test_a_patient_on_both_sides_and_a_part_with_one_value_are_refused():
+    labels, patients, rng = cohort()
+    values, train = rng.normal(size=(len(labels), 3)), np.arange(len(labels)) < 61
+    with pytest.raises(ValueError, match="1 patients have films in the training and in the test part"):
+        probe(values, labels.tolist(), patients, FAST, train=train)
+    result = probe(values, labels.tolist(), patients, FAST, train=labels == 1)
+    assert result.reason == "1 values (1) in the training part, the same two are needed in both"
+
+
+@pytest.fixture
+def two_sites(study, tmp_path):
+    """The study's manifest with splits, and a second site of ten films, two of them of a patient of the first."""
+    with study[1].open() as file:
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows):
+        row["split"] = "training" if number < 28 else "test"
+        row["image"] = str((study[1].parent / row["image"]).resolve())
+    for name, part in (("split.csv", rows), ("ours.csv", rows[:28]), ("theirs.csv", rows[28:])):
+        with (tmp_path / name).open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(part)
+    with np.load(study[0]) as file:
+        arrays = dict(file)
+    ours = np.isin([Path(name).name for name in arrays["image"]], [Path(row["image"]).name for row in rows[:28]])
+    for name, chosen in (("ours.npz", ours), ("theirs.npz", ~ours)):
+        np.savez(tmp_path / name, **{key: value[chosen] for key, value in arrays.items()})
+    return rows
+
+
+def test_a_split_of_one_manifest_and_two_manifests_are_the_same_trial(study, two_sites, tmp_path):
+    once = read_films(tmp_path / "split.csv", train_on=["training"], test_on=["test"])
+    twice = read_films(tmp_path / "ours.csv", tmp_path / "theirs.csv")
+    assert once.train == twice.train and once.left_out == twice.left_out
+    tested = {row["patient_id"] for row in two_sites[28:]}
+    assert once.left_out == sum(row["patient_id"] in tested for row in two_sites[:28])
+    report = probe_files([study[0]], once, ["bright"], FAST, readings=["mean", "grid"], pixels=4)
+    joined = f"{tmp_path / 'ours.npz'},{tmp_path / 'theirs.npz'}"
+    other = probe_files([joined], twice, ["bright"], FAST, readings=["mean", "grid"], pixels=4)
+    ours, theirs = ([r["auroc"] for r in each["results"]] for each in (report, other))
+    assert len(ours) == 4 and ours == pytest.approx(theirs)  # the order of the films differs
+    assert all(r["trained_on"] + sum(r["counts"].values()) == 40 - once.left_out for r in report["results"])
+    with pytest.raises(ValueError, match=r"no film to test on with split nowhere; there are \['test', 'training'\]"):
+        read_films(tmp_path / "split.csv", train_on=["training"], test_on=["nowhere"])
+    with pytest.raises(ValueError, match="give splits to train on and splits to test on"):
+        read_films(tmp_path / "split.csv", train_on=["training"])
+    with pytest.raises(ValueError, match="are to be trained and tested on"):
+        read_films(tmp_path / "split.csv", tmp_path / "theirs.csv")
+
+
+def test_an_encoder_its_network_with_random_weights_and_pixels_in_one_call(study, tmp_path):
+    encoder = radiograph_vit("tiny", image_size=32, in_channels=1, patch_size=16)
+    save_weights = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
+    torch.save(save_weights, tmp_path / "encoder.pt")
+    report = probe_files(
+        [],
+        read_films(study[1]),
+        ["bright"],
+        replace(FAST, folds=2, bootstrap=0),
+        encoders=[tmp_path / "encoder.pt"],
+        random=2,
+        pixels=4,
+        readings=["mean", "grid"],
+    )
+    rows = [(r["descriptor"], r["reading"]) for r in report["results"]]
+    names = [str(tmp_path / "encoder.pt"), "random weights, seed 0", "random weights, seed 1", "pixels 4x4"]
+    assert rows == [(name, reading) for name in names for reading in ("mean", "grid")]
+    found = {r["descriptor"]: r["auroc"] for r in report["results"] if r["reading"] == "mean"}
+    assert found[names[3]] == 1.0  # bright and dark halves: pixels tell them apart
+    films = report["descriptors"]
+    assert [each["images"] for each in films] == [40] * 4
+    paths = [row["image"] for row in read_films(study[1]).rows.values()]
+    own, first, again, second = (
+        encoder_descriptors(tmp_path / "encoder.pt", paths, seed).values for seed in (None, 0, 0, 1)
+    )
+    assert np.array_equal(first, again)
+    assert not (np.allclose(own, first) or np.allclose(first, second) or np.allclose(own, second))
+    with pytest.raises(ValueError, match="random weights need an encoder"):
+        probe_files([study[0]], read_films(study[1]), ["bright"], FAST, random=1)

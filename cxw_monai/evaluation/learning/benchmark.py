@@ -9,14 +9,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from sklearn.model_selection import StratifiedGroupKFold
 
 from cxw_monai.engines.monitors import embedding_statistics
@@ -29,6 +28,7 @@ from .descriptors import Described, Descriptor
 from .probes import (
     COMPONENTS,
     attentive_scores,
+    averaged,
     few_shot_dice,
     grid_pooled,
     linear_scores,
@@ -161,11 +161,6 @@ def _resampled(patients: np.ndarray, resamplings: int = BOOTSTRAP) -> np.ndarray
     count = int(member.max()) + 1
     drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=resamplings)
     return np.concatenate([np.ones((1, len(member))), drawn[:, member]])
-
-
-def averaged(scores: Sequence[np.ndarray]) -> np.ndarray:
-    """One score of several, each `[N, 5]`: the mean of a film's ranks, so that probes of other scales count alike."""
-    return np.mean([rankdata(one, axis=0) for one in scores], axis=0)
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegressionCV, RidgeCV
@@ -20,7 +21,15 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["attentive_scores", "few_shot_dice", "grid_pooled", "linear_scores", "nearest_scores", "ridge_predictions"]
+__all__ = [
+    "attentive_scores",
+    "averaged",
+    "few_shot_dice",
+    "grid_pooled",
+    "linear_scores",
+    "nearest_scores",
+    "ridge_predictions",
+]
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 PENALTIES = tuple(10.0**k for k in range(-2, 7))
@@ -137,6 +146,11 @@ def attentive_scores(
         schedule.step()
     with torch.no_grad():
         return model(scaled[~train]).numpy()
+
+
+def averaged(scores: Sequence[np.ndarray]) -> np.ndarray:
+    """One score of several, each `[N, L]`: the mean of a film's ranks, so that probes of other scales count alike."""
+    return np.mean([rankdata(one, axis=0) for one in scores], axis=0)
 
 
 def few_shot_dice(

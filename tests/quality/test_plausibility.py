@@ -1,0 +1,81 @@
+"""Masks of a chest drawn by hand, and what is said when one thing about them is wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cxw_monai.quality.plausibility import LIMITS, plausibility, shape_values
+
+SHAPE = (400, 400)
+
+
+def ellipse(row: float, column: float, height: float, width: float, shape: tuple[int, int] = SHAPE) -> np.ndarray:
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    return ((rows - row) / (height / 2)) ** 2 + ((columns - column) / (width / 2)) ** 2 <= 1
+
+
+def chest(**changes: np.ndarray | None) -> dict[str, np.ndarray]:
+    """The right lung at image left, the heart between the lungs and to the patient's left."""
+    masks = {
+        "lung_right": ellipse(190, 110, 240, 130),
+        "lung_left": ellipse(190, 290, 240, 130),
+        "heart": ellipse(250, 215, 110, 150),
+    } | changes
+    return {name: mask for name, mask in masks.items() if mask is not None}
+
+
+def test_values_by_hand():
+    values = shape_values(chest())
+    assert values["left lung area"] == pytest.approx(np.pi * 120 * 65 / 400**2, rel=0.01)
+    assert values["left lung height over width"] == pytest.approx(240 / 130, rel=0.01)
+    assert values["left lung solidity"] == pytest.approx(1, abs=0.03)
+    assert values["lungs ratio"] == pytest.approx(1)
+    assert values["lungs apart"] == pytest.approx(180 / 310, rel=0.01)
+    assert values["heart side"] == pytest.approx((215 - 110) / 180, abs=0.01)
+    assert values["heart row"] == pytest.approx((250 - 70) / 240, abs=0.01)
+    assert values["cardiothoracic ratio"] == pytest.approx(150 / 310, rel=0.02)
+    assert values["heart apex"] == pytest.approx((290 - 200) / 310, abs=0.01)
+    assert set(values) == set(LIMITS)
+
+
+def test_a_chest_is_plausible_whatever_its_names_and_size():
+    assert plausibility(chest()) == []
+    assert plausibility({"Right lung": chest()["lung_right"], "left_lung": chest()["lung_left"]}) == []
+    large = {name: np.kron(mask, np.ones((6, 6), dtype=bool)) for name, mask in chest().items()}
+    assert plausibility(large) == []
+
+
+def test_pixels_that_are_not_square_are_put_right_by_their_spacing():
+    flat = {name: mask[::4] for name, mask in chest().items()}
+    assert any("height over width" in reason for reason in plausibility(flat))
+    assert plausibility(flat, (0.8, 0.2)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"lung_left": np.zeros(SHAPE, dtype=bool)}, "no left lung was found"),
+        ({"heart": np.zeros(SHAPE, dtype=bool)}, "no heart was found"),
+        ({"lung_left": chest()["lung_right"], "lung_right": chest()["lung_left"]}, "exchanged sides"),
+        ({"heart": ellipse(250, 130, 110, 150)}, "heart: share inside the right lung"),
+        ({"heart": ellipse(250, 170, 110, 150)}, "heart: place of the centre from the right lung's"),
+        ({"heart": ellipse(100, 215, 110, 150)}, "heart: place of the centre from the lungs' top"),
+        ({"heart": ellipse(250, 200, 120, 290)}, "cardiothoracic ratio"),
+        ({"heart": ellipse(250, 215, 30, 40)}, "heart: area over the film's"),
+        ({"lung_left": ellipse(190, 290, 60, 60)}, "lungs: left lung's area over the right's"),
+        ({"lung_left": ellipse(190, 290, 60, 130)}, "left lung: height over width"),
+        ({"lung_left": chest()["lung_left"] & (np.indices(SHAPE).sum(0) % 60 < 30)}, "left lung: "),
+        ({"lung_left": ellipse(190, 290, 240, 130) | ellipse(30, 30, 60, 60)}, "left lung: share of stray parts"),
+        ({"lung_left": ellipse(190, 170, 240, 130)}, "lungs: overlap"),
+    ],
+)
+def test_each_fault_is_told(changes, reason):
+    reasons = plausibility(chest(**changes))
+    assert any(reason in one for one in reasons), reasons
+
+
+def test_structures_that_are_not_known_are_not_judged():
+    blob = {"femur": ellipse(50, 50, 40, 40), "opacity": np.zeros(SHAPE, dtype=bool)}
+    assert plausibility(blob) == [] and shape_values(blob) == {}
+    assert plausibility({}) == []
