@@ -17,7 +17,7 @@ CHECKS: dict[str, str] = {
     "rotated": "suspected to lie on a side or stand on its head",
     "mirrored": "left and right suspected exchanged",
     "border": "burnt-in border around the picture",
-    "not_frontal_chest": "suspected lateral view, or no chest",
+    "not_frontal_chest": "suspected to be no frontal chest film, however it is turned",
     "too_small": "fewer pixels than wanted",
     "low_contrast": "nearly constant, or a narrow range of greys",
 }
@@ -71,7 +71,7 @@ class FilmRecord:
         contrast: span from the 1st to the 99th percentile of the grey values inside the border, in [0, 1].
         top, left, height, width: the part inside burnt-in borders, px.
         inverted, rotated, mirrored: log odds (:class:`~cxw_monai.quality.film_model.FilmScores`).
-        unlike: how unlike a frontal chest, in [0, 1].
+        unlike: log odds that it is no frontal chest film.
         treatment: for an inverted, rotated or mirrored film, what would put it right, such as ``invert, turn 90``
             (counter-clockwise).
         pixel_hash: 32 hexadecimal digits.

@@ -78,7 +78,7 @@ def test_a_folder_with_bad_films_is_segmented_and_ends_with_1(model, tmp_path):
     (films / "text.png").write_text("no picture")
     done = infer(input=films, output=output, ckpt=model)
     assert done.returncode == 1, done.stderr[-3000:]
-    assert done.stderr.strip().splitlines()[-1] == f"error: 2 of 5 films could not be read; see {output}/failures.csv"
+    assert done.stderr.strip().splitlines()[-1] == f"error: 2 of 5 films were not segmented; see {output}/failures.csv"
     assert "Traceback" not in done.stderr and "segmenting: 100%" in done.stderr
     shapes = {"first": (120, 90), "sub/second": (64, 110), "third": None}
     for name in shapes:

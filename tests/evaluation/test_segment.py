@@ -168,9 +168,9 @@ def test_no_more_films_are_in_memory_than_allowed(radiograph_folder, tmp_path, m
         started.append(path)
         return read(path, **options)
 
-    def counting_write(self, *arguments):
+    def counting_write(self, *arguments, **options):
         most.append(len(started) - len(finished))
-        row = write(self, *arguments)
+        row = write(self, *arguments, **options)
         finished.append(row)
         return row
 
@@ -201,7 +201,7 @@ def test_bad_films_are_told_and_the_others_go_on(tmp_path, monkeypatch, caplog):
     assert "not an image of a known format" in rows[0]["reason"] and rows[0]["remedy"]
     assert rows[1]["reason"] == "reading it failed unexpectedly (RuntimeError)"
     assert "Secret" not in caplog.text + str(rows)
-    with pytest.raises(SystemExit, match="error: 2 of 3 films could not be read"):
+    with pytest.raises(SystemExit, match="error: 2 of 3 films were not segmented"):
         segment.end_with_status(summary, tmp_path / "out")
     assert segment.end_with_status({**summary, "failed": 0}, tmp_path / "out") is None
 
