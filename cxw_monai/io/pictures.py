@@ -37,7 +37,7 @@ def refuse_unless_file(path: str | PathLike[str], what: str = "file", remedy: st
     if not os.path.exists(path):
         raise RadiographError(path, f"no such {what}", remedy)
     if not os.path.isfile(path):
-        raise RadiographError(path, "not a file, but a folder, a pipe or a device", f"give a {what} that is a file")
+        raise RadiographError(path, "not a file, but a folder, a pipe or a device", "give a regular file")
 
 
 @contextmanager

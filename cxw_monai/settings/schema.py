@@ -99,6 +99,7 @@ KINDS: dict[str, Kind] = {
     "threshold": Number(within="(0, 1)"),
     "keep_largest": AnyOf(kinds=(Choice(words=("auto",)), Flag(), Names())),
     "sliding_window": _COUNT_OR_NULL,
+    "seg_type": Choice(words=("auto", "binary", "fractional")),
 }
 """By name; a setting that isn't here is held to the kind of its default (`kind_of`)."""
 

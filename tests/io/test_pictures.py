@@ -194,7 +194,7 @@ def test_pipes_among_the_files_of_a_set_are_not_waited_at(tmp_path):
                 with pytest.raises(RadiographError, match="not a file, but a folder, a pipe or a device"):
                     read(tmp_path / name)
         for name in ("m.csv", "m.json"):
-            with pytest.raises(ValueError, match="not a file, but a folder, a pipe or a device; give a manifest"):
+            with pytest.raises(ValueError, match="not a file, but a folder, a pipe or a device; give a regular file"):
                 list(read_records(tmp_path / name))
             with pytest.raises(FileNotFoundError):
                 read_datalist(tmp_path / name)

@@ -102,7 +102,8 @@ class LocalDatastore(Datastore):
             objects.setdefault(name, ImageLabelModel(image=DataModel(ext=ending)))
         for name in [one for one, kept in objects.items() if not os.path.exists(self._film(one, kept.image.ext))]:
             del objects[name]
-        for tag in os.listdir(os.path.join(self._path, "labels")):
+        labels = os.path.join(self._path, "labels")
+        for tag in [one for one in os.listdir(labels) if os.path.isdir(os.path.join(labels, one))]:
             files = os.listdir(self._label_path(tag))
             for name, kept in objects.items():
                 if tag in kept.labels and name + kept.labels[tag].ext not in files:

@@ -16,6 +16,7 @@ pytest.importorskip("monailabel.interfaces", reason="needs fastapi (requirements
 from fastapi import HTTPException  # noqa: E402
 
 from cxw_monai.bundle_files import named_bundle  # noqa: E402
+from cxw_monai.data.manifest import find_images  # noqa: E402
 from cxw_monai.io import read_radiograph  # noqa: E402
 from cxw_monai.label.app import EMBEDDING, SEGMENTATION, CxwLabelApp  # noqa: E402
 from cxw_monai.label.label_files import RESULT_ENDINGS, read_label, write_result  # noqa: E402
@@ -233,6 +234,7 @@ def test_a_result_is_kept_as_a_label_where_it_is_asked_for(app, tmp_path):
     answer = app.infer({"model": SEGMENTATION, "image": "film_png", "save_label": True})
     assert answer["label"] == "film_png" and app.datastore().get_labeled_images() == []  # an original, not a final one
     kept = tmp_path / "studies" / "labels" / "original" / "film_png.png"
+    assert not [item for item in find_images(tmp_path / "studies") if "labels" in item["image"]]  # no films to train on
     np.testing.assert_array_equal(np.asarray(Image.open(kept)), paint(masks_of(app, "film_png")))
     results = app.batch_infer({"model": SEGMENTATION, "images": "all"})
     assert set(results) == set(app.datastore().list_images())
