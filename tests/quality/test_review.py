@@ -6,6 +6,7 @@ import csv
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cxw_monai.io import read_radiograph
 from cxw_monai.quality.other_films import drawn
@@ -40,7 +41,7 @@ def test_manual_masks_of_real_films_are_plausible_and_of_spoilt_ones_are_not(sha
     for row in rows:
         film = read_radiograph(folder / row["image"]).array[0]
         names = {"lung_left": "mask_left_lung", "lung_right": "mask_right_lung", "heart": "mask_heart"}
-        masks = {name: read_radiograph(folder / row[column]).array[0] > 0.5 for name, column in names.items()}
+        masks = {name: np.asarray(Image.open(folder / row[column])) > 127 for name, column in names.items()}
         doubted["as it is"] += bool(review(film, masks))
         doubted["inverted"] += bool(review(1 - film, masks))
         turned = {name: mask[::-1] for name, mask in masks.items()}
