@@ -194,7 +194,7 @@ def _set_paths(manifest: Path, row: _Row, base: Path) -> None:
 
 
 def _refuse_contradictions(manifest: Path, rows: Sequence[_Row]) -> None:
-    """Refuse a film that is listed twice, and a patient that is in two splits, in the whole file."""
+    """Refuse a film that is listed twice with different labels, and a patient that is in two splits, in the whole file."""
     splits: dict[str, tuple[str, str]] = {}
     for where, fields, split, _ in rows:
         patient = fields.get("patient_id")
@@ -211,15 +211,20 @@ def _refuse_contradictions(manifest: Path, rows: Sequence[_Row]) -> None:
     seen: dict[str, _Row] = {}
     for row in rows:
         image = row.fields.get("image")
-        if isinstance(image, str) and (first := seen.setdefault(image, row)) is not row:
-            names = dict.fromkeys((*first.fields, *row.fields))
-            other = [name for name in names if first.fields.get(name) != row.fields.get(name)]
-            other += ["split"] if first.split != row.split and "split" not in other else []
-            how = f" with another {', '.join(shown(name)[1:-1] for name in other[:_SHOWN])}" if other else ""
+        first = seen.setdefault(image, row) if isinstance(image, str) else row
+        names = dict.fromkeys((*first.fields, *row.fields))
+        other = [name for name in names if _must_agree(name) and first.fields.get(name) != row.fields.get(name)]
+        other += ["split"] if first.split != row.split else []
+        if other:
             raise ValueError(
-                f"{manifest}, {row.where}: the film {_named(image)} is listed in {first.where} already{how}; "
-                "list each film once"
+                f"{manifest}, {row.where}: the film {_named(image)} is listed in {first.where} already with another "
+                f"{', '.join(shown(name)[1:-1] for name in other[:_SHOWN])}; list each film once"
             )
+
+
+def _must_agree(name: str) -> bool:
+    """Whether two rows of one film must have the same in a column; a table of findings lists a film for each of them."""
+    return name == "patient_id" or name.startswith(("label_", _MASK_PREFIX))
 
 
 def _of_split(manifest: Path, rows: list[_Row], section: str | None) -> list[_Row]:

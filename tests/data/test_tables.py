@@ -122,6 +122,11 @@ def put(tmp_path):
     return write
 
 
+def test_a_film_may_have_a_row_for_each_of_its_findings(put):
+    path = put(*_csv("image,patient_id,label_x,finding\na.png,p,1,nodule\n./a.png,p,1,mass\n"))
+    assert [(item["finding"], item["label_x"]) for item in read_datalist(path)] == [("nodule", 1), ("mass", 1)]
+
+
 @pytest.mark.parametrize("read", [read_datalist, lambda path: list(read_records(path))], ids=["items", "records"])
 @pytest.mark.parametrize(("file", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_is_refused_by_either_reader(put, read, file, message):
@@ -143,7 +148,6 @@ def test_what_is_refused_by_either_reader(put, read, file, message):
             _csv("image,split\na.png,training\na.png,test\n"),
             "line 3: the film .* is listed in line 2 already with another split",
         ),
-        "the same row twice": (_csv("image,label_x\na.png,1\na.png,1\n"), "is listed in line 2 already; list each"),
         "a patient in two splits": (
             _csv("image,patient_id,split\na.png,SECRET,training\nb.png,SECRET,test\n"),
             "line 3: a patient is in two splits, test here and training in line 2",
