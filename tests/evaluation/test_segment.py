@@ -141,7 +141,8 @@ def test_only_the_largest_part_is_kept_where_asked(tmp_path):
 
 
 def _everything(output):
-    return {path.relative_to(output): path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    files = (path for path in output.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {path.relative_to(output): path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize("window", [None, 48])
