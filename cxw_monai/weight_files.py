@@ -23,6 +23,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from .io.printable import printable
 from .networks import RadiographViT
 from .networks.positions import table_grid
 
@@ -51,15 +52,8 @@ class CheckpointError(ValueError):
 
     def __init__(self, path: str | Path, reason: str, remedy: str) -> None:
         reason = printable(reason, 500)
-        super().__init__(f"{path}: {reason}; {remedy}")
+        super().__init__(f"{printable(path)}: {reason}; {remedy}")
         self.path, self.reason, self.remedy = Path(path), reason, remedy
-
-
-def printable(text: object, limit: int = 80) -> str:
-    """Text of a stranger's file as it may be shown: one line, no control characters, at most `limit` characters."""
-    shown = str(text)[: limit + 1]
-    shown = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in shown)
-    return shown if len(shown) <= limit else shown[:limit] + "..."
 
 
 def one_line(error: Exception, limit: int = 300) -> str:

@@ -224,14 +224,9 @@ class SegmentationWriter:
         if self._table is not None:
             self._table.drop(name)
         if is_result_folder(folder):
-            for file in (
-                *folder.glob("masks/*.png"),
-                *folder.glob("nifti/*.nii.gz"),
-                *map(folder.joinpath, _RESULTS[2:]),
-            ):
-                file.unlink(missing_ok=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        mark_own(folder)
+            for pattern in ("masks/*.png", "nifti/*.nii.gz", "segmentation.dcm", "overlay.png"):
+                for file in folder.glob(pattern):
+                    file.unlink()
 
     def _restore(self, masks: np.ndarray, pixel_map: PixelMap, own_map: PixelMap, path: str) -> np.ndarray:
         """Bool masks on the stored grid, one after the other to spare memory."""

@@ -13,7 +13,7 @@ __all__ = ["escape_log_records", "printable", "printable_lines"]
 _PACKAGE = __name__.partition(".")[0]
 
 
-def printable(text: object) -> str:
+def printable(text: object, limit: int | None = None) -> str:
     """A text as one line that a terminal, a log or a browser shows as it is.
 
     Control characters, line ends, marks that change the direction of writing, and bytes that are no character of the
@@ -22,12 +22,13 @@ def printable(text: object) -> str:
 
     Args:
         text: a text, a path, an error, or anything else that ``str`` takes.
+        limit: most characters, for texts out of a stranger's file; what is left out shows as ``...``.
     """
-    shown = fspath(text) if isinstance(text, PathLike) else text
-    whole = shown.decode("utf-8", "surrogateescape") if isinstance(shown, bytes) else str(shown)
-    if whole.isprintable():
-        return whole
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in whole)
+    given = fspath(text) if isinstance(text, PathLike) else text
+    whole = given.decode("utf-8", "surrogateescape") if isinstance(given, bytes) else str(given)
+    whole = whole if limit is None else whole[: limit + 1]
+    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in whole)
+    return shown if limit is None or len(shown) <= limit else shown[:limit] + "..."
 
 
 def printable_lines(text: str) -> str:

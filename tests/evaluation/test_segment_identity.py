@@ -109,9 +109,8 @@ def test_a_film_in_the_place_of_another_is_done_again(tmp_path, caplog):
     os.utime(after)  # touched or copied again, it is the same film
     assert segmented(films, output, resume=True)["films"] == 0
     shutil.move(films, tmp_path / "moved")
-    assert segmented(tmp_path / "moved", output, resume=True) == {
-        **{"films": 0, "found": {"bright": 0}, "without_seg": {}, "failed": 0, "total": 1}
-    }
+    summary = segmented(tmp_path / "moved", output, resume=True)
+    assert (summary["films"], summary["failed"], summary["total"]) == (0, 0, 1)
 
 
 def test_another_input_with_the_same_names_takes_no_results(tmp_path):
