@@ -249,7 +249,7 @@ def test_films_of_a_folder_a_file_and_a_manifest(tmp_path):
         (films / name).write_bytes(b"x")
     assert find_films(films, films / "results") == [str(films / "b.png"), str(films / "sub" / "a.PNG")]
     assert find_films(films / "b.png", tmp_path / "out") == [str(films / "b.png")]
-    (films / "list.csv").write_text("image,split\nsub/a.PNG,training\nb.png,test\nb.png,test\n")
+    (films / "list.csv").write_text("image,split\nsub/a.PNG,training\nb.png,test\n")
     assert find_films(films / "list.csv", films) == [str(films / "sub" / "a.PNG"), str(films / "b.png")]
     inside = films / "results" / "again"  # films that lie in the output's folder are films
     (inside / "c.png").parent.mkdir(parents=True)
