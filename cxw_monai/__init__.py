@@ -2,7 +2,11 @@
 
 from typing import Any
 
+from .io.printable import escape_log_records
+
 __version__ = "0.1.0"
+
+escape_log_records()
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from cxw_monai.io.printable import printable
 from cxw_monai.io.zip_members import DamagedZipError, MemberError, checked_members, opened_zip, unpack_member
 
 __all__ = ["BundleError", "extract_bundle", "find_bundle", "named_bundle", "open_bundle"]
@@ -137,7 +138,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         print(find_bundle(parser.parse_args(argv).name).resolve())
     except BundleError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     return 0
 

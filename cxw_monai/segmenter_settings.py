@@ -6,9 +6,9 @@ import re
 import reprlib
 from dataclasses import dataclass
 
+from .io.printable import printable
 from .networks import VIT_SIZES, RadiographSegmenter, radiograph_segmenter
 from .networks.decoders import DECODERS
-from .weight_files import printable
 
 __all__ = ["MOST_PATCHES", "SegmenterSettings", "checked_image_size"]
 
@@ -21,7 +21,7 @@ _NAME = re.compile(r"[^\W_][\w-]*")
 
 
 def _shown(value: object) -> str:
-    return printable(reprlib.repr(value))
+    return printable(reprlib.repr(value), 80)
 
 
 def checked_image_size(size: object, patch: int | None = None, name: str = "image_size") -> tuple[int, int]:

@@ -23,6 +23,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from .io.printable import printable
 from .networks import RadiographViT
 from .networks.positions import table_grid
 
@@ -32,13 +33,13 @@ __all__ = [
     "finite_outputs",
     "load_state",
     "one_line",
-    "printable",
     "read_weights",
     "state_dict_of",
 ]
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _COUNTERS = "num_batches_tracked"  # the one kind of whole numbers in the networks
+_LONGEST = 80  # characters of a name out of a file
 _FETCH = "fetch or save it again"
 _OTHER_RUN = "take the weights of another epoch or run"
 _SETTINGS = "give the settings and the weights of one model"
@@ -51,15 +52,8 @@ class CheckpointError(ValueError):
 
     def __init__(self, path: str | Path, reason: str, remedy: str) -> None:
         reason = printable(reason, 500)
-        super().__init__(f"{path}: {reason}; {remedy}")
+        super().__init__(f"{printable(path)}: {reason}; {remedy}")
         self.path, self.reason, self.remedy = Path(path), reason, remedy
-
-
-def printable(text: object, limit: int = 80) -> str:
-    """Text of a stranger's file as it may be shown: one line, no control characters, at most `limit` characters."""
-    shown = str(text)[: limit + 1]
-    shown = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in shown)
-    return shown if len(shown) <= limit else shown[:limit] + "..."
 
 
 def one_line(error: Exception, limit: int = 300) -> str:
@@ -122,7 +116,7 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
     """What `torch.load` failed on, in one line and without its advice to load unsafely."""
     foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
     if foreign:
-        reason = f"refused, for it holds more than tensors and could run code ({printable(foreign[1])})"
+        reason = f"refused, for it holds more than tensors and could run code ({printable(foreign[1], _LONGEST)})"
         return CheckpointError(path, reason, "save a plain state dict or safetensors instead")
     reason = one_line(error).split(". ")[0]
     if isinstance(error, pickle.UnpicklingError):
@@ -149,9 +143,9 @@ def state_dict_of(loaded: Mapping[str, Any], path: str | Path) -> dict[str, Tens
         raise CheckpointError(path, "holds the same names with and without 'module.'", _FETCH)
     for name, value in state.items():
         if (found := _kind_fault(name, value)) is not None:
-            raise CheckpointError(path, f"{printable(name)} {found}", "save it as float32 and dense")
+            raise CheckpointError(path, f"{printable(name, _LONGEST)} {found}", "save it as float32 and dense")
         if (found := _value_fault(name, value)) is not None:
-            raise CheckpointError(path, f"{printable(name)} {found}", _OTHER_RUN)
+            raise CheckpointError(path, f"{printable(name, _LONGEST)} {found}", _OTHER_RUN)
     return state
 
 
@@ -231,7 +225,8 @@ def _compare(network: nn.Module, state: Mapping[str, Tensor], path: str | Path, 
 
 def _first(names: Iterable[str], count: int = 3) -> str:
     names = list(names)
-    return ", ".join(map(printable, names[:count])) + (f" and {len(names) - count} more" if len(names) > count else "")
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(printable(name, _LONGEST) for name in names[:count]) + more
 
 
 def _other_grids(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:

@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from cxw_monai.bundle_files import find_bundle
 from cxw_monai.evaluation.benchmark import AMPS, default_cases, format_report, run_benchmark
 from cxw_monai.evaluation.reading import measure_reading
+from cxw_monai.io.printable import printable
 from cxw_monai.networks import VIT_SIZES
 
 BUNDLE = find_bundle("chexworld_pretraining").resolve()
@@ -45,7 +46,7 @@ def main() -> int:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.touch()  # a place that cannot be written to shows now, not after minutes
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     if arguments.reading:
         return report_reading(output, max(repeats, 15))

@@ -8,6 +8,7 @@ import sys
 import torch
 
 from cxw_monai.evaluation.parity import check_parity
+from cxw_monai.io.printable import printable
 
 
 def main() -> int:
@@ -18,7 +19,7 @@ def main() -> int:
     try:
         lines = check_parity(arguments.golden, getattr(torch, arguments.dtype))
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     print("\n".join(map(str, lines)))
     failed = sum(not line.passed for line in lines)

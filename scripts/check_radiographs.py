@@ -14,6 +14,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from cxw_monai.io.output_lock import output_lock
+from cxw_monai.io.printable import printable
 from cxw_monai.quality import CHECKS, QualitySettings, check_radiographs, write_csv, write_page
 
 
@@ -50,12 +52,17 @@ def main(argv: list[str] | None = None) -> int:
         settings = QualitySettings(a.min_side, a.min_contrast, a.min_border, a.near_distance, a.file_seconds)
         if a.per_check < 0:
             raise ValueError(f"--per-check must be at least 0, got {a.per_check}")
-        records = check_radiographs(a.folder, settings, workers=a.workers, progress=True)
-        write_csv(a.output / "radiographs.csv", records)
+        if a.workers < 1:
+            raise ValueError(f"workers must be at least 1, got {a.workers}")
+        if not a.folder.is_dir():
+            raise ValueError(f"{a.folder}: not a folder; give the folder that holds the radiographs")
         page = a.output / "radiographs.html"
-        write_page(page, records, a.folder, per_check=a.per_check, workers=a.workers, seconds=a.file_seconds)
+        with output_lock(a.output):
+            records = check_radiographs(a.folder, settings, workers=a.workers, progress=True)
+            write_csv(a.output / "radiographs.csv", records)
+            write_page(page, records, a.folder, per_check=a.per_check, workers=a.workers, seconds=a.file_seconds)
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     counts = Counter(flag for record in records for flag in record.flags)
     for name in CHECKS:

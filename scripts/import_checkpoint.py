@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cxw_monai.checkpoints import CheckpointError, import_official
+from cxw_monai.io.printable import printable
 
 
 def readable(found: Mapping[str, Any], out: Path) -> str:
@@ -46,7 +47,7 @@ def main() -> int:
     try:
         found = import_official(arguments.official, arguments.out, arguments.one_channel, arguments.num_heads)
     except (CheckpointError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     print(readable(found, arguments.out))
     return 0

@@ -32,6 +32,7 @@ from cxw_monai.evaluation.learning.descriptors import Descriptor, encoder_tokens
 from cxw_monai.evaluation.learning.runs import Cost, pretrain, train_supervised, write_training_manifest
 from cxw_monai.evaluation.learning.table import draw_curves, draw_rows, markdown
 from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.printable import printable
 from cxw_monai.networks import RadiographViT, radiograph_vit
 
 BUNDLE = find_bundle("chexworld_pretraining").resolve()
@@ -211,7 +212,7 @@ def main(argv: list[str] | None = None) -> int:
         message = plain_message(root_cause(error))
         if message is None:
             raise
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {printable(message)}", file=sys.stderr)
         return 2
     return 0
 

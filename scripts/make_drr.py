@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from cxw_monai.data.drr import CTSource, make_dataset
+from cxw_monai.io.printable import printable
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -59,8 +60,8 @@ def main(argv: list[str] | None = None) -> int:
             findings_rate=a.findings_rate,
             deform_mm=a.deform,
         )
-    except (FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     print(manifest)
     return 0

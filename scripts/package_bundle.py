@@ -16,6 +16,7 @@ if __name__ == "__main__" and os.environ.get("PYTHONHASHSEED") != "0":
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})
 
 from cxw_monai.bundle_files import find_bundle
+from cxw_monai.io.printable import printable
 from cxw_monai.packaging import hugging_face_folder, package_bundle
 
 
@@ -33,7 +34,7 @@ def main() -> int:
     try:
         made = make(find_bundle(arguments.name), arguments.output, arguments.ckpt)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     print(made)
     return 0

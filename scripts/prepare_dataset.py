@@ -16,6 +16,7 @@ from typing import Any
 
 from cxw_monai.data.public import datasets, format_counts, prepare_dataset
 from cxw_monai.data.public.registry import Option, PublicDataset
+from cxw_monai.io.printable import printable
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -86,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         summary = prepare_dataset(name, progress=sys.stderr.isatty(), **arguments)
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     print(format_counts(summary))
     return 1 if any(summary["left_out"].values()) else 0

@@ -23,6 +23,7 @@ from cxw_monai.checkpoints import CheckpointError
 from cxw_monai.evaluation.probe_files import format_results, probe_files, read_films
 from cxw_monai.evaluation.probes import READINGS, ProbeSettings
 from cxw_monai.io import RadiographError
+from cxw_monai.io.printable import printable
 
 
 def main() -> int:
@@ -63,7 +64,7 @@ def main() -> int:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(report, indent=2) + "\n")
     except (OSError, ValueError, CheckpointError, RadiographError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     print(format_results(report["results"]))
     return 0

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cxw_monai.checkpoints import CheckpointError
 from cxw_monai.evaluation.pseudo_labels import make_pseudo_labels
+from cxw_monai.io.printable import printable
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -52,8 +53,8 @@ def main(argv: list[str] | None = None) -> int:
                 device=a.device,
             )
         )
-    except (CheckpointError, FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (CheckpointError, OSError, ValueError) as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     return 0
 

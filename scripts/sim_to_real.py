@@ -16,6 +16,7 @@ from pathlib import Path
 from cxw_monai.bundle_files import find_bundle
 from cxw_monai.engines.errors import plain_message, root_cause
 from cxw_monai.evaluation.sim_to_real import few_shot_runs, from_rendered_runs, run_all, summarise
+from cxw_monai.io.printable import printable
 
 BUNDLE = find_bundle("chexworld_segmentation").resolve()
 
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         message = plain_message(root_cause(error))
         if message is None:
             raise
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {printable(message)}", file=sys.stderr)
         return 2
     table = summarise(runs, results, a.output)
     (a.output / "table.md").write_text(table, encoding="utf-8")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import cxw_monai
 from cxw_monai.checkpoints import import_official, load_weights
 from cxw_monai.encoder_files import load_embedder
+from cxw_monai.io.printable import printable
 from cxw_monai.label.model import LabelModel
 from cxw_monai.networks import RadiographEmbedder, radiograph_vit
 from cxw_monai.segmenter_checkpoints import (
@@ -26,7 +27,7 @@ from cxw_monai.segmenter_checkpoints import (
     segmenter_settings,
 )
 from cxw_monai.segmenter_settings import SegmenterSettings
-from cxw_monai.weight_files import CheckpointError, build, printable, state_dict_of
+from cxw_monai.weight_files import CheckpointError, build, state_dict_of
 
 FILM = np.random.default_rng(0).random((64, 64), dtype=np.float32)
 WEIGHT = "blocks.3.attn.qkv.weight"

@@ -8,7 +8,6 @@ stopped: images that are stored whole, by their checksums, aren't decoded again.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import logging
@@ -41,6 +40,8 @@ from cxw_monai.data.cache_store import (
 )
 from cxw_monai.data.cache_writer import StoreWriter, write_items
 from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.csv_files import CsvWriter
+from cxw_monai.io.film_names import film_name
 from cxw_monai.io.image import Radiograph, RadiographError
 from cxw_monai.io.radiograph import read_radiograph, reader_options
 
@@ -314,7 +315,7 @@ def _write_report(report: str | PathLike[str] | None, skipped: list[dict[str, st
     """CSV of the images left out; only its header where there is none."""
     if report is None:
         return
-    with atomic_file(report, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
-        writer = csv.writer(stream)
+    with atomic_file(report, "w", newline="", encoding="utf-8") as stream:
+        writer = CsvWriter(stream)
         writer.writerow(["path", "reason"])
-        writer.writerows([bad["path"], bad["reason"]] for bad in skipped)
+        writer.writerows([film_name(bad["path"]), bad["reason"]] for bad in skipped)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from cxw_monai.io.csv_files import unguarded
 from cxw_monai.io.json_file import parse_json
 from cxw_monai.io.shown import shown
 
@@ -53,11 +54,12 @@ def cell_values(columns: Sequence[str], types: Sequence[Callable[[str], Any]], c
     Args:
         columns: their names.
         types: of :func:`cell_types`.
-        cells: the texts, as many.
+        cells: the texts, as many, as they stand in the file.
 
     Raises:
         CellError: a text isn't of its column's type; names the column.
     """
+    cells = [unguarded(cell) for cell in cells]
     try:
         return [kind(cell) if cell else None for kind, cell in zip(types, cells, strict=True)]
     except ValueError:

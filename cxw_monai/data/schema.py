@@ -24,12 +24,12 @@ any other             kept as text
 ====================  ===============================================================================================
 
 An empty cell (null in JSON) means "not known": an empty label is not a 0, an empty ``bbox_xywh`` is not ``[]`` ("looked
-for, none found"). In a CSV, lists are written as JSON. Left and right are the patient's.
+for, none found"). In a CSV, lists are written as JSON, and a text that a spreadsheet would take for a formula has an
+apostrophe in front (:mod:`cxw_monai.io.csv_files`). Left and right are the patient's.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.csv_files import CsvWriter
 from cxw_monai.io.json_file import read_json
 from cxw_monai.io.pictures import refuse_unless_file
 from cxw_monai.io.shown import shown
@@ -211,7 +212,7 @@ def write_csv(path: str | PathLike[str], records: Sequence[Record]) -> None:
     """Write the CSV form, whole or not at all: training first, then validation, test, and those without a split."""
     columns = _columns(records)
     with atomic_file(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
+        writer = CsvWriter(stream)
         writer.writerow(columns)
         writer.writerows([_cell(value) for value in _values(record, columns)] for record in _in_order(records))
 

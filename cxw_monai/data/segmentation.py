@@ -15,9 +15,11 @@ import mmap
 import os
 import threading
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from cxw_monai.io.film_names import film_name
 from cxw_monai.io.image import RadiographError
 from cxw_monai.io.pictures import read_mask
 
@@ -111,9 +114,17 @@ class AnnotatedFilms:
         return None if spacing is None else (float(spacing[0]), float(spacing[1]))
 
     def name(self, index: int) -> str:
-        """The manifest's `id` of a film, or its file's name."""
+        """The manifest's `id` of a film, or its file's name; its path where another film has the same."""
+        name = self._short_name(index)
+        return film_name(self.items[index]["image"]) if name in self._shared_names else name
+
+    def _short_name(self, index: int) -> str:
         item = self.items[index]
-        return str(item.get("id") or Path(item["image"]).stem)
+        return str(item.get("id") or PurePosixPath(film_name(item["image"])).stem)
+
+    @cached_property
+    def _shared_names(self) -> set[str]:
+        return {name for name, films in Counter(map(self._short_name, range(len(self)))).items() if films > 1}
 
     def patient(self, index: int) -> str | None:
         """The manifest's `patient_id` of a film."""

@@ -16,6 +16,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TextIO
 
+from cxw_monai.io.csv_files import unguarded
 from cxw_monai.io.shown import shown
 
 __all__ = ["csv_rows", "finite"]
@@ -46,7 +47,7 @@ def csv_rows(
     try:
         with _opened(path) as stream:
             reader = csv.reader(_lines(path, stream), strict=True)
-            columns = tuple(next(reader, ()))
+            columns = tuple(map(unguarded, next(reader, ())))
             _check_header(path, columns, required, published)
             for cells in filter(None, reader):
                 where = f"line {reader.line_num}"

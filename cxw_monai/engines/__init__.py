@@ -8,6 +8,7 @@ from .iteration import PretrainingStep, world_view_inputs
 from .memory import keep_freed_memory
 from .monitors import CollapseWarning, embedding_statistics
 from .non_finite import NonFiniteLossError, NonFiniteSteps
+from .output_folder import hold_output, release_output
 from .parameter_groups import parameter_groups
 from .precision import allow_tf32
 from .run_state import RunState
@@ -31,10 +32,12 @@ __all__ = [
     "check_run",
     "check_writable",
     "embedding_statistics",
+    "hold_output",
     "install_error_hook",
     "keep_freed_memory",
     "parameter_groups",
     "prepare_worker",
+    "release_output",
     "run_training",
     "world_view_inputs",
 ]

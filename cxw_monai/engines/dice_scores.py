@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from monai.metrics import compute_dice
 
 from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.csv_files import CsvWriter
 
 __all__ = ["DiceScores"]
 
@@ -73,8 +73,8 @@ class DiceScores:
     def write(self, folder: str | Path) -> None:
         """Write `films.csv` (a row a film, empty where unknown) and `summary.json`."""
         folder = Path(folder)
-        with atomic_file(folder / "films.csv", "w", newline="") as stream:
-            writer = csv.writer(stream)
+        with atomic_file(folder / "films.csv", "w", newline="", encoding="utf-8") as stream:
+            writer = CsvWriter(stream)
             writer.writerow(["film", *(f"dice_{name}" for name in self.structures)])
             for name, dice in zip(self.names, self.dice, strict=True):
                 writer.writerow([name, *("" if np.isnan(value) else f"{value:.5f}" for value in dice)])

@@ -11,6 +11,7 @@ from types import TracebackType
 
 from cxw_monai.checkpoints import CheckpointError
 from cxw_monai.io import RadiographError
+from cxw_monai.io.printable import printable, printable_lines
 
 from .non_finite import NonFiniteLossError
 
@@ -97,7 +98,8 @@ def runs_bundle_command() -> bool:
 def install_error_hook() -> None:
     """Let an uncaught error end the program with one line `error: ...` that says what to do.
 
-    Errors other than those a user can mend show their traceback first. A program that isn't ``python -m monai.bundle``
+    Errors other than those a user can mend show their traceback first. The exit status is 1, or 2 where another run
+    writes to the output. A program that isn't ``python -m monai.bundle``
     but loads a bundle (a notebook, a server) keeps its own way with errors.
     """
     if not runs_bundle_command():
@@ -110,7 +112,9 @@ def install_error_hook() -> None:
             return
         message = plain_message(cause)
         if message is None:
-            traceback.print_exception(kind, error, trace)
-        print(f"error: {cause if message is None else message}", file=sys.stderr)
+            print(printable_lines("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+        print(f"error: {printable(cause if message is None else message)}", file=sys.stderr)
+        if hasattr(cause, "exit_status"):
+            raise SystemExit(cause.exit_status)  # Python ends with it
 
     sys.excepthook = show

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections import defaultdict
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers.tqdm_logger import ProgressBar
 
 from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.csv_files import read_rows, write_rows
 
 from .processes import dist_size, gathered, is_main_process
 
@@ -140,14 +140,12 @@ class RunRecord:
         path = self.folder / "metrics.csv"
         rows = []
         if path.exists():
-            with path.open(newline="") as file:
-                rows = [r for r in csv.DictReader(file) if int(r["epoch"]) < engine.state.epoch]
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = [r for r in read_rows(file) if int(r["epoch"]) < engine.state.epoch]
         rows.append(row)
         names = list(dict.fromkeys(name for r in rows for name in r))
-        with atomic_file(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, names, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
+        with atomic_file(path, "w", newline="", encoding="utf-8") as file:
+            write_rows(file, names, rows)
         validated = any(name.startswith("val_") for name in row)
         if self.draw is not None and (validated or engine.state.epoch == engine.state.max_epochs):
             self.draw(path, self.folder / "curves.png")

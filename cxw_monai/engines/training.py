@@ -16,6 +16,7 @@ from cxw_monai.io.atomic import check_writable
 from .batch_plan import BatchPlan
 from .checkpoint_files import CheckpointFiles, read_checkpoint
 from .iteration import unwrapped
+from .output_folder import hold_output
 from .processes import is_main_process
 from .run_state import TrainingState, check_content
 
@@ -37,7 +38,8 @@ def check_run(
 ) -> None:
     """Refuse, before any film is read and anything is written, a run that could not be made.
 
-    That its arguments could be made is a part of the check.
+    That its arguments could be made is a part of the check. From here on, no other run may write to the folder
+    (`hold_output`).
 
     Args:
         folder: where the run goes.
@@ -53,9 +55,12 @@ def check_run(
         CheckpointError: the checkpoint to resume is of another run; see `check_content`.
         FileExistsError: see `run_training`.
         ValueError: there are fewer films than a step takes.
+        OutputBusyError: another run is writing there.
         OSError: the folder cannot be written.
     """
     plan.check_films(films, called)
+    if Path(folder).is_dir():
+        hold_output(folder)
     files, choice = CheckpointFiles(folder), _choice(resume)
     if choice is False:
         _refuse_earlier(files)
@@ -63,8 +68,7 @@ def check_run(
         found = (Path(choice), read_checkpoint(choice)) if isinstance(choice, str) else files.newest(set_aside=False)
         if found is not None:
             check_content(*found, settings, unwrapped(network))
-    if is_main_process():
-        check_writable(folder)
+    hold_output(folder)
 
 
 def _choice(resume: bool | str | None) -> bool | str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader
 from cxw_monai.data.cache import build_cache
 from cxw_monai.data.manifest import load_items, split_by_patient
 from cxw_monai.data.world_views import EpochSampler, ViewPairDataset
+from cxw_monai.io.csv_files import CsvWriter
 from cxw_monai.transforms import RandActiond, RandWorldViewPaird
 
 from .benchmark_figures import Measurement, seconds
@@ -110,7 +110,7 @@ def _manifest(folder: Path, rows: int, size: int) -> Path:
     content, path = image.read_bytes(), folder / "manifest.csv"
     image.unlink()
     with path.open("w", newline="") as file:
-        writer = csv.writer(file)
+        writer = CsvWriter(file)
         writer.writerow(["image", "patient_id"])
         for number in range(rows):
             place = folder / f"{number // 1000}" / f"{number}.png"

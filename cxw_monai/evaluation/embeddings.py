@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from pathlib import Path
 
@@ -10,6 +9,9 @@ import numpy as np
 from ignite.engine import Engine, Events
 
 from cxw_monai.data.cache import RadiographCache
+from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.csv_files import CsvWriter
+from cxw_monai.io.film_names import film_name
 
 __all__ = ["EmbeddingWriter"]
 
@@ -20,8 +22,9 @@ class EmbeddingWriter:
     """Ignite handler that gathers an evaluator's predictions and writes them when the run is complete.
 
     `embeddings.npz` holds `embeddings` float32 `[N, D]`, `image` (paths), and `patches` float16 `[N, D, rows, columns]`
-    when the network gives patch embeddings (their mean is then the embedding). `embeddings.csv` has a row an image:
-    its path, its other fields in the datalist, and the embedding's numbers `e0 ... `.
+    when the network gives patch embeddings (their mean is then the embedding). `embeddings.csv` has a row an image: its
+    path (as :func:`~cxw_monai.io.film_names.film_name` writes it), its other fields in the datalist, and the
+    embedding's numbers `e0 ... `.
 
     Args:
         folder: where the files go.
@@ -59,12 +62,13 @@ class EmbeddingWriter:
         arrays = {"embeddings": pooled, "image": np.array([str(item["image"]) for item in items])}
         if self.patches:
             arrays["patches"] = np.stack([self.patches[i] for i in order])  # [N, D, rows, columns]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        np.savez(self.folder / "embeddings.npz", **arrays)
-        fields = list(dict.fromkeys(name for item in items for name in item))
-        with (self.folder / "embeddings.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow([*fields, *(f"e{i}" for i in range(pooled.shape[1]))])
+        with atomic_file(self.folder / "embeddings.npz") as file:
+            np.savez(file, **arrays)
+        fields = list(dict.fromkeys(name for item in items for name in item if name != "image"))
+        with atomic_file(self.folder / "embeddings.csv", "w", newline="", encoding="utf-8") as file:
+            writer = CsvWriter(file)
+            writer.writerow(["image", *fields, *(f"e{i}" for i in range(pooled.shape[1]))])
             for item, embedding in zip(items, pooled, strict=True):
-                writer.writerow([*(item.get(name) for name in fields), *(f"{v:.6g}" for v in embedding)])
+                name = film_name(item["image"])
+                writer.writerow([name, *(item.get(field) for field in fields), *(f"{v:.6g}" for v in embedding)])
         logger.info("Wrote embeddings %s of %d images to %s.", pooled.shape[1:], len(items), self.folder)

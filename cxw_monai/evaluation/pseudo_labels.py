@@ -7,12 +7,12 @@ where they agree, teaches one that has seen both (self-training; arXiv 1911.0425
     DIR/<film>/masks/<structure>.png    0 and 255 on the film's own grid
     DIR/agreement.csv                   agreement on each structure of every film, the dropped ones too
 
-A structure on which they disagree has an empty cell: it is unknown on that film.
+``<film>`` is the film's path below its manifest's folder (:func:`~cxw_monai.io.film_names.result_folders`). A structure
+on which they disagree has an empty cell: it is unknown on that film.
 """
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
@@ -28,7 +28,10 @@ from cxw_monai.engines.precision import Precision
 from cxw_monai.evaluation.segment import restore_masks
 from cxw_monai.io import Radiograph, RadiographError, read_radiograph
 from cxw_monai.io.atomic import atomic_file
-from cxw_monai.io.mask_files import result_folders, write_png_masks
+from cxw_monai.io.csv_files import write_rows
+from cxw_monai.io.film_names import film_name, result_folders
+from cxw_monai.io.mask_files import write_png_masks
+from cxw_monai.io.output_lock import mark_own, output_lock
 from cxw_monai.networks.decoders.layers import BatchNorm2d
 from cxw_monai.segmenter_checkpoints import load_segmenter, read_settings
 from cxw_monai.transforms.warp import WholeFilmd
@@ -159,17 +162,34 @@ def make_pseudo_labels(
         Path of the new ``manifest.csv``; its mask columns are called as the structures.
 
     Raises:
-        ValueError: the agreement is out of range, no film is left, or ``labelled`` lacks a column.
+        ValueError: the agreement is out of range, no film is left, ``labelled`` lacks a column, or another run is
+            writing there (OutputBusyError).
         CheckpointError, FileNotFoundError: a file that isn't there or isn't what it should be.
     """
     if not 0 <= agreement <= 1:
         raise ValueError(f"agreement must lie in [0, 1], got {agreement}")
-    folder = Path(output_dir)
     committee = Committee(models, device)
-    names = [f"mask_{name}" for name in committee.structures]
     added = list(_labelled_rows(labelled, committee.structures, columns or {})) if labelled else []
     items = load_items(datalist=datalist, section="all")
-    folders = result_folders([item["image"] for item in items])
+    with output_lock(output_dir):
+        return _label(committee, items, datalist, Path(output_dir), agreement, added, adapt)
+
+
+def _label(
+    committee: Committee,
+    items: Sequence[Mapping[str, Any]],
+    datalist: str | PathLike[str],
+    folder: Path,
+    agreement: float,
+    added: Sequence[Mapping[str, str]],
+    adapt: bool,
+) -> Path:
+    """Write masks and manifest; see :func:`make_pseudo_labels`."""
+    names = [f"mask_{name}" for name in committee.structures]
+    root = Path(datalist).absolute().parent
+    folders = result_folders(
+        [item["image"] for item in items], root, reserved=("masks", "manifest.csv", "agreement.csv")
+    )
     if adapt:
         committee.adapt(film.array for _, film in _readable(items))
     rows, seen = [], []
@@ -178,13 +198,15 @@ def make_pseudo_labels(
         scores = agreement_of(probabilities)
         agreed = np.flatnonzero(scores >= agreement)
         cells = (f"{score:.4f}" for score in scores)
-        seen.append({"image": item["image"], **dict(zip(committee.structures, cells, strict=True))})
+        seen.append({"image": film_name(item["image"], root), **dict(zip(committee.structures, cells, strict=True))})
         if len(agreed) == 0:
             continue
         own_map = film.meta["pixel_map"].resize(*probabilities.shape[2:])
         masks = restore_masks(probabilities[:, agreed].mean(axis=0), own_map, 0.5, [True] * len(agreed))
         kept = [committee.structures[number] for number in agreed]
-        files = write_png_masks(folder / folders[item["image"]] / "masks", masks, kept)
+        place = folder / folders[item["image"]]
+        mark_own(place)
+        files = write_png_masks(place / "masks", masks, kept)
         row = {"image": item["image"], "patient_id": item.get("patient_id") or "", **dict.fromkeys(names, "")}
         rows.append(row | {f"mask_{file.stem}": str(file.relative_to(folder)) for file in files})
     _write_csv(folder / "agreement.csv", ["image", *committee.structures], seen)
@@ -201,9 +223,18 @@ def _readable(items: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str,
     """The films that can be read; a line in the log for each other one."""
     for item in tqdm(list(items), desc="films", unit="film"):
         try:
+            _check_encodable(item["image"])
             yield item, read_radiograph(item["image"])
         except RadiographError as error:
             _logger.warning("left out: %s", error)
+
+
+def _check_encodable(path: str) -> None:
+    """Refuse a name that no manifest can hold."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise RadiographError(path, "its name isn't UTF-8, which a manifest is", "rename it") from error
 
 
 def _labelled_rows(
@@ -222,6 +253,4 @@ def _labelled_rows(
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        write_rows(stream, columns, rows)

@@ -7,13 +7,13 @@ read ahead in threads. Each goes through the network by itself, so no mask depen
 ::
 
     DIR/...             what :class:`~cxw_monai.evaluation.segmentation_output.SegmentationWriter` writes
-    DIR/failures.csv    films that could not be read: path below the input, reason, remedy
+    DIR/failures.csv    films that could not be segmented: name, reason, remedy
     DIR/settings.json   the model's hash and what the masks were made with
 """
 
 from __future__ import annotations
 
-import csv
+import errno
 import json
 import logging
 import os
@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -45,7 +46,11 @@ from cxw_monai.evaluation.segment_inputs import SegmentSettings
 from cxw_monai.evaluation.segmentation_output import SegmentationWriter
 from cxw_monai.io import Radiograph, RadiographError, read_radiograph
 from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.csv_files import CsvWriter
 from cxw_monai.io.dicom_seg import SegAlgorithm
+from cxw_monai.io.file_identity import FileIdentity, file_identity, file_state
+from cxw_monai.io.film_names import film_name
+from cxw_monai.io.output_lock import output_lock
 from cxw_monai.io.structure_codes import is_one_part
 from cxw_monai.pixel_map import PixelMap
 
@@ -58,6 +63,8 @@ __all__ = [
 ]
 
 _FAILURES, _SETTINGS = "failures.csv", "settings.json"
+_PLACE = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
+"""Errors of one film's place in the output, which the other films don't have."""
 _logger = logging.getLogger(__name__)
 
 
@@ -100,6 +107,9 @@ def restore_masks(
     return masks
 
 
+_Film = tuple[Radiograph, FileIdentity]
+
+
 class FilmSegmenter:
     """Segments one film after the other and writes its results.
 
@@ -107,7 +117,7 @@ class FilmSegmenter:
 
     Args:
         films: absolute paths.
-        source: what the user gave as input; failures are named by their path below it.
+        source: what the user gave as input; films are named by their path below it (below its folder, for a file).
         output_dir: is made.
         network: takes ``[B, 1, H, W]`` in [0, 1] to ``[B, S, H, W]``.
         structures: S names of the network's channels.
@@ -151,75 +161,88 @@ class FilmSegmenter:
             The writer's summary of this run, with the number ``failed`` of films that couldn't be read and ``total``.
 
         Raises:
-            ValueError: the folder can't be written, or holds a run to resume that was made in another way.
+            ValueError: the folder can't be written, holds a run to resume that was made in another way, or another
+                run is writing there (OutputBusyError).
         """
-        settings = self.settings
         try:
-            self._record()
-            algorithm = SegAlgorithm(version=f"{__version__} {self.model[:16]}".strip(), description=self._described())
-            writer = SegmentationWriter(
-                self.output_dir,
-                self.structures,
-                self.films,
-                settings.formats,
-                algorithm=algorithm,
-                resume=settings.resume,
-                seg_type=settings.seg_type,
-            )
-            todo = [film for film in self.films if not writer.is_written(film)]
-            failed = self._segment(todo, writer)
-            return {**writer.finish(), "failed": failed, "total": len(self.films)}
+            with output_lock(self.output_dir):
+                return self._run()
         except OSError as error:
             where = error.filename or self.output_dir
             reason = error.strerror or type(error).__name__
             raise ValueError(f"{where}: {reason}; mend that, and go on with --resume true") from None
 
-    def _segment(self, todo: Sequence[str], writer: SegmentationWriter) -> int:
-        """Write the films that can be read; how many can't."""
-        done = len(self.films) - len(todo)
+    def _run(self) -> dict[str, Any]:
+        self._record()
+        settings = self.settings
+        algorithm = SegAlgorithm(version=f"{__version__} {self.model[:16]}".strip(), description=self._described())
+        writer = SegmentationWriter(
+            self.output_dir,
+            self.structures,
+            self.films,
+            settings.formats,
+            root=self.root,
+            algorithm=algorithm,
+            resume=settings.resume,
+        )
+        failed = self._segment(writer)
+        return {**writer.finish(), "failed": failed, "total": len(self.films)}
+
+    def _segment(self, writer: SegmentationWriter) -> int:
+        """Write the films that can be read and aren't done; how many can't."""
         failures = _Failures(self.output_dir / _FAILURES, self.root)
         with (
             failures,
             logging_redirect_tqdm(),
-            tqdm(total=len(self.films), initial=done, desc="segmenting", unit="film") as bar,
+            tqdm(total=len(self.films), desc="segmenting", unit="film") as bar,
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")  # readers silence theirs, which may quote headers, but threads can cross
-            for film in self._read_ahead(todo):
+            for film in self._read_ahead(writer):
                 try:
                     if isinstance(film, RadiographError):
                         raise film
-                    self._write(film, writer)
+                    if film is not None:
+                        self._write(*film, writer)
                 except RadiographError as error:
                     failures.add(error)
+                    writer.leave_out(error.path)
                 del film  # before the next one is waited for
                 bar.update()
         return failures.count
 
-    def _read_ahead(self, films: Sequence[str]) -> Iterator[Radiograph | RadiographError]:
-        """The films in order, read in threads, of which ``batch_size`` are in memory or being read."""
-        rest = iter(films)
+    def _read_ahead(self, writer: SegmentationWriter) -> Iterator[_Film | RadiographError | None]:
+        """The films in order (None for one that is done), read in threads, of which ``batch_size`` are in memory."""
+        rest = iter(self.films)
+        read = partial(self._read, writer)
         pool = ThreadPoolExecutor(self.settings.num_workers, thread_name_prefix="read")
         try:
-            waiting = deque(pool.submit(self._read, film) for film in islice(rest, self.settings.batch_size))
+            waiting = deque(pool.submit(read, film) for film in islice(rest, self.settings.batch_size))
             while waiting:
                 film = waiting.popleft().result()
-                waiting.extend(pool.submit(self._read, path) for path in islice(rest, 1))
+                waiting.extend(pool.submit(read, path) for path in islice(rest, 1))
                 yield film
                 del film
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _read(self, path: str) -> Radiograph | RadiographError:
+    def _read(self, writer: SegmentationWriter, path: str) -> _Film | RadiographError | None:
         try:
-            return read_radiograph(path, **self.settings.reader_options())
+            if writer.is_written(path):
+                return None
+            before = file_state(path)
+            radiograph = read_radiograph(path, **self.settings.reader_options())
+            identity = file_identity(path)
+            if before != (identity.size, identity.modified_ns):
+                raise RadiographError(path, "it changed while it was read", "go on with --resume true when it is whole")
+            return radiograph, identity
         except RadiographError as error:
             return error
         except Exception as error:  # whatever a decoder raises must not stop the other films
             reason = f"reading it failed unexpectedly ({type(error).__name__})"
             return RadiographError(path, reason, "look at this file by itself")
 
-    def _write(self, radiograph: Radiograph, writer: SegmentationWriter) -> None:
+    def _write(self, radiograph: Radiograph, identity: FileIdentity, writer: SegmentationWriter) -> None:
         own_map: PixelMap = radiograph.meta["pixel_map"]
         probabilities = self.probabilities(radiograph.array)
         seen = own_map.resize(*probabilities.shape[1:])
@@ -228,7 +251,13 @@ class FilmSegmenter:
         doubts = doubts_of(radiograph, named, self.settings.on_implausible)
         if doubts:
             _logger.warning("implausible, look at it: %s: %s", radiograph.meta["path"], "; ".join(doubts))
-        writer.write(radiograph, masks, PixelMap.identity(own_map.source_shape), doubts=doubts)
+        try:
+            writer.write(radiograph, masks, PixelMap.identity(own_map.source_shape), identity, doubts=doubts)
+        except (OSError, UnicodeError) as error:
+            if isinstance(error, OSError) and error.errno not in _PLACE:
+                raise
+            reason = f"its results can't have its name ({getattr(error, 'strerror', None) or type(error).__name__})"
+            raise RadiographError(radiograph.meta["path"], reason, "rename it, or give a shorter --output") from error
 
     @torch.inference_mode()
     def probabilities(self, array: np.ndarray) -> np.ndarray:
@@ -273,7 +302,7 @@ class FilmSegmenter:
         made = json.loads(json.dumps(made))
         path = self.output_dir / _SETTINGS
         if self.settings.resume and path.is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))
+            before = _settings_of(path)
             for name in made:
                 if before.get(name) != made[name]:
                     told = f"{name} was {before.get(name)!r} and is now {made[name]!r}"
@@ -289,14 +318,25 @@ class FilmSegmenter:
             json.dump(made, stream, indent=2)
 
 
+def _settings_of(path: Path) -> dict[str, Any]:
+    """What an earlier run recorded."""
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        before = None
+    if not isinstance(before, dict):
+        raise ValueError(f"{path}: not what a run wrote there; give another --output, or --resume false")  # noqa: TRY004
+    return before
+
+
 class _Failures:
-    """The table of films that couldn't be read, a whole row at a time."""
+    """The table of films that couldn't be segmented, a whole row at a time."""
 
     def __init__(self, path: Path, root: str) -> None:
         self.path, self.root, self.count = path, root, 0
 
     def __enter__(self) -> _Failures:
-        self._stream = self.path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
+        self._stream = self.path.open("w", newline="", encoding="utf-8")
         self._row("path", "reason", "remedy")
         return self
 
@@ -306,12 +346,12 @@ class _Failures:
         self._stream.close()
 
     def _row(self, *cells: str) -> None:
-        csv.writer(self._stream, lineterminator="\n").writerow(cells)
+        CsvWriter(self._stream).writerow(cells)
         self._stream.flush()
 
     def add(self, error: RadiographError) -> None:
         self.count += 1
-        self._row(Path(os.path.relpath(error.path, self.root)).as_posix(), error.reason, error.remedy)
+        self._row(film_name(error.path, self.root), error.reason, error.remedy)
         _logger.warning("not segmented: %s", error)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from os import PathLike
 from typing import Any
 
@@ -17,6 +17,7 @@ from cxw_monai.data.manifest import IMAGE_EXTENSIONS, find_images, read_datalist
 from cxw_monai.engines.precision import checked_amp
 from cxw_monai.evaluation.segmentation_output import FORMATS
 from cxw_monai.io.dicom_seg import checked_seg_type
+from cxw_monai.io.file_identity import file_identity
 from cxw_monai.io.image import MAX_PIXELS
 from cxw_monai.io.radiograph import reader_options
 from cxw_monai.quality.review import checked_choice
@@ -58,7 +59,7 @@ class SegmentSettings:
         amp: ``auto`` (bfloat16 where it is the faster one), ``bfloat16`` (where the hardware computes it) or ``none``.
         batch_size: films in memory beside the one that is worked on, at least 1. No mask depends on it.
         num_workers: reading threads, at least 1.
-        resume: leave out films that the output folder has already.
+        resume: leave out films of which the output folder has results, made from the same content.
         seg_type: how a DICOM SEG stores masks: ``auto``, ``binary`` or ``fractional`` (:mod:`cxw_monai.io.dicom_seg`).
         on_implausible: what is done about masks that can't be right (`cxw_monai.quality.review`): ``flag`` writes them
             and says so everywhere, ``skip`` writes none, ``keep`` doesn't look.
@@ -119,7 +120,7 @@ def find_films(source: str | PathLike[str] | None, output_dir: str | PathLike[st
     Args:
         source: a film, a folder searched by :func:`~cxw_monai.data.manifest.find_images`, or a manifest (``.csv``,
             ``.json``) with a column ``image``, of which all splits are taken.
-        output_dir: what lies in it is left out where it is below the folder.
+        output_dir: what lies in it is left out, wherever it is reached from the folder (through a link, too).
 
     Returns:
         Absolute paths, each once.
@@ -130,22 +131,30 @@ def find_films(source: str | PathLike[str] | None, output_dir: str | PathLike[st
     """
     if not source:
         raise ValueError("no input: give --input FILE, FOLDER or MANIFEST.csv")
-    path, output = os.path.abspath(source), os.path.abspath(output_dir)
+    path, output = os.path.abspath(source), os.path.realpath(output_dir)
     if not os.path.exists(path):
         raise FileNotFoundError(f"{source}: no such file or folder; check --input")
     if os.path.isfile(path):
         listed = path.lower().endswith(_MANIFESTS)
         films = [item["image"] for item in read_datalist(path, section="all")] if listed else [path]
     else:
-        if os.path.realpath(path) == os.path.realpath(output):
+        if os.path.realpath(path) == output:
             raise ValueError(f"{output_dir}: the results would lie among the films; give another --output")
         films = [item["image"] for item in find_images(path)]
-        if output.startswith(os.path.join(path, "")):
-            films = [film for film in films if not film.startswith(os.path.join(output, ""))]
+        if not os.path.realpath(path).startswith(os.path.join(output, "")):  # else all of them lie in the output
+            real_folder = lru_cache(maxsize=1024)(os.path.realpath)
+            films = [film for film in films if not _lies_in(film, output, real_folder)]
     if not films:
         known = ", ".join(IMAGE_EXTENSIONS)
         raise ValueError(f"{source}: no film in it ({known}, or DICOM without an ending); check --input")
     return list(dict.fromkeys(films))
+
+
+def _lies_in(film: str, output: str, real_folder: Callable[[str], str]) -> bool:
+    """Whether a film's file lies below a folder, both without links."""
+    folder, name = os.path.split(film)
+    real = os.path.realpath(film) if os.path.islink(film) else os.path.join(real_folder(folder), name)
+    return real.startswith(os.path.join(output, ""))
 
 
 def film_inferer(sliding_window: int | None = None, patch_size: int = 16) -> Inferer:
@@ -182,8 +191,4 @@ def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
 
 def model_hash(path: str | PathLike[str]) -> str:
     """SHA-256 of a model's file, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return file_identity(path).sha256

@@ -9,10 +9,11 @@
     DIR/<film>/segmentation.dcm             all structures as one DICOM SEG, for DICOM films
     DIR/<film>/overlay.png
 
-``<film>`` is the file's name without its ending, below its folder
-(:func:`~cxw_monai.io.mask_files.result_folders`); nothing of a DICOM header is in any name. PNG, overlay and
-measurements have the film upright and whole; that is the stored grid, but for NIfTI and NRRD (and a turned TIFF), whose
-stored axes only the NIfTI masks keep.
+``<film>`` is the film's path below the input without its ending (:func:`~cxw_monai.io.film_names.result_folders`);
+nothing of a DICOM header is in any name. The table has each film's name, its path, and size, time and SHA-256 of the
+file that the masks were made from: a film whose content is another by now isn't done. PNG, overlay and measurements
+have the film upright and whole; that is the stored grid, but for NIfTI and NRRD (and a turned TIFF), whose stored axes
+only the NIfTI masks keep.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ import io
 import json
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -34,16 +34,15 @@ import numpy as np
 
 from cxw_monai.evaluation.measurements import measure, measurement_columns
 from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.csv_files import CsvWriter, read_rows, write_rows
 from cxw_monai.io.dicom_seg import SegAlgorithm, checked_seg_type, write_dicom_seg
+from cxw_monai.io.file_identity import FileIdentity, file_identity
+from cxw_monai.io.film_names import film_name, result_folders
 from cxw_monai.io.image import Radiograph, RadiographError
-from cxw_monai.io.mask_files import (
-    check_structures,
-    result_folders,
-    stores_columns_first,
-    write_nifti_masks,
-    write_png_masks,
-)
+from cxw_monai.io.mask_files import check_structures, stores_columns_first, write_nifti_masks, write_png_masks
+from cxw_monai.io.output_lock import mark_own
 from cxw_monai.io.overlay import write_overlay
+from cxw_monai.io.result_folders import is_result_folder
 from cxw_monai.pixel_map import PixelMap
 
 __all__ = ["FORMATS", "SegmentationWriter", "turn_upright"]
@@ -52,17 +51,10 @@ FORMATS = ("png", "nifti", "seg", "overlay", "csv")
 """What can be written."""
 
 _TABLE, _SUMMARY = "measurements.csv", "summary.json"
-_ABOUT = (
-    "image",
-    "folder",
-    "rows",
-    "columns",
-    "row_spacing_mm",
-    "column_spacing_mm",
-    "spacing_from",
-    "seg_note",
-    "implausible",
-)
+_FILE = ("file", "file_bytes", "file_modified_ns", "file_sha256")
+_GRID = ("rows", "columns", "row_spacing_mm", "column_spacing_mm", "spacing_from", "seg_note", "implausible")
+_RESULTS = ("masks", "nifti", "segmentation.dcm", "overlay.png")
+_RESERVED = (_TABLE, _SUMMARY, "failures.csv", "settings.json", *_RESULTS)
 _ROUNDING = 1e-3  # what resizing may add to a probability
 _logger = logging.getLogger(__name__)
 
@@ -71,12 +63,16 @@ class SegmentationWriter:
     """Writes the masks of one film after the other.
 
     Every file is whole or not there, and a film's row in the table comes last: after a killed run, the films that have
-    a row are done. One process writes to a folder at a time.
+    a row are done. One process writes to a folder at a time (the caller holds an
+    :func:`~cxw_monai.io.output_lock.output_lock`). A film's folder is marked as one of results, so that no search for
+    films enters it; what an earlier run left in a marked one goes before the film is written anew.
 
     Args:
         output_dir: is made.
         structures: S names, in the order of the masks' channels; see :func:`~cxw_monai.io.mask_files.check_structures`.
-        sources: paths of all films of the run, which decide the names of their folders.
+        sources: paths of all films of the run.
+        root: the folder that the user gave as input, below which films are named; None takes the folder that all films
+            share, which is another one when films are added elsewhere.
         formats: any of :data:`FORMATS`. ``seg`` is left out for a film that no DICOM SEG can be made of (not a DICOM,
             no UIDs), with a note in the table and a warning for the first one.
         algorithm: what a SEG names as the maker of the masks.
@@ -95,6 +91,7 @@ class SegmentationWriter:
         sources: Iterable[str | PathLike[str]],
         formats: Sequence[str] = FORMATS,
         *,
+        root: str | PathLike[str] | None = None,
         algorithm: SegAlgorithm | None = None,
         created: datetime | None = None,
         resume: bool = False,
@@ -112,19 +109,47 @@ class SegmentationWriter:
         self.created = created or datetime.now()
         self.seg_type = checked_seg_type(seg_type)
         paths = sorted({os.path.abspath(path) for path in sources})
-        self._folders = result_folders(paths, reserved=(_TABLE, _SUMMARY))
-        root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
-        names = {path: Path(os.path.relpath(path, root)).as_posix() for path in paths}
-        self._images = {path: re.sub(r"[\x00-\x1f]", "_", name) for path, name in names.items()}  # a row is a line
-        columns = [*_ABOUT, *measurement_columns(self.structures)]
+        if root is None and paths:
+            root = os.path.commonpath([os.path.dirname(path) for path in paths])
+        self._names = {path: film_name(path, root) for path in paths}
+        columns = ["image", "folder", *_FILE, *_GRID, *measurement_columns(self.structures)]
         self._table = _Table(self.output_dir / _TABLE, columns, resume) if "csv" in self.formats else None
+        self._rows = {} if self._table is None else {row["image"]: row for row in self._table.rows}
+        kept = {name: row["folder"] for name, row in self._rows.items()}
+        self._folders = result_folders(paths, root, _RESERVED, kept)
+        self._replaced: set[str] = set()
         self._found: Counter[str] = Counter()
         self._without_seg: Counter[str] = Counter()
         self._films = self._implausible = 0
 
     def is_written(self, path: str | PathLike[str]) -> bool:
-        """Whether a film has its row in the table, so all its files are there."""
-        return self._table is not None and self._images.get(os.path.abspath(path)) in self._table.images
+        """Whether a film is done: it has its row in the table, and its file has the content that the row tells.
+
+        The file is read for that, since size and time alone don't tell one film from another.
+
+        Raises:
+            RadiographError: the row is that of another file with this name, from another input.
+        """
+        row = self._rows.get(self._names.get(os.path.abspath(path), ""))
+        if row is None or row["folder"] != self._relative(path).as_posix():
+            return False
+        try:
+            found = file_identity(path)
+        except OSError:  # the reader says what is wrong with it
+            return False
+        if found.sha256 == row["file_sha256"]:
+            return True
+        if row["file"] != film_name(path):
+            reason = f"the output has results of another film of this name, {row['file']}"
+            raise RadiographError(path, reason, "give another --output")
+        _logger.info("done again, since the film is another than before: %s", path)
+        self._replaced.add(os.path.abspath(path))
+        return False
+
+    def leave_out(self, path: str | PathLike[str]) -> None:
+        """Take away what there is of the film that was in the place of one that can't be segmented."""
+        if (whole := os.path.abspath(path)) in self._replaced:
+            self._clear(self._names[whole], self.folder(path))
 
     def folder(self, path: str | PathLike[str]) -> Path:
         """A film's own folder.
@@ -145,6 +170,7 @@ class SegmentationWriter:
         radiograph: Radiograph,
         masks: np.ndarray,
         pixel_map: PixelMap | None = None,
+        identity: FileIdentity | None = None,
         *,
         doubts: Sequence[str] = (),
     ) -> dict[str, Any]:
@@ -156,6 +182,7 @@ class SegmentationWriter:
             masks: ``[S, h, w]``: bool, integers 0 and 1, or probabilities in [0, 1], where 0.5 and more is inside. On a
                 resized grid probabilities give smoother edges.
             pixel_map: from the stored grid to the masks; None takes the radiograph's.
+            identity: of the file when it was read; None takes that which it has now.
             doubts: what speaks against the masks, for the table and the SEG's description.
 
         Returns:
@@ -171,6 +198,10 @@ class SegmentationWriter:
         upright = turn_upright(stored, own_map)  # [S, H, W]
         spacing = _whole_spacing(radiograph.meta["spacing_mm"], own_map)
         columns_first = stores_columns_first(path)
+        identity = identity or file_identity(path)
+        self._clear(self._names[os.path.abspath(path)], folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        mark_own(folder)
         if "png" in self.formats:
             write_png_masks(folder / "masks", upright, self.structures)
         if "nifti" in self.formats:
@@ -180,13 +211,22 @@ class SegmentationWriter:
             film = turn_upright(own_map.restore(radiograph.array[0], "linear"), own_map)
             write_overlay(folder / "overlay.png", film, upright, self.structures, spacing_mm=spacing)
         note = self._write_seg(folder / "segmentation.dcm", path, stored, doubts) if "seg" in self.formats else ""
-        row = self._row(radiograph, upright, spacing, note) | {"implausible": "; ".join(doubts)}
+        row = self._row(radiograph, identity, upright, spacing, note) | {"implausible": "; ".join(doubts)}
         if self._table is not None:
             self._table.append(row)
         self._films += 1
         self._implausible += bool(doubts)
         self._found.update(name for name, mask in zip(self.structures, upright, strict=True) if mask.any())
         return row
+
+    def _clear(self, name: str, folder: Path) -> None:
+        """Leave nothing of an earlier run in a film's folder, and no row of it in the table."""
+        if self._table is not None:
+            self._table.drop(name)
+        if is_result_folder(folder):
+            for pattern in ("masks/*.png", "nifti/*.nii.gz", "segmentation.dcm", "overlay.png"):
+                for file in folder.glob(pattern):
+                    file.unlink()
 
     def _restore(self, masks: np.ndarray, pixel_map: PixelMap, own_map: PixelMap, path: str) -> np.ndarray:
         """Bool masks on the stored grid, one after the other to spare memory."""
@@ -219,13 +259,19 @@ class SegmentationWriter:
         return ""
 
     def _row(
-        self, radiograph: Radiograph, upright: np.ndarray, spacing: tuple[float, float] | None, note: str
+        self,
+        radiograph: Radiograph,
+        identity: FileIdentity,
+        upright: np.ndarray,
+        spacing: tuple[float, float] | None,
+        note: str,
     ) -> dict[str, Any]:
         meta = radiograph.meta
         told = [step.partition(": ")[2] for step in meta["steps"] if step.startswith("spacing: ")]
         about = {
-            "image": self._images[os.path.abspath(meta["path"])],
+            "image": self._names[os.path.abspath(meta["path"])],
             "folder": self._relative(meta["path"]).as_posix(),
+            **dict(zip(_FILE, (film_name(meta["path"]), *identity), strict=True)),
             "rows": upright.shape[1],
             "columns": upright.shape[2],
             "row_spacing_mm": spacing[0] if spacing else None,
@@ -278,40 +324,42 @@ def _whole_spacing(spacing_mm: tuple[float, float] | None, pixel_map: PixelMap) 
 
 
 class _Table:
-    """A CSV that grows by whole rows; one that was cut off at the end is dropped when the run is resumed."""
+    """A CSV that grows by whole rows; one that was cut off at the end is dropped when the run is resumed.
+
+    Attributes:
+        rows: those that were kept.
+    """
 
     def __init__(self, path: Path, columns: Sequence[str], resume: bool) -> None:
         self.path, self.columns = path, list(columns)
-        self.images: set[str] = set()
         kept = self._rows_there() if resume and path.is_file() else []
-        with atomic_file(path) as stream:
-            stream.write(self._lines([dict(zip(columns, columns, strict=True)), *kept]))
-        self.images = {row["image"] for row in kept}
+        self.rows = list({row["image"]: row for row in kept}.values())
+        self._write(self.rows)
 
     def _rows_there(self) -> list[dict[str, str]]:
-        text = self.path.read_bytes().decode("utf-8")
+        text = self.path.read_bytes().decode("utf-8", "replace")
         whole = text[: text.rfind("\n") + 1]
-        reader = csv.DictReader(io.StringIO(whole, newline=""))
-        if list(reader.fieldnames or ()) != self.columns:
+        if next(csv.reader(io.StringIO(whole, newline="")), []) != self.columns:
             raise ValueError(f"{self.path} has other columns; give another output_dir, or don't resume")
-        return list(reader)
+        return read_rows(io.StringIO(whole, newline=""))
 
-    def _lines(self, rows: Sequence[dict[str, Any]]) -> bytes:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
-        for row in rows:
-            writer.writerow({name: f"{cell:.6g}" if isinstance(cell, float) else cell for name, cell in row.items()})
-        return text.getvalue().encode("utf-8", "backslashreplace")
+    def _write(self, rows: Sequence[dict[str, Any]]) -> None:
+        self._images = {row["image"] for row in rows}
+        with atomic_file(self.path, "w", newline="", encoding="utf-8") as stream:
+            write_rows(stream, self.columns, rows)
+
+    def drop(self, image: str) -> None:
+        """Leave out a film's row, where it has one."""
+        if image in self._images:
+            self._write([row for row in self._rows_there() if row["image"] != image])
 
     def append(self, row: dict[str, Any]) -> None:
-        """Add a row, on the disk when this returns; a film's earlier row gives way."""
-        if row["image"] in self.images:
-            kept = [old for old in self._rows_there() if old["image"] != row["image"]]
-            with atomic_file(self.path) as stream:
-                stream.write(self._lines([dict(zip(self.columns, self.columns, strict=True)), *kept, row]))
-            return
+        """Add a row, on the disk when this returns."""
+        text = io.StringIO()
+        cells = {name: f"{cell:.6g}" if isinstance(cell, float) else cell for name, cell in row.items()}
+        CsvWriter(text).writerow(cells[name] for name in self.columns)
         with open(self.path, "ab") as stream:
-            stream.write(self._lines([row]))
+            stream.write(text.getvalue().encode())
             stream.flush()
             os.fsync(stream.fileno())
-        self.images.add(row["image"])
+        self._images.add(row["image"])

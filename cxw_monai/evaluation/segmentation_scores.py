@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.csv_files import CsvWriter, write_rows
 
 from .segmentation_metrics import ALL, COUNTS, METRICS, StructureSummary, film_metrics, nan_mean, summarise
 from .segmentation_report import FilmCase, write_page
@@ -115,9 +115,8 @@ class SegmentationScores:
         cells = {row.structure: _cells(row) for row in rows}
         with atomic_file(folder / "summary.csv", "w", newline="", encoding="utf-8") as stream:
             columns = [*COUNTS, *(column for name in METRICS for column in _columns(name))]
-            writer = csv.DictWriter(stream, ["structure", *columns], restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({"structure": structure, **_rounded(found)} for structure, found in cells.items())
+            rounded = ({"structure": structure, **_rounded(found)} for structure, found in cells.items())
+            write_rows(stream, ["structure", *columns], rounded)
         flat = {f"{structure}/{name}": value for structure, found in cells.items() for name, value in found.items()}
         with atomic_file(folder / "summary.json", "w", encoding="utf-8") as stream:
             json.dump({"films": len(self.names), **summary, **flat}, stream, indent=1, allow_nan=False)
@@ -126,7 +125,7 @@ class SegmentationScores:
     def _write_films(self, path: Path, values: dict[str, np.ndarray]) -> None:
         columns = [values[name][:, s] for name in COLUMNS for s in range(len(self.structures))]
         with atomic_file(path, "w", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
+            writer = CsvWriter(stream)
             writer.writerow(["film", *(f"{name}_{structure}" for name in COLUMNS for structure in self.structures)])
             for name, row in zip(self.names, np.stack(columns, axis=1), strict=True):
                 writer.writerow([name, *("" if np.isnan(value) else f"{value:.5f}" for value in row)])

@@ -20,6 +20,7 @@ from monai.bundle import ConfigWorkflow
 
 from cxw_monai.data.manifest import read_datalist
 from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.csv_files import write_rows
 
 __all__ = ["Run", "few_shot_runs", "film_scores", "from_rendered_runs", "run_all", "summarise"]
 
@@ -84,9 +85,7 @@ def write_manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Write rows with the same columns as a CSV manifest."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        write_rows(stream, list(rows[0]), rows)
     return path
 
 

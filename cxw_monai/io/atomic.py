@@ -14,6 +14,9 @@ from typing import IO, Any
 __all__ = ["atomic_file", "check_writable", "sync_descriptor"]
 
 
+_BEGINNING = 48  # characters of the name, of up to 4 bytes: a file system takes 255 bytes with what is added
+
+
 @contextmanager
 def atomic_file(path: str | PathLike[str], mode: str = "wb", **how: Any) -> Iterator[IO[Any]]:
     """Open a file for writing that replaces `path` only when all is written and on the disk.
@@ -30,7 +33,8 @@ def atomic_file(path: str | PathLike[str], mode: str = "wb", **how: Any) -> Iter
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    beginning = path.name[:_BEGINNING]
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{beginning}.", suffix=".part")
     try:
         with os.fdopen(handle, mode, **how) as stream:
             yield stream

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cxw_monai.io.printable import printable
 from cxw_monai.pixel_map import PixelMap
 
 __all__ = ["MAX_PIXELS", "RESAMPLE", "Radiograph", "RadiographError", "describe", "refuse_huge"]
@@ -22,6 +23,7 @@ class RadiographError(ValueError):
     """A file that cannot be used as a radiograph.
 
     The message is one line, ``path: reason; remedy``, and holds nothing of the file's own text (no names, ids, dates).
+    The path in it is :func:`~cxw_monai.io.printable.printable`.
 
     Args:
         path: the file.
@@ -33,7 +35,7 @@ class RadiographError(ValueError):
         self.path = str(path)
         self.reason = " ".join(reason.split())
         self.remedy = " ".join(remedy.split())
-        super().__init__(f"{self.path}: {self.reason}; {self.remedy}")
+        super().__init__(printable(f"{self.path}: {self.reason}; {self.remedy}"))
 
     def __reduce__(self) -> tuple[type[RadiographError], tuple[str, str, str]]:
         # The default would rebuild the error from its message alone, and fail on the way out of a worker process.

@@ -18,12 +18,10 @@ from __future__ import annotations
 import gzip
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import count
 from os import PathLike
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path
 
 import itk
 import nibabel as nib
@@ -34,7 +32,7 @@ from cxw_monai.io.atomic import atomic_file
 from cxw_monai.io.nifti import is_nifti_header
 from cxw_monai.io.nrrd import is_nrrd_header
 
-__all__ = ["check_structures", "result_folders", "stores_columns_first", "write_nifti_masks", "write_png_masks"]
+__all__ = ["check_structures", "stores_columns_first", "write_nifti_masks", "write_png_masks"]
 
 _ALIGNED = 2  # NIfTI's code for "coordinates of another file"
 
@@ -60,61 +58,6 @@ def check_structures(structures: Sequence[str]) -> tuple[str, ...]:
     if len({name.casefold() for name in names}) < len(names):
         raise ValueError(f"structure names must differ, got {list(names)}")
     return names
-
-
-def result_folders(sources: Iterable[str | PathLike[str]], reserved: Iterable[str] = ()) -> dict[str, PurePosixPath]:
-    """A folder name for each film of a run, by the films' paths alone.
-
-    A film's folder is its name without the ending, below its folder's path relative to the folder common to all films.
-    Films that would share one (``a.png`` and ``a.dcm``), or whose folder would hold another's, keep their ending
-    (``a_png``, ``a_dcm``). The outcome doesn't depend on the order of the films.
-
-    Args:
-        sources: paths of all films of the run.
-        reserved: names that no film's folder may have.
-
-    Returns:
-        Absolute path of a film (as ``os.path.abspath`` gives it) to a relative path without ``..`` or characters that
-        file systems refuse.
-    """
-    paths = sorted({os.path.abspath(path) for path in sources})
-    if not paths:
-        return {}
-    root = os.path.commonpath([os.path.dirname(path) for path in paths])
-    parents = {path: [_clean(part) for part in PurePath(os.path.relpath(path, root)).parts[:-1]] for path in paths}
-    plain = {path: PurePosixPath(*parents[path], _clean(_stem(path))) for path in paths}
-    uses = Counter(_key(folder) for folder in plain.values())
-    taken = {_key(above) for folder in plain.values() for above in folder.parents} | {
-        one.casefold() for one in reserved
-    }
-    folders = {path: folder for path, folder in plain.items() if uses[_key(folder)] == 1 and _key(folder) not in taken}
-    taken |= {_key(folder) for folder in folders.values()}
-    for path in paths:
-        if path in folders:
-            continue
-        name = _clean(os.path.basename(path).replace(".", "_"))
-        numbers = count(2)
-        folder = PurePosixPath(*parents[path], name)
-        while _key(folder) in taken:
-            folder = PurePosixPath(*parents[path], f"{name}_{next(numbers)}")
-        folders[path] = folder
-        taken.add(_key(folder))
-    return folders
-
-
-def _key(folder: PurePath) -> str:
-    """What is the same for folders that some file system takes for one."""
-    return str(folder).casefold()
-
-
-def _stem(path: str) -> str:
-    name = os.path.basename(path)
-    return name[: -len(".nii.gz")] if name.lower().endswith(".nii.gz") else os.path.splitext(name)[0]
-
-
-def _clean(part: str) -> str:
-    """A part of a path that every file system takes and that leads nowhere else."""
-    return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", part).strip(" .") or "_"
 
 
 def _check_masks(masks: np.ndarray, structures: Sequence[str]) -> None:

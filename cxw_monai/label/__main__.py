@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from cxw_monai.bundle_files import BundleError, find_bundle
+from cxw_monai.io.printable import printable
 from cxw_monai.label.serve import lay_out, model_file, server_command, server_environment
 from cxw_monai.segmenter_checkpoints import read_segmenter
 from cxw_monai.weight_files import CheckpointError
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         )  # before it is copied, or a server starts
         lay_out(app, model)
     except (BundleError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     command = server_command(app, a.studies, bundle, a.host, a.port, a.device)
     os.execve(command[0], command, server_environment(app, a.host))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 
 from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.csv_files import write_rows
 from cxw_monai.label.model import LabelModel, film_file
 from cxw_monai.segmenter_checkpoints import read_settings
 
@@ -134,9 +134,7 @@ class SegmentationTraining(TrainTask):
         if len(rows) < 2:
             raise ValueError(f"{len(rows)} films have a saved label; save at least 2 before training")
         with atomic_file(path, "w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+            write_rows(stream, list(rows[0]), rows)
         return len(rows)
 
 

@@ -7,7 +7,6 @@ an export by MONAI itself that torch.jit reads; no file over 25 MB that `large_f
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import warnings
@@ -24,6 +23,8 @@ import yaml
 from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
 from monai.utils import optional_import
 from PIL import Image
+
+from cxw_monai.io.csv_files import write_rows
 
 from ..bundle_files import extract_bundle
 from ..loading import SegmentationModel, load
@@ -193,9 +194,7 @@ def _noise(folder: Path, train: dict[str, Any]) -> Path:
         masks = {f"mask_{name}": "mask.png" for name in structures}
         rows.append({"image": f"film{number}.png", "patient_id": str(number), **masks})
     with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+        write_rows(stream, list(rows[0]), rows)
     return folder
 
 

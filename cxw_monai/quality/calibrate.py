@@ -29,6 +29,7 @@ from cxw_monai.data.drr.anatomy import build_anatomy
 from cxw_monai.data.drr.source import read_labelled_ct, wheel_source
 from cxw_monai.data.manifest import read_datalist, split_by_patient
 from cxw_monai.io import RadiographError, read_radiograph
+from cxw_monai.io.printable import printable
 from cxw_monai.transforms.borders import find_content_box
 
 from .film_model import FilmModel, default_model
@@ -133,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
         for name, films in chests.items():
             print(f"\n{name}\n\n{format_table(measure_checks(films, model, {}, {}))}")
     except (OSError, KeyError, ValueError, RadiographError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     return 0
 

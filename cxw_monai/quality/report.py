@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import csv
 import io
-import os
 from collections import Counter
 from collections.abc import Sequence
 from os import PathLike
@@ -18,6 +16,8 @@ from PIL import Image, ImageDraw
 
 from cxw_monai.io import read_radiograph
 from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.csv_files import write_rows
+from cxw_monai.io.film_names import film_path
 
 from .records import CHECKS, COLUMNS, FilmRecord
 from .workers import Failed, run_isolated
@@ -32,9 +32,7 @@ _FRAME = (255, 140, 0)
 def write_csv(path: str | PathLike[str], records: Sequence[FilmRecord]) -> None:
     """Write a row per film, with :data:`COLUMNS`."""
     with atomic_file(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(record.cells() for record in records)
+        write_rows(stream, COLUMNS, (record.cells() for record in records))
 
 
 def thumbnail(film: tuple[str, tuple[int, int, int, int]]) -> str:
@@ -88,8 +86,7 @@ def write_page(
     shown = _shown(records, per_check)
     pictured = [record for record in shown if record.height is not None]
     tasks = [
-        (os.path.join(root, record.image), (record.top, record.left, record.height, record.width))
-        for record in pictured
+        (film_path(record.image, root), (record.top, record.left, record.height, record.width)) for record in pictured
     ]
     pictures: dict[str, str] = {}
     for index, picture in run_isolated(thumbnail, tasks, max(workers, 1), seconds) if tasks else ():

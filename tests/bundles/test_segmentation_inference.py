@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 from PIL import Image
 
+from cxw_monai.io.output_lock import LOCK, output_lock
 from cxw_monai.segmenter_checkpoints import new_segmenter, save_segmenter, segmenter_settings
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "chexworld_segmentation"
@@ -125,6 +127,21 @@ def test_a_killed_run_goes_on_and_ends_with_0(model, tmp_path):
         for one in STRUCTURES:
             assert Image.open(output / name / "masks" / f"{one}.png").size == (300, 400)
     assert rows(output / "failures.csv") == [] and not list(output.rglob("*.part"))
+
+
+@pytest.mark.parametrize("bundle", ["chexworld_segmentation", "chexworld_pretraining"])
+def test_a_second_run_ends_with_2_and_touches_nothing(model, tmp_path, bundle):
+    output = tmp_path / "out"
+    shutil.copy(film(tmp_path / "films" / "a.png"), tmp_path / "films" / "b.png")
+    ours = {"input": tmp_path / "films", "output": output, "ckpt": model}
+    if bundle == "chexworld_pretraining":
+        ours = {"dataset_dir": tmp_path / "films", "output_dir": output}
+    with output_lock(output):
+        done = subprocess.run(command(**ours), cwd=BUNDLE.parent / bundle, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    expected = f"error: {output}: another run is writing there; wait for its end, or give another output folder"
+    assert done.stderr.strip().splitlines()[-1] == expected
+    assert os.listdir(output) == [LOCK]
 
 
 def test_without_a_model_nothing_is_done_and_the_status_is_2(tmp_path):

@@ -27,6 +27,7 @@ from cxw_monai.data.drr import (
 from cxw_monai.data.drr.phantom import PHANTOM_SHAPE, write_phantom
 from cxw_monai.data.drr.silhouettes import SILHOUETTES
 from cxw_monai.data.drr.source import read_volume
+from cxw_monai.io import output_lock
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -113,6 +114,13 @@ def test_running_again_makes_only_what_is_missing(tmp_path, source, monkeypatch)
     make(tmp_path, source, patients=2, photons=5e4)  # other settings: made anew
     assert len(made) == 6
     assert files(tmp_path)["images/drr_0001_PA.png"] != before["images/drr_0001_PA.png"]
+
+
+def test_a_second_run_into_the_same_folder_is_refused(tmp_path, source, monkeypatch):
+    monkeypatch.setattr(output_lock, "_PATIENCE", 0.0)
+    with output_lock.output_lock(tmp_path / "out"), pytest.raises(output_lock.OutputBusyError, match="another run"):
+        make(tmp_path / "out", source, patients=1)
+    assert not (tmp_path / "out" / "manifest.csv").exists()
 
 
 def test_without_masks(tmp_path, source):

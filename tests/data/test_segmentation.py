@@ -98,6 +98,17 @@ def test_an_empty_cell_is_unknown_and_only_a_label_makes_it_absent(lungs):
     assert not told.label(0)[0].any()
 
 
+def test_films_of_the_same_file_name_are_called_by_their_paths(tmp_path):
+    items = []
+    for place in ("p1/x", "p2/x", "p2/y"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        pixels = np.random.default_rng(len(items)).integers(0, 255, (32, 32), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{place}.png")
+        items.append({"image": str(tmp_path / f"{place}.png"), "masks": {"heart": []}})
+    films = annotated_films(items, ["heart"], tmp_path / "cache", 32, progress=False)
+    assert [films.name(index) for index in range(3)] == [f"{tmp_path}/p1/x.png", f"{tmp_path}/p2/x.png", "y"]
+
+
 def test_structures_are_renamed_and_united(lungs):
     folder, rows = lungs
     rows[0]["mask_lung_left"] = ""

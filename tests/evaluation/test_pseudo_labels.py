@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from PIL import Image
 
 from cxw_monai.data.segmentation_items import annotated_items
 from cxw_monai.evaluation.pseudo_labels import Committee, agreement_of, make_pseudo_labels
+from cxw_monai.io import output_lock
+from cxw_monai.io.result_folders import is_result_folder
 from cxw_monai.networks.decoders.layers import BatchNorm2d
 from cxw_monai.segmenter_checkpoints import save_segmenter, segmenter_settings
 
@@ -139,3 +142,28 @@ def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no column mask_lung_left"):
         make_pseudo_labels(manifest, [one], tmp_path / "out", labelled=manifest)
     assert not (tmp_path / "out").exists()
+
+
+def test_masks_are_named_below_the_manifests_folder_and_marked_as_results(tmp_path, monkeypatch):
+    (tmp_path / "films").mkdir()
+    manifest = films(tmp_path / "films" / "p1", ["=a"])
+    written = make_pseudo_labels(manifest, [model(tmp_path / "1.pt")], tmp_path / "out")
+    assert is_result_folder(tmp_path / "out" / "=a") and written.read_text().splitlines()[1].count("'=a/masks/") == 2
+    (item,) = annotated_items(written, STRUCTURES)
+    assert item["masks"]["heart"] == [str(tmp_path / "out" / "=a" / "masks" / "heart.png")]
+    monkeypatch.setattr(output_lock, "_PATIENCE", 0.0)
+    before = written.read_bytes()
+    with output_lock.output_lock(tmp_path / "out"), pytest.raises(output_lock.OutputBusyError):
+        make_pseudo_labels(manifest, [tmp_path / "1.pt"], tmp_path / "out")
+    assert written.read_bytes() == before
+
+
+def test_a_film_that_no_manifest_can_name_is_left_out(tmp_path, caplog):
+    manifest = films(tmp_path / "films", ["a", "b"])
+    (tmp_path / "films" / "b.png").rename(tmp_path / "films" / "b\udcff.png")
+    listed = [str(tmp_path / "films" / name) for name in ("a.png", "b\udcff.png")]
+    manifest = tmp_path / "films" / "list.json"
+    manifest.write_text(json.dumps([{"image": image, "patient_id": "p"} for image in listed]))
+    written = make_pseudo_labels(manifest, [model(tmp_path / "1.pt")], tmp_path / "out")
+    assert [item["image"] for item in annotated_items(written, STRUCTURES)] == listed[:1]
+    assert "b\\udcff.png: its name isn't UTF-8, which a manifest is; rename it" in caplog.text

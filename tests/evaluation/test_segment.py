@@ -141,7 +141,8 @@ def test_only_the_largest_part_is_kept_where_asked(tmp_path):
 
 
 def _everything(output):
-    return {path.relative_to(output): path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    files = (path for path in output.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {path.relative_to(output): path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize("window", [None, 48])
@@ -248,7 +249,7 @@ def test_films_of_a_folder_a_file_and_a_manifest(tmp_path):
         (films / name).write_bytes(b"x")
     assert find_films(films, films / "results") == [str(films / "b.png"), str(films / "sub" / "a.PNG")]
     assert find_films(films / "b.png", tmp_path / "out") == [str(films / "b.png")]
-    (films / "list.csv").write_text("image,split\nsub/a.PNG,training\nb.png,test\nb.png,test\n")
+    (films / "list.csv").write_text("image,split\nsub/a.PNG,training\nb.png,test\n")
     assert find_films(films / "list.csv", films) == [str(films / "sub" / "a.PNG"), str(films / "b.png")]
     inside = films / "results" / "again"  # films that lie in the output's folder are films
     (inside / "c.png").parent.mkdir(parents=True)

@@ -170,7 +170,7 @@ def test_what_cannot_have_a_seg_is_told_and_counted(tmp_path, caplog):
 def test_only_the_formats_asked_for(tmp_path):
     film = _film(tmp_path / "a.png")
     SegmentationWriter(tmp_path / "out", STRUCTURES, [film], ["png"]).write(read_radiograph(film), _masks(120, 90))
-    assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == sorted(f"{s}.png" for s in STRUCTURES)
+    assert sorted(path.name for path in (tmp_path / "out").rglob("[!.]*.*")) == sorted(f"{s}.png" for s in STRUCTURES)
 
 
 def test_a_run_is_resumed_after_a_row_was_cut_off(tmp_path):

@@ -32,3 +32,10 @@ def test_a_failed_writer_leaves_the_old_file_and_nothing_else(tmp_path):
         raise RuntimeError("stop")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["report.bin"]
+
+
+@pytest.mark.parametrize("name", ["x" * 251 + ".png", "\U0001fa7b" * 63 + ".x"])
+def test_the_longest_names_can_be_written(tmp_path, name):
+    with atomic_file(tmp_path / name) as stream:
+        stream.write(b"whole")
+    assert [path.name for path in tmp_path.iterdir()] == [name]

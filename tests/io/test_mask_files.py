@@ -11,51 +11,11 @@ import pytest
 from PIL import Image
 
 from cxw_monai.io import read_radiograph
-from cxw_monai.io.mask_files import (
-    check_structures,
-    result_folders,
-    stores_columns_first,
-    write_nifti_masks,
-    write_png_masks,
-)
+from cxw_monai.io.mask_files import check_structures, stores_columns_first, write_nifti_masks, write_png_masks
 
 FILM = np.random.default_rng(1).integers(0, 256, (20, 30), dtype=np.uint8)
 MASKS = np.random.default_rng(2).random((2, 20, 30)) < 0.5
 NAMES = ("lung_left", "heart")
-
-
-def _folders(root: Path, *names: str) -> list[str]:
-    found = result_folders([root / name for name in names])
-    return [str(found[str(root / name)]) for name in names]
-
-
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (["x/a.png", "x/b.nii.gz"], ["a", "b"]),
-        (["x/a.png", "y/a.png"], ["x/a", "y/a"]),
-        (["a.png", "a.dcm", "b.dcm"], ["a_png", "a_dcm", "b"]),
-        (["a.png", "A.dcm"], ["a_png", "A_dcm"]),
-        (["a.png", "a.dcm", "a_png.jpg"], ["a_png_2", "a_dcm", "a_png"]),
-        (["a.png", "a/masks.png"], ["a_png", "a/masks"]),
-        (["a:b.png", "c..png"], ["a_b", "c"]),
-        (["noending", "1.2.3"], ["noending", "1.2"]),
-    ],
-)
-def test_folders_are_unique_and_stay_inside(tmp_path, names, expected):
-    assert _folders(tmp_path, *names) == expected
-    assert _folders(tmp_path, *names[::-1]) == expected[::-1]  # whatever the order
-
-
-def test_names_of_dots_lead_nowhere_else(tmp_path):
-    folders = _folders(tmp_path, "...png", ".png", "....dcm", "..hidden.png")
-    assert len(set(folders)) == 4 and not set(folders) & {"", ".", ".."}
-
-
-def test_folders_keep_off_reserved_names(tmp_path):
-    folders = result_folders([tmp_path / "summary.json.png"], reserved=["summary.json"])
-    assert [str(one) for one in folders.values()] == ["summary_json_png"]
-    assert result_folders([]) == {}
 
 
 def test_names_of_structures():

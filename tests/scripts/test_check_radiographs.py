@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from cxw_monai.io import output_lock
+from cxw_monai.io.csv_files import read_rows
+from cxw_monai.io.film_names import film_path
 
 CLEAN = ("00000061_012.jpg", "00000061_015.jpg", "00000193_019.jpg")
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "check_radiographs.py"
@@ -66,6 +71,35 @@ def test_clean_films_exit_with_0(command, tmp_path, shared_data):
         ([], "the following arguments are required: folder"),
     ],
 )
-def test_wrong_usage_exits_with_2(command, arguments, message):
+def test_wrong_usage_exits_with_2(command, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
     status, out, err = command(*arguments)
     assert (status, out) == (2, "") and message in err
+    assert not list(tmp_path.iterdir())  # nothing is written by a run that is refused
+
+
+def test_a_second_run_into_the_same_output_exits_with_2(command, tmp_path, monkeypatch):
+    (tmp_path / "films").mkdir()
+    Image.fromarray(np.eye(64, dtype=np.uint8) * 200).save(tmp_path / "films" / "a.png")
+    monkeypatch.setattr(output_lock, "_PATIENCE", 0.0)
+    with output_lock.output_lock(tmp_path / "out"):
+        status, out, err = command(tmp_path / "films", "--output", tmp_path / "out")
+    assert (status, out) == (2, "") and not (tmp_path / "out" / "radiographs.csv").exists()
+    assert err == (
+        f"error: {tmp_path}/out: another run is writing there; wait for its end, or give another output folder\n"
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
+def test_names_of_any_bytes_keep_their_row_and_picture(command, tmp_path):
+    films = tmp_path / "films"
+    films.mkdir()
+    names = ["f\udcff.png", "a\nb.png", "=1+1.png", "50%.png"]
+    for number, name in enumerate(names):
+        Image.fromarray(np.eye(64 + number, dtype=np.uint8) * 200).save(films / name)
+    assert command(films, "--output", tmp_path / "out")[0] == 1
+    with (tmp_path / "out" / "radiographs.csv").open(newline="", encoding="utf-8") as stream:
+        rows = read_rows(stream)
+    assert {film_path(row["image"]): row["rows"] for row in rows} == {n: str(64 + i) for i, n in enumerate(names)}
+    page = (tmp_path / "out" / "radiographs.html").read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg") == len(names) and "f%FF.png" in page

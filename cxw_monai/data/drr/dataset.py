@@ -20,7 +20,6 @@ in the exposed field; ``mask_<structure>`` and ``finding_mask_<finding>``, empty
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -35,6 +34,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.csv_files import write_rows
+from cxw_monai.io.output_lock import output_lock
 
 from .anatomy import Anatomy, build_anatomy
 from .detector import draw_collimation
@@ -95,13 +96,16 @@ def make_dataset(
 
     Raises:
         FileNotFoundError: if the CT, its labels or the structures CSV is missing.
-        ValueError: if a setting is out of range or the CT can't be used.
+        ValueError: if a setting is out of range, the CT can't be used, or another run is writing there
+            (OutputBusyError).
         TypeError: for a setting that doesn't exist.
     """
     if patients < 1:
         raise ValueError(f"patients must be at least 1, got {patients}")
     chosen = DRRSettings(**settings)  # type: ignore[arg-type]
-    return _Maker(Path(output_dir), source or wheel_source(), chosen, torch.device(device)).run(patients, progress)
+    maker = _Maker(Path(output_dir), source or wheel_source(), chosen, torch.device(device))
+    with output_lock(output_dir):
+        return maker.run(patients, progress)
 
 
 class _Maker:
@@ -232,9 +236,7 @@ def _is_below(path: str, name: str) -> bool:
 
 def _write_manifest(folder: Path, rows: list[dict[str, str]]) -> Path:
     buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, MANIFEST_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    write_rows(buffer, MANIFEST_COLUMNS, rows)
     path = folder / "manifest.csv"
     _write(path, buffer.getvalue().encode())
     return path

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from cxw_monai.data.schema import Record
 from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.file_identity import file_identity
 from cxw_monai.io.image import RadiographError
 
 from .common import Job
@@ -63,8 +64,8 @@ def store_films(job: Job, films: Sequence[NewFilm]) -> None:
 
 
 def _store(out: Path, film: NewFilm) -> Path:
-    path, source = out / "images" / film.name, Path(film.record.image).stat()
-    made_of = f"{film.recipe} {source.st_size} {source.st_mtime_ns}"
+    path = out / "images" / film.name
+    made_of = f"{film.recipe} {file_identity(film.record.image).sha256}"
     if not (path.is_file() and _made_of(path) == made_of):
         text = PngImagePlugin.PngInfo()
         text.add_text(_SOURCE, made_of)

@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 from cxw_monai.data.schema import Box, Record
+from cxw_monai.io.file_identity import file_identity
 from cxw_monai.io.image import RadiographError
 
 from .common import Job, MaskFile, hold_out
@@ -157,7 +158,7 @@ def _add_masks(job: Job, records: list[Record]) -> None:
                 raise FileNotFoundError(f"{job.root}: no {wanted}; it is part of SCR, published at {job.url}")
             record.masks[structure] = path = f"masks/{structure}/{record.patient_id}.png"
             make = lambda source=source, size=size: stored_mask(source, *size)  # noqa: E731
-            masks.append(MaskFile(path, make, f"{source.stat().st_size} {source.stat().st_mtime_ns} {size}"))
+            masks.append(MaskFile(path, make, f"{file_identity(source).sha256} {size}"))
     job.write_masks(masks)
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from cxw_monai.data.schema import Record
+from cxw_monai.io.file_identity import file_identity
 from cxw_monai.io.image import RadiographError
 
 from .common import Job, MaskFile, index_images
@@ -75,7 +76,7 @@ def _add_masks(job: Job, records: list[Record], outlines: Path) -> None:
             source = outlines / f"{other if swap else side}Mask" / name
             record.masks[f"lung_{side}"] = path = f"masks/lung_{side}/{name}"
             make = lambda source=source, size=size: stored_mask(source, *size)  # noqa: E731
-            masks.append(MaskFile(path, make, f"{source.parent.name} {source.stat().st_size} {size}"))
+            masks.append(MaskFile(path, make, f"{source.parent.name} {file_identity(source).sha256} {size}"))
     job.write_masks(masks)
     job.note(f"leftMask holds the patient's left lung in {swapped.count(False)} of {len(swapped)} films, else swapped")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -15,8 +14,10 @@ from typing import Any
 from cxw_monai.data.schema import SPLITS, Record, write_csv, write_datalist
 from cxw_monai.data.validation import validate
 from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.csv_files import CsvWriter
 from cxw_monai.io.image import RadiographError
 from cxw_monai.io.json_file import read_json
+from cxw_monai.io.output_lock import LOCK, output_lock
 
 from .common import Job, LeftOut
 from .registry import PublicDataset, datasets
@@ -68,8 +69,8 @@ def prepare_dataset(
         The summary: counts per split, label, sex and view, what was left out, and what was decided on the way.
 
     Raises:
-        ValueError: an unknown name, a folder that can't be used, a file of another layout, invalid records, or more
-            damaged films than whole ones.
+        ValueError: an unknown name, a folder that can't be used, a file of another layout, invalid records, more
+            damaged films than whole ones, or another run is writing there (OutputBusyError).
         FileNotFoundError: files of the set are missing; the first are named.
     """
     known = datasets()
@@ -80,6 +81,13 @@ def prepare_dataset(
     root, out = Path(os.path.abspath(root)), Path(os.path.abspath(out))
     _check_folders(root, out, name)
     job = Job(root, out, dataset.url, seed, validation, test, allow_missing, workers, progress)
+    with output_lock(out):
+        return _prepared(job, dataset, chosen, relative)
+
+
+def _prepared(job: Job, dataset: PublicDataset, chosen: dict[str, Any], relative: bool) -> dict[str, Any]:
+    """Write what :func:`prepare_dataset` makes; its summary."""
+    root, out, name = job.root, job.out, dataset.name
     with _claimed(out, name):
         records = job.kept(job.present(list(dataset.prepare(job, **chosen))))
         _leave_out_unwritable(job, records)
@@ -94,7 +102,10 @@ def prepare_dataset(
         "complete": True,
         "title": dataset.title,
         **{fact: job.about.get(fact, getattr(dataset, fact)) for fact in ("url", "terms", "split")},
-        "settings": {"seed": seed, "validation": validation, "test": test, "relative": relative, **chosen},
+        "settings": {
+            **{"seed": job.seed, "validation": job.validation, "test": job.test, "relative": relative},
+            **chosen,
+        },
         "missing_images": _count(job, "missing film"),
         "left_out": {"films": _count(job, "film"), "masks": _count(job, "mask")},
         "notes": [*job.notes, *_unfilled(records)],
@@ -125,8 +136,8 @@ def _unfilled(records: Sequence[Record]) -> list[str]:
 
 
 def _write_left_out(out: Path, left_out: Sequence[LeftOut]) -> None:
-    with atomic_file(out / _LEFT_OUT, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
+    with atomic_file(out / _LEFT_OUT, "w", newline="", encoding="utf-8") as stream:
+        writer = CsvWriter(stream)
         writer.writerow(LeftOut._fields)
         writer.writerows(left_out)
 
@@ -146,7 +157,7 @@ def _claimed(out: Path, name: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if new and os.listdir(out) == [_SUMMARY]:
+        if new and set(os.listdir(out)) == {_SUMMARY, LOCK}:
             shutil.rmtree(out)
         raise
 
@@ -170,7 +181,7 @@ def _check_folders(root: Path, out: Path, name: str) -> None:
     real_root, real_out = Path(os.path.realpath(root)), Path(os.path.realpath(out))
     if real_out == real_root or real_root in real_out.parents or real_out in real_root.parents:
         raise ValueError(f"{out}: the output folder must not be in {root}, nor around it; give another one")
-    if not out.exists() or not any(out.iterdir()):
+    if not out.exists() or not set(os.listdir(out)) - {LOCK}:
         return
     if not (out / _SUMMARY).is_file():
         raise ValueError(f"{out}: holds other files; give a new folder, or one that this data set was prepared in")

@@ -17,6 +17,7 @@ import re
 from pathlib import Path
 
 from cxw_monai.data.schema import Record
+from cxw_monai.io.file_identity import file_identity
 
 from .common import Job, MaskFile, index_images
 from .masks import stored_mask
@@ -78,7 +79,9 @@ def _add_masks(job: Job, records: list[Record]) -> list[Record]:
             continue
         size = record.width, record.height
         record.masks["lungs"] = path = f"masks/lungs/{stem}.png"
-        masks.append(MaskFile(path, lambda s=source, z=size: stored_mask(s, *z), f"{source.stat().st_size} {size}"))
+        masks.append(
+            MaskFile(path, lambda s=source, z=size: stored_mask(s, *z), f"{file_identity(source).sha256} {size}")
+        )
     job.write_masks(masks)
     records = job.kept(records)
     job.note(f"lung masks of {sum(bool(record.masks) for record in records)} of {len(records)} films")

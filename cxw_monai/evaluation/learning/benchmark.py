@@ -6,7 +6,6 @@ Metrics are AUROC on the test films, means over five labels; intervals resample 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from cxw_monai.engines.monitors import embedding_statistics
 from cxw_monai.evaluation.probes import grouped_auroc
+from cxw_monai.io import csv_files
 from cxw_monai.io.atomic import atomic_file
 from cxw_monai.io.own_files import own_lock
 
@@ -174,7 +174,7 @@ def read_rows(path: str | Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+        return csv_files.read_rows(stream)
 
 
 def append_row(path: str | Path, row: Row) -> None:
@@ -187,6 +187,4 @@ def append_row(path: str | Path, row: Row) -> None:
         rows.append({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()})
         columns = list(dict.fromkeys(name for each in rows for name in each))
         with atomic_file(path, "w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+            csv_files.write_rows(stream, columns, rows)

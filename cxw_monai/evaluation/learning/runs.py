@@ -9,7 +9,6 @@ in bfloat16 where that is the faster one, else in float32: then a run does the s
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import statistics
@@ -28,6 +27,7 @@ from torch.nn import functional as F
 from cxw_monai.data.manifest import read_datalist
 from cxw_monai.engines.precision import autocast
 from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.csv_files import CsvWriter
 from cxw_monai.networks import RadiographViT, radiograph_vit
 
 from .data import LabelledFilms
@@ -88,7 +88,7 @@ def write_training_manifest(
     for other in others:
         rows += [(r["image"], str(r.get("patient_id") or "")) for r in read_datalist(other, section="all")]
     with atomic_file(path, "w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream, lineterminator="\n").writerows([("image", "patient_id"), *rows])
+        CsvWriter(stream).writerows([("image", "patient_id"), *rows])
     return path
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,10 @@ from PIL import Image
 from cxw_monai.data.manifest import read_datalist
 from cxw_monai.data.public import datasets, format_counts, prepare_dataset
 from cxw_monai.data.public.common import Job, MaskFile, hold_out, view_name, years
+from cxw_monai.data.public.films import NewFilm, store_films
 from cxw_monai.data.public.prepare import summarise
 from cxw_monai.data.schema import Record, read_records
+from cxw_monai.io import output_lock
 
 OURS = {"mimic_cxr", "chexpert", "nih", "vindr_cxr", "rsna_pneumonia", "siim_acr", "chestdr", "folder"}
 
@@ -152,3 +156,42 @@ def test_summary_counts():
     ).splitlines()
     assert "label x                1 of 2    1 of 1" in text and "label bone_age_months  1 values  -" in text
     assert text[-2:] == ["note: 3 listed images aren't there: left out", "note: one"]
+
+
+def test_a_second_run_into_the_same_folder_is_refused(films, root, tmp_path, monkeypatch):
+    monkeypatch.setattr(output_lock, "_PATIENCE", 0.0)
+    with (
+        output_lock.output_lock(tmp_path / "out"),
+        pytest.raises(output_lock.OutputBusyError, match="out: another run"),
+    ):
+        prepare_dataset("folder", root, tmp_path / "out")
+    prepare_dataset("folder", root, tmp_path / "out")  # what the refused run left is in nobody's way
+    assert len(list(read_records(tmp_path / "out" / "manifest.csv"))) == 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
+def test_names_that_no_manifest_can_hold_are_left_out_and_counted(films, put, root, tmp_path):
+    put("f\udcff.png")
+    put("=1.png")
+    summary = prepare_dataset("folder", root, tmp_path / "out")
+    assert "1 images are left out: their names aren't UTF-8; rename them" in summary["notes"]
+    for manifest in ("manifest.csv", "datalist.json"):
+        items = read_datalist(tmp_path / "out" / manifest, section="all")
+        assert sorted(item["image"] for item in items) == sorted(
+            str(root / n) for n in ["=1.png", *(f"{i}.png" for i in range(5))]
+        )
+
+
+def test_a_film_in_the_place_of_another_is_stored_anew(tmp_path):
+    """Of the same name, size and time of change: content tells them apart."""
+    job = Job(tmp_path, tmp_path / "out")
+    source = tmp_path / "a.raw"
+    for value in (7, 9):
+        source.write_bytes(bytes([value] * 64))
+        os.utime(source, ns=(0, 0))
+        record = Record(str(source))
+        store_films(job, [NewFilm(record, "a.png", lambda v=value: np.full((8, 8), v, np.uint8), "raw")])
+        assert np.asarray(Image.open(record.image)).max() == value
+    kept = Path(record.image).stat().st_mtime_ns
+    store_films(job, [NewFilm(Record(str(source)), "a.png", lambda: pytest.fail("made again"), "raw")])
+    assert Path(record.image).stat().st_mtime_ns == kept

@@ -1,0 +1,49 @@
+"""What tells whether a file is still the one that results were made from."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from os import PathLike
+from typing import NamedTuple
+
+__all__ = ["FileIdentity", "file_identity", "file_state"]
+
+
+class FileIdentity(NamedTuple):
+    """A file's content and state.
+
+    Attributes:
+        size: bytes.
+        modified_ns: time of the last change, ns since 1970.
+        sha256: of the content, 64 hexadecimal digits.
+    """
+
+    size: int
+    modified_ns: int
+    sha256: str
+
+
+def file_state(path: str | PathLike[str]) -> tuple[int, int] | None:
+    """Size and time of change of a file; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def file_identity(path: str | PathLike[str]) -> FileIdentity:
+    """Read a regular file to its end.
+
+    Raises:
+        OSError: it can't be read, or isn't a regular file (a pipe would never end).
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(errno.EINVAL, "Not a regular file", os.fspath(path))
+    with open(path, "rb") as stream:
+        found, digest = os.fstat(stream.fileno()), hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return FileIdentity(found.st_size, found.st_mtime_ns, digest.hexdigest())
