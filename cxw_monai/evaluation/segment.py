@@ -184,6 +184,7 @@ class FilmSegmenter:
             root=self.root,
             algorithm=algorithm,
             resume=settings.resume,
+            seg_type=settings.seg_type,
         )
         failed = self._segment(writer)
         return {**writer.finish(), "failed": failed, "total": len(self.films)}
