@@ -18,6 +18,7 @@ from cxw_monai.data.public.films import NewFilm, store_films
 from cxw_monai.data.public.prepare import summarise
 from cxw_monai.data.schema import Record, read_records
 from cxw_monai.io import output_lock
+from cxw_monai.io.csv_files import read_rows
 
 OURS = {"mimic_cxr", "chexpert", "nih", "vindr_cxr", "rsna_pneumonia", "siim_acr", "chestdr", "folder"}
 
@@ -174,7 +175,10 @@ def test_names_that_no_manifest_can_hold_are_left_out_and_counted(films, put, ro
     put("f\udcff.png")
     put("=1.png")
     summary = prepare_dataset("folder", root, tmp_path / "out")
-    assert "1 images are left out: their names aren't UTF-8; rename them" in summary["notes"]
+    assert summary["left_out"]["films"] == 1
+    with (tmp_path / "out" / "left_out.csv").open(newline="", encoding="utf-8") as stream:
+        (left_out,) = read_rows(stream)
+    assert "f\\udcff.png" in left_out["path"] and left_out["reason"] == "its name is not UTF-8"
     for manifest in ("manifest.csv", "datalist.json"):
         items = read_datalist(tmp_path / "out" / manifest, section="all")
         assert sorted(item["image"] for item in items) == sorted(
