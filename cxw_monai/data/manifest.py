@@ -194,7 +194,7 @@ def _set_paths(manifest: Path, row: _Row, base: Path) -> None:
 
 
 def _refuse_contradictions(manifest: Path, rows: Sequence[_Row]) -> None:
-    """Refuse a film that is listed with two labels or splits, and a patient that is in two splits, in the whole file."""
+    """Refuse a film with two labels or splits, and a patient in two splits, in the whole file."""
     splits: dict[str, tuple[str, str]] = {}
     for where, fields, split, _ in rows:
         patient = fields.get("patient_id")
@@ -223,7 +223,7 @@ def _refuse_contradictions(manifest: Path, rows: Sequence[_Row]) -> None:
 
 
 def _must_agree(name: str) -> bool:
-    """Whether two rows of one film must agree on a column. A table of findings may list a film once for each of them."""
+    """Whether two rows of one film must agree on a column. A table of findings may list a film once for each."""
     return name == "patient_id" or name.startswith(("label_", _MASK_PREFIX))
 
 

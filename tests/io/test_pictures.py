@@ -118,17 +118,13 @@ def test_a_mask_of_another_size_is_refused_before_it_is_decoded(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "the mask cannot be read"),
-        (b"\x89PNG\r\n\x1a\n", "the mask cannot be read"),
-        (_png_bomb(24, 32)[:-30], "the mask cannot be read"),
-        (gzip.compress(bytes(400)), "the mask cannot be read"),
-    ],
+    "content",
+    [b"", b"\x89PNG\r\n\x1a\n", _png_bomb(24, 32)[:-30], gzip.compress(bytes(400), mtime=0)],
+    ids=["empty", "signature", "cut", "gzip"],
 )
-def test_damaged_masks_are_one_error(tmp_path, content, reason):
+def test_damaged_masks_are_one_error(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(RadiographError, match=reason):
+    with pytest.raises(RadiographError, match="the mask cannot be read"):
         read_mask(tmp_path / "a.png")
 
 
