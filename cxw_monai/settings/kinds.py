@@ -49,6 +49,8 @@ class Kind:
             return None
         with suppress(*_NOT_OF_THIS_KIND):
             return self._read(value)
+        if self.optional and value == "None":  # as Python has it; to a path or a text it is a name
+            return None
         null = ", or null" if self.optional else ""
         raise SettingError(f"{name} must {self.expected}{null}, got {value!r}.")
 

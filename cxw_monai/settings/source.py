@@ -95,7 +95,7 @@ def texts_of(path: Path) -> dict[str, Any]:
     """A YAML or JSON file's entries, all scalars but JSON's true, false and null as their texts."""
     if path.suffix.lower() == ".json":
         return json.loads(path.read_text(encoding="utf-8"), parse_int=str, parse_float=str, parse_constant=str)
-    return yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader) or {}
+    return yaml.BaseLoader(path.read_text(encoding="utf-8")).get_single_data() or {}
 
 
 def calling_source() -> Source:

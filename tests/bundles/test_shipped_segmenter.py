@@ -79,8 +79,11 @@ def test_a_real_chest_film_has_its_organs_where_they_belong(segmented):
 
 def test_its_results_open_as_dicom_seg_and_measurements(segmented):
     _, output = segmented
-    seg = hd.seg.segread(output / "RG1_UNCR" / "segmentation.dcm")
-    assert seg.number_of_segments == len(read_settings(MODEL).structures)
+    seg = hd.imread(output / "RG1_UNCR" / "segmentation.dcm")
+    assert len(seg.SegmentSequence) == seg.number_of_frames == len(read_settings(MODEL).structures)
+    largest = max((seg.get_frame(number, apply_real_world_transform=False) > 0).sum() for number in (1, 2, 3, 4, 5, 6))
+    masks = (output / "RG1_UNCR" / "masks").glob("*.png")
+    assert largest == max((np.asarray(Image.open(path)) > 0).sum() for path in masks) > 0
     with (output / "measurements.csv").open(newline="") as stream:
         (row,) = csv.DictReader(stream)
     assert 0.3 < float(row["cardiothoracic_ratio"]) < 0.7

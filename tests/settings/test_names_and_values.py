@@ -199,6 +199,7 @@ def test_a_path_in_fires_own_quotes_an_object_and_null(command):
         ("epochs", "1e3", 1000),
         ("warmup_epochs", "1e-1", 0.1),
         ("pixel_weight", "null", None),
+        ("save_minutes", "None", None),
         ("clip_norm", "~", None),
         ("tf32", "yes", True),
         ("tf32", "'False'", False),
