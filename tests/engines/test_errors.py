@@ -34,10 +34,10 @@ def test_the_first_error_of_a_chain_is_the_cause():
     ("name", "content", "said"),
     [
         ("broken.json", b"{'training': [", "not readable JSON (Expecting property name"),
-        ("latin.csv", "image,site\nfilm.png,K\xf6ln\n".encode("cp1252"), "not a readable UTF-8 CSV ('utf-8' codec"),
-        ("semicolons.csv", b"image;site\nfilm.png;1\n", "no column 'image' among ['image;site']"),
+        ("latin.csv", "image,site\nfilm.png,K\xf6ln\n".encode("cp1252"), "line 2: not UTF-8 (byte 0xf6)"),
+        ("semicolons.csv", b"image;site\nfilm.png;1\n", "line 1: semicolons between the cells"),
         ("cell.csv", b"image,label_x\nfilm.png,maybe\n", "line 2: column label_x: cannot read 'maybe'"),
-        ("quotes.csv", b'image,site\n"film.png,1\n', "not a readable UTF-8 CSV (unexpected end of data)"),
+        ("quotes.csv", b'image,site\n"film.png,1\n', "not a readable CSV (unexpected end of data)"),
     ],
 )
 def test_the_packages_own_message_is_shown_not_the_parsers_that_it_was_raised_from(tmp_path, name, content, said):

@@ -23,12 +23,13 @@ def _names(config: Path) -> str:
 
 @pytest.mark.parametrize("config", [c for c in CONFIGS if '"initialize"' in c.read_text()], ids=_names)
 def test_a_run_holds_its_output_before_it_writes(config):
-    """By `check_run` or by itself, in the steps before `run`; evaluations of one file need no lock."""
-    steps = json.loads(config.read_text())["initialize"]
+    """By `check_run` or by itself, in the steps before the engine's; evaluations of one file need no lock."""
+    content = json.loads(config.read_text())
+    steps = [*content["initialize"], *content.get("run", [])[:-1]]
     holding = [step for step in steps if "engines.hold_output(" in step or "engines.check_run(" in step]
     free = ("chexworld_segmentation/inference.json", "chexworld_pretraining/evaluate.json")
     assert len(holding) == (_names(config) not in free)
-    assert not [step for step in steps if "pictures." in step]
+    assert not [step for step in content["initialize"] if "pictures." in step]
 
 
 def test_a_training_run_is_refused_while_another_one_writes(tmp_path, monkeypatch):

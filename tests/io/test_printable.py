@@ -41,13 +41,15 @@ def test_an_error_comes_whole_out_of_another_process():
     assert str(error).startswith(SHOWN) and error.path == EVIL
 
 
-@pytest.mark.parametrize("arguments", [(EVIL,), (Path(EVIL),), (ValueError(EVIL),), ({"path": EVIL},)])
+@pytest.mark.parametrize(
+    "arguments", [(EVIL,), (Path(EVIL),), (ValueError(EVIL),), ({"path": EVIL},)], ids=["text", "path", "error", "named"]
+)
 def test_log_lines_of_the_package_are_escaped(caplog, arguments):
     text = "left out: %(path)s" if isinstance(arguments[0], dict) else "left out: %s"
     logging.getLogger("cxw_monai.somewhere").warning(text, *arguments)
-    assert caplog.records[-1].getMessage() == f"left out: {SHOWN}"
-    logging.getLogger("another.package").warning("%s of %d", EVIL, 3)
-    assert caplog.records[-1].getMessage() == f"{EVIL} of 3"
+    assert ascii(caplog.records[-1].getMessage()) == ascii(f"left out: {SHOWN}")
+    logging.getLogger("another.package").warning("%s of %d", "a\x07b", 3)
+    assert caplog.records[-1].getMessage() == "a\x07b of 3"
 
 
 def test_the_log_is_escaped_once():
