@@ -42,7 +42,9 @@ def test_an_error_comes_whole_out_of_another_process():
 
 
 @pytest.mark.parametrize(
-    "arguments", [(EVIL,), (Path(EVIL),), (ValueError(EVIL),), ({"path": EVIL},)], ids=["text", "path", "error", "named"]
+    "arguments",
+    [(EVIL,), (Path(EVIL),), (ValueError(EVIL),), ({"path": EVIL},)],
+    ids=["text", "path", "error", "named"],
 )
 def test_log_lines_of_the_package_are_escaped(caplog, arguments):
     text = "left out: %(path)s" if isinstance(arguments[0], dict) else "left out: %s"
