@@ -126,6 +126,79 @@ def test_a_shear_moves_rows_against_each_other():
     np.testing.assert_allclose(theta, [[1, 0.5, 0], [0, 1, 0]], atol=1e-9)  # x: half of 16 px for half of 8 px
 
 
+def test_a_film_at_half_its_rows_is_averaged():
+    rows = np.zeros((1, 64, 32), np.float32)
+    rows[:, 1::2] = 1
+    torch.testing.assert_close(warp(32)(sample_of(rows))["image"], torch.full((1, 32, 32), 0.5))
+
+
+def test_a_masks_stripes_are_averaged_before_half_of_a_pixel_is_asked_for():
+    """One of four columns, at a quarter of the size: a quarter of each pixel, so no pixel is inside."""
+    stripes = np.zeros((1, 16, 64), np.uint8)
+    stripes[..., 1::4] = 1
+    sample = {"image": np.zeros((1, 16, 64), np.float32), "label": stripes}
+    assert WholeFilmd((16, 16))(sample)["label"].sum() == 0
+    assert WholeFilmd((16, 16))({**sample, "label": 1 - stripes})["label"].min() == 1
+
+
+def drawn(count, size=(60, 60), **settings):
+    """`[count, 2, 3]`: maps from normalised output to normalised film."""
+    warping, maps = warp(8, seed=1, **settings), []
+    for _ in range(count):
+        warping.randomize(size)
+        maps.append(warping._theta)
+    return np.stack(maps)
+
+
+def test_turns_shifts_and_zooms_fill_their_ranges_evenly():
+    still = {"affine_prob": 1.0, "rotate": 0.0, "shear": 0.0, "translate": 0.0, "zoom": (1.0, 1.0)}
+    maps = drawn(300, **{**still, "rotate": 30.0})
+    angles = np.degrees(np.arctan2(maps[:, 1, 0], maps[:, 0, 0]))
+    assert (angles.min(), angles.max()) == pytest.approx((-30, 30), abs=1) and abs(angles.mean()) < 3
+    maps = drawn(300, **{**still, "translate": 0.1})[:, :, 2] / 2  # shares of the film
+    assert maps.min(axis=0) == pytest.approx([-0.1, -0.1], abs=0.003) and np.abs(maps.mean(axis=0)).max() < 0.02
+    assert maps.max(axis=0) == pytest.approx([0.1, 0.1], abs=0.003)
+    assert abs(np.corrcoef(maps.T)[0, 1]) < 0.2  # each axis by itself
+    maps = 1 / drawn(300, **{**still, "zoom": (0.5, 2.0)})[:, 0, 0]
+    assert (maps.min(), maps.max()) == pytest.approx((0.5, 2.0), abs=0.02)
+    assert maps.mean() == pytest.approx(1.25, abs=0.1)
+
+
+@pytest.mark.parametrize("size", [(60, 60), (40, 80)])
+def test_the_aspect_of_a_crop_is_relative_to_the_films_own(size):
+    """Normalised coordinates are shares of the film's sides, so the map's scales tell both."""
+    maps = drawn(400, size, crop_prob=1.0, crop_scale=(0.3, 0.3), crop_ratio=(0.5, 2.0))
+    ratios, areas = maps[:, 0, 0] / maps[:, 1, 1], maps[:, 0, 0] * maps[:, 1, 1]
+    assert (ratios.min(), ratios.max()) == pytest.approx((0.5, 2.0), rel=0.05)
+    assert areas == pytest.approx(0.3, abs=1e-6)
+    reach = np.abs(maps[:, :, 2]) + maps[:, [0, 1], [0, 1]]
+    assert reach.max() <= 1 + 1e-9 and reach.max() > 0.99  # corners anywhere within the film
+    assert abs(np.corrcoef(maps[:, :, 2].T)[0, 1]) < 0.2
+
+
+def test_a_gate_opens_as_often_as_asked():
+    def opened(**settings):
+        return (drawn(400, **settings) != np.eye(2, 3)).any(axis=(1, 2)).mean()
+
+    assert opened() == 0
+    assert opened(crop_prob=0.25) == pytest.approx(0.25, abs=0.06)
+    assert opened(affine_prob=0.75) == pytest.approx(0.75, abs=0.06)
+
+
+def test_a_distortion_comes_before_the_map_and_has_the_outputs_rows_and_columns():
+    """One control point moved along x: columns are shifted around its place, most at the point itself."""
+    warping = warp((20, 32), distortion_prob=1.0, distortion=0.05)
+    warping.randomize((20, 32))
+    warping._points = torch.zeros(1, 2, 5, 5)
+    warping._points[0, 0, 0, 4] = 0.2  # upper right corner
+    warping._theta = np.array([[0.5, 0, 0.25], [0, 0.5, -0.125]])  # half of the film, to the right and up
+    theta = torch.from_numpy(warping._theta.astype(np.float32))[None]
+    moved = warping._grid() - F.affine_grid(theta, [1, 1, 20, 32], align_corners=False)
+    assert moved.shape == (1, 20, 32, 2) and moved[..., 1].abs().max() < 1e-6
+    assert moved[0, 0, -1, 0] == pytest.approx(0.1, abs=1e-5) == moved[..., 0].max()
+    assert moved[0, :, 0].abs().max() < 1e-6 and moved[0, -1].abs().max() < 1e-6
+
+
 def test_sixteen_bits_and_eight_give_the_same():
     eight = np.random.default_rng(0).integers(0, 256, (1, 24, 24)).astype(np.uint8)
     first, second = (warp(24)(sample_of(pixels))["image"] for pixels in (eight, eight.astype(np.uint16) * 257))
