@@ -82,10 +82,11 @@ class TestSplit:
 
 class TestOutlinedFilms:
     def test_needs_all_three_and_unites_names(self, tmp_path: Path):
-        Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "a.png")
+        for name in ("a.png", "b.png"):
+            Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / name)
         Image.new("L", (8, 8), 255).save(tmp_path / "m.png")
         rows = [("image", "patient_id", "mask_left_lung", "mask_right_lung", "mask_cardiomediastinum")]
-        rows += [("a.png", "1", "m.png", "m.png", "m.png"), ("a.png", "2", "m.png", "m.png", "")]
+        rows += [("a.png", "1", "m.png", "m.png", "m.png"), ("b.png", "2", "m.png", "m.png", "")]
         with (tmp_path / "m.csv").open("w", newline="") as stream:
             csv.writer(stream).writerows(rows)
         found = outlined_films(tmp_path / "m.csv", 16)
