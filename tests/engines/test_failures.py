@@ -99,30 +99,16 @@ def test_an_output_that_cannot_be_written_is_told_before_the_first_step(trouble,
     assert "Engine run" not in tiny_runs.log(folder)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_data_deleted_during_a_run_are_not_missed(workers, tiny_runs, whole, assert_same_end, tmp_path):
-    """The cache is mapped into memory: what was opened stays until it is let go."""
+@pytest.mark.parametrize(("workers", "persistent"), [(0, True), (2, True), (1, False)])
+def test_data_deleted_during_a_run_are_not_missed(workers, persistent, tiny_runs, whole, assert_same_end, tmp_path):
+    """The cache is mapped into memory, of workers that later epochs begin with too: it stays until it is let go."""
     films, folder = tmp_path / "films", tmp_path / "run"
     tiny_runs.make_films(films)
-    pids, mark = run_until(tiny_runs, folder, films=films, workers=workers, pause_before=5)
+    settings = {"films": films, "workers": workers, "persistent": persistent}
+    pids, mark = run_until(tiny_runs, folder, pause_before=5, **settings)
     shutil.rmtree(films)
     mark.unlink()
     assert tiny_runs.wait(pids) == [0], tiny_runs.log(folder)
-    assert_same_end(whole(), folder)
-
-
-def test_data_deleted_before_they_are_opened_are_named(tiny_runs, whole, assert_same_end, tmp_path):
-    films, folder = tmp_path / "films", tmp_path / "run"
-    tiny_runs.make_films(films)
-    settings = {"films": films, "workers": 1, "persistent": False}  # each epoch's worker opens the cache anew
-    pids, mark = run_until(tiny_runs, folder, pause_before=5, **settings)
-    (films / "cache").rename(films / "elsewhere")
-    mark.unlink()
-    assert tiny_runs.wait(pids) == [1]
-    assert re.fullmatch(rf"error: .*No such file or directory: '{films}/cache/.*'", tiny_runs.last_line(folder))
-    assert "checkpoint_epoch=1.pt is whole: go on from there with --resume true" in tiny_runs.log(folder)
-    (films / "elsewhere").rename(films / "cache")
-    tiny_runs.finish(folder, resume=True, **settings)
     assert_same_end(whole(), folder)
 
 
