@@ -152,3 +152,10 @@ def test_wrong_values_are_refused():
         PixelMap((4, 4)).restore(np.zeros((4, 5)))
     with pytest.raises(ValueError, match="interpolation"):
         PixelMap((4, 4)).restore(np.zeros((4, 4)), "cubic")
+
+
+def test_each_side_of_a_padding_is_taken_off_again():
+    film = np.arange(12, dtype=np.float32).reshape(3, 4)
+    padded = np.pad(film, ((1, 2), (4, 3)), constant_values=-1)
+    for how in ("nearest", "linear"):
+        np.testing.assert_array_equal(PixelMap.identity((3, 4)).pad(1, 2, 4, 3).restore(padded, how), film)

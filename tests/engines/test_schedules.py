@@ -53,3 +53,21 @@ def test_by_default_schedules_end_where_they_say():
 
 def test_a_run_shorter_than_its_warm_up_is_all_warm_up():
     assert PretrainingSchedules(10, 1, lr=1.0, warmup_epochs=5).lr(9) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("total", "warmup", "values"),
+    [(1, 0, [1]), (2, 0, [1, 0]), (2, 1, [0, 1]), (3, 1, [0, 1, 0]), (2, 2, [0, 1]), (3, 2, [0, 1, 1])],
+)
+def test_runs_of_a_few_steps(total, warmup, values):
+    schedule = CosineSchedule(peak=1.0, end=0.0, total=total, warmup=warmup)
+    assert [schedule(step) for step in range(total)] == pytest.approx(values)
+
+
+def test_a_run_needs_a_step_in_an_epoch_and_an_epoch():
+    one = PretrainingSchedules(1, 1, lr=0.5)
+    assert (one.lr(0), one.ema(0), one.ema.end) == (0.5, 0.996, 1.0)
+    assert one.weight_decay(0) == one.weight_decay.end == 0.05
+    for steps, epochs in ((0, 5), (5, 0)):
+        with pytest.raises(ValueError, match="steps_per_epoch and epochs must be positive"):
+            PretrainingSchedules(steps, epochs, lr=0.5)
