@@ -98,8 +98,8 @@ def runs_bundle_command() -> bool:
 def install_error_hook() -> None:
     """Let an uncaught error end the program with one line `error: ...` that says what to do.
 
-    Errors other than those a user can mend show their traceback first. The exit status is 1, or 2 where another run
-    writes to the output. A program that isn't ``python -m monai.bundle``
+    Errors other than those a user can mend show their traceback first. The exit status is 1, or 2 where nothing was
+    begun: a setting was refused, or another run writes to the output. A program that isn't ``python -m monai.bundle``
     but loads a bundle (a notebook, a server) keeps its own way with errors.
     """
     if not runs_bundle_command():

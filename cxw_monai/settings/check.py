@@ -114,6 +114,12 @@ def _check_values(source: Source) -> None:
         written = _written(source, name, value, kind)
         if _is_program(written):
             continue
+        if kind is None and _is_component(known.get(name)) and isinstance(written, (str, int, float)):
+            plain = [one for one, default in known.items() if kind_of(one, default) is not None]
+            raise SettingError(
+                f"{name} (given {source.origin(name)}) is a component of the program, for which {written!r} can't "
+                f"stand{nearest(name, plain)}"
+            )
         if name == "device":
             meant = _device(written)
         elif kind is not None:
@@ -142,6 +148,10 @@ def _is_program(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(_is_program, value))
     return isinstance(value, str) and value.startswith(_PROGRAM)
+
+
+def _is_component(default: Any) -> bool:
+    return isinstance(default, dict) and "_target_" in default
 
 
 def _device(value: Any) -> torch.device:

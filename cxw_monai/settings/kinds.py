@@ -11,13 +11,15 @@ from typing import Any
 
 __all__ = ["AnyOf", "Choice", "Flag", "Kind", "Names", "Number", "Numbers", "SettingError", "Table", "Text", "is_null"]
 
-_FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_FLAGS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _NULLS = ("", "null", "~")
 _NOT_OF_THIS_KIND = (TypeError, ValueError, OverflowError)
 
 
 class SettingError(ValueError):
     """A setting that cannot be used; names it, its value, and what is expected."""
+
+    exit_status = 2  # of a program that ends with it: nothing was done
 
 
 def is_null(value: Any) -> bool:
@@ -143,9 +145,9 @@ class Flag(Kind):
     def _read(self, value: Any) -> bool:
         if isinstance(value, bool):
             return value
-        if not isinstance(value, str) or value.lower() not in _FLAGS:
+        if not isinstance(value, (str, int)) or str(value).lower() not in _FLAGS:
             raise ValueError
-        return _FLAGS[value.lower()]
+        return _FLAGS[str(value).lower()]
 
 
 @dataclass(frozen=True)

@@ -335,7 +335,7 @@ def test_a_broken_manifest_is_named_in_one_line(tmp_path):
 
 def test_a_misspelt_setting_ends_the_command_before_any_work(films, tmp_path):
     done = bundle_run("training", ["train.json"], dataset_dir=films, output_dir=tmp_path / "out", regularizer="sigreg")
-    assert done.returncode == 1 and "Traceback" not in done.stderr and not (tmp_path / "out").exists()
+    assert done.returncode == 2 and "Traceback" not in done.stderr and not (tmp_path / "out").exists()
     assert last_line(done).startswith("error: regularizer (given on the command line): the bundle has no such setting")
     assert "did you mean regulariser?" in last_line(done)
 

@@ -202,6 +202,8 @@ def test_a_path_in_fires_own_quotes_an_object_and_null(command):
         ("save_minutes", "None", None),
         ("clip_norm", "~", None),
         ("tf32", "yes", True),
+        ("tf32", "1", True),
+        ("resume", "no", False),
         ("tf32", "'False'", False),
         ("unified", "OFF", False),
         ("crop_scale", "[3e-1, '1']", [0.3, 1]),
@@ -255,6 +257,19 @@ def test_an_error_names_setting_value_and_what_is_expected(command, tmp_path, na
     (tmp_path / "own.yaml").write_text(f"{name}: {value}\n")
     assert said in refused(command, [TRAIN, tmp_path / "own.yaml"])
     assert f"{name} must" in refused(command, [TRAIN], f"--{name}={value}")
+
+
+def test_a_path_cannot_stand_for_a_component(command):
+    """`--dataset /films` was meant as `--dataset_dir`; a component of one's own is one."""
+    said = refused(command, [PRETRAINING / "inference.json"], "--dataset", "/films")
+    assert "dataset (given on the command line) is a component of the program" in said
+    assert "did you mean dataset_dir?" in said
+    program(
+        [PRETRAINING / "inference.json"],
+        dataset={"_target_": "monai.data.Dataset", "data": [1]},
+        dataset_dir="x",
+        ckpt="y",
+    )
 
 
 def test_expressions_are_left_to_monai():
