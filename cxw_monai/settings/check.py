@@ -116,9 +116,10 @@ def _check_values(source: Source) -> None:
             continue
         if kind is None and _is_component(known.get(name)) and isinstance(written, (str, int, float)):
             plain = [one for one, default in known.items() if kind_of(one, default) is not None]
+            longer = [one for one in plain if one.startswith(name)]
             raise SettingError(
                 f"{name} (given {source.origin(name)}) is a component of the program, for which {written!r} can't "
-                f"stand{nearest(name, plain)}"
+                f"stand{nearest(name, longer or plain)}"
             )
         if name == "device":
             meant = _device(written)
