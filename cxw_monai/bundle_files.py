@@ -67,7 +67,9 @@ def find_bundle(name_or_path: str | PathLike[str]) -> Path:
     if path.name == os.fspath(name_or_path) and (found := named_bundle(path.name)) is not None:
         return found
     looked = " and ".join(map(str, _places()))
-    raise BundleError(path, f"no such file, and no bundle of this name in {looked}", "give a folder, zip or weights")
+    known = ", ".join(sorted(folder.name for folder in _OWN.glob("chexworld_*")))
+    remedy = f"give a folder, zip or weights, or one of {known}"
+    raise BundleError(path, f"no such file, and no bundle of this name in {looked}", remedy)
 
 
 def extract_bundle(archive: str | PathLike[str], folder: str | PathLike[str]) -> Path:

@@ -32,7 +32,8 @@ python -m monai.bundle run inference --config_file configs/inference.json --inpu
 
 cp "$run/curves.png" "$run/world_views.png" "$run/evaluation.json" "$out/"
 echo
-echo "Done. Look at:"
+echo "Done. 24 patients and 60 epochs show the path, not what it can do: warnings of collapse and baselines that are NOT beaten"
+echo "are to be expected here (docs/learning.md has what hours of training reach). Look at:"
 echo "  demo_output/world_views.png   what the model is shown: crops on the whole film, perturbed copies, masks"
 echo "  demo_output/curves.png        losses, held-out baselines, collapse monitors"
 echo "  demo_output/evaluation.json   held-out losses"

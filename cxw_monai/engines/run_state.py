@@ -220,7 +220,11 @@ class TrainingState:
         check_content(path, content, self.settings, unwrapped(engine.network))
         if content["epoch_length"] != engine.state.epoch_length:
             reason = f"made with {content['epoch_length']} batches an epoch, this run has {engine.state.epoch_length}"
-            raise CheckpointError(path, reason, "resume with the same images, batch size and number of processes")
+            remedy = (
+                "resume with the same images, batch size and number of processes; with others begin a run of its own from "
+                "these weights, in another --output_dir"
+            )
+            raise CheckpointError(path, reason, remedy)
         tell_changes(path, content, self.settings)
         options = [{k: v for k, v in group.items() if k != "params"} for group in engine.optimizer.param_groups]
         try:
