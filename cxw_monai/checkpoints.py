@@ -274,13 +274,7 @@ def load_weights(module: nn.Module, path: str | Path, prefix: str | None = None)
         found = [p for p in ENCODER_PREFIXES if any(name.startswith(p) for name in state)]
         prefix = "" if not found or any(name.startswith(found[0]) for name in own) else found[0]
     state = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
-    load_state(
-        module,
-        state,
-        path,
-        (
-            "build the network that the checkpoint was made with: in a bundle, give the preset of its run after the config"
-        ),
-    )
+    remedy = "build the network that the checkpoint was made with: in a bundle, give its run's preset after the config"
+    load_state(module, state, path, remedy)
     logger.info("Loaded %d tensors from %s (%s).", len(state), path, prefix.rstrip(".") or "whole file")
     return module

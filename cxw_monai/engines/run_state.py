@@ -221,8 +221,8 @@ class TrainingState:
         if content["epoch_length"] != engine.state.epoch_length:
             reason = f"made with {content['epoch_length']} batches an epoch, this run has {engine.state.epoch_length}"
             remedy = (
-                "resume with the same images, batch size and number of processes; with others begin a run of its own from "
-                "these weights, in another --output_dir"
+                "resume with the same images, batch size and number of processes; with others begin a run of its own "
+                "from these weights, in another --output_dir"
             )
             raise CheckpointError(path, reason, remedy)
         tell_changes(path, content, self.settings)
