@@ -282,9 +282,8 @@ _AGAIN = "build it again with the same settings, which keeps every image that is
 
 def _remedy(folder: Path) -> str:
     """For what only a look at every image finds."""
-    return (
-        f"build the cache again with verify=True, or after deleting {folder / INDEX}: only what is damaged is decoded"
-    )
+    how = "--verify_cache true in a bundle, verify=True in Python"
+    return f"build the cache again with {how}, or after deleting {folder / INDEX}: only what is damaged is decoded"
 
 
 def index_checksum(index: dict[str, Any]) -> int:

@@ -123,9 +123,10 @@ class SegmentationWriter:
         self._films = self._implausible = 0
 
     def is_written(self, path: str | PathLike[str]) -> bool:
-        """Whether a film is done: it has its row in the table, and its file has the content that the row tells.
+        """Whether a film is done: it has its row in the table, its file has the content that the row tells, and every
+        file of the formats is there, but for a SEG that the row says can't be made.
 
-        The file is read for that, since size and time alone don't tell one film from another.
+        The film is read for that, since size and time alone don't tell one from another.
 
         Raises:
             RadiographError: the row is that of another file with this name, from another input.
@@ -138,13 +139,27 @@ class SegmentationWriter:
         except OSError:  # the reader says what is wrong with it
             return False
         if found.sha256 == row["file_sha256"]:
-            return True
+            folder = self.folder(path)
+            missing = [name for name in self._files(row["seg_note"]) if not (folder / name).is_file()]
+            if missing:
+                more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+                _logger.info("done again, since its %s is missing%s: %s", missing[0], more, path)
+                self._replaced.add(os.path.abspath(path))
+            return not missing
         if row["file"] != film_name(path):
             reason = f"the output has results of another film of this name, {row['file']}"
             raise RadiographError(path, reason, "give another --output")
         _logger.info("done again, since the film is another than before: %s", path)
         self._replaced.add(os.path.abspath(path))
         return False
+
+    def _files(self, seg_note: str) -> list[str]:
+        """What a film's folder holds when it is done."""
+        files = [f"masks/{name}.png" for name in self.structures if "png" in self.formats]
+        files += [f"nifti/{name}.nii.gz" for name in self.structures if "nifti" in self.formats]
+        if "seg" in self.formats and not seg_note:
+            files.append("segmentation.dcm")
+        return files + ["overlay.png"] * ("overlay" in self.formats)
 
     def leave_out(self, path: str | PathLike[str]) -> None:
         """Take away what there is of the film that was in the place of one that can't be segmented."""

@@ -46,6 +46,7 @@ __all__ = ["TRANSCODE", "Pixels", "decode"]
 TRANSCODE = "convert it to an uncompressed or JPEG 2000 transfer syntax"
 
 _LIBRARIES = {"JPEG": "libjpeg", "JPEG-LS": "libjpeg", "JPEG 2000": "openjpeg"}
+_TOOLS = {"JPEG": "dcmdjpeg or gdcmconv --raw", "JPEG-LS": "dcmdjpls or gdcmconv --raw", "JPEG 2000": "gdcmconv --raw"}
 _UNCOMPRESSED = (
     ImplicitVRLittleEndian,
     ExplicitVRLittleEndian,
@@ -235,8 +236,10 @@ def _compressed(
     try:
         words = _by_pillow(stream.data) if by_pillow else import_module(_LIBRARIES[stream.kind]).decode(stream.data)
     except Exception as error:  # decoders raise whatever the damage provokes
-        reason = f"pixel data cannot be decoded: a {stream.kind} stream damaged or truncated, or of an unknown kind"
-        raise RadiographError(path, reason, f"{AGAIN}, or {TRANSCODE} there") from error
+        reason = (
+            f"pixel data cannot be decoded: an unsupported form of {stream.kind}, or damaged inside (it has its end)"
+        )
+        raise RadiographError(path, reason, f"{TRANSCODE}, e.g. with {_TOOLS[stream.kind]}") from error
     words = words.reshape(words.shape[:2]) if words.size == shape[0] * shape[1] else words
     if words.shape != shape or words.dtype.kind not in "iu":
         raise RadiographError(path, f"pixel data decode to shape {words.shape}, {words.dtype}", AGAIN)

@@ -69,8 +69,8 @@ def read_radiograph(
     Raises:
         RadiographError: the file is missing, empty, truncated, no image, has several frames or is a volume, is a
             colour DICOM, needs a decoder that isn't installed, holds NaN or infinity, is constant, too small or too
-            large, a mask (black and white alone) or a map of labels (no value above 31), a DICOM object of another kind
-            (:mod:`cxw_monai.io.film_classes`), or lacks the VOI LUT or window that is asked for.
+            large, a mask or a map of labels (:mod:`cxw_monai.io.masks_as_films`), a DICOM object
+            of another kind (:mod:`cxw_monai.io.film_classes`), or lacks the VOI LUT or window that is asked for.
         ValueError: an argument is wrong.
     """
     options = GreyOptions(voi, voi_item, window, percentiles)

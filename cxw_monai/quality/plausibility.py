@@ -100,8 +100,14 @@ def plausibility(masks: Mapping[str, np.ndarray], spacing_mm: tuple[float, float
         if value is None or _is_absent(name, value) or limit.low <= value <= limit.high:
             continue
         subject = next((text for start, text in _SUBJECTS.items() if name.startswith(start)), "")
-        reasons.append(f"{subject}{limit.what} {value:.2f}, expected {limit.low:g} to {limit.high:g}")
+        reasons.append(f"{subject}{limit.what} {_outside(value, limit)}, expected {limit.low:g} to {limit.high:g}")
     return reasons
+
+
+def _outside(value: float, limit: Limit) -> str:
+    """A value beyond its limit, of as many digits as it takes to see that: two and more."""
+    texts = (f"{value:.{digits}f}" for digits in range(2, 18))
+    return next((text for text in texts if not limit.low <= float(text) <= limit.high), repr(float(value)))
 
 
 def _is_absent(name: str, value: float) -> bool:

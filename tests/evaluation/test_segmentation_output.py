@@ -134,7 +134,7 @@ def test_the_spacing_is_that_of_the_stored_grid_when_the_film_was_resized(tmp_pa
 
 def test_a_nifti_keeps_its_axes_in_nifti_and_stands_upright_elsewhere(tmp_path):
     masks = _masks(120, 90)
-    film = np.where(masks[0], 200, np.where(masks[2], 90, 10)).astype(np.uint8)
+    film = np.where(masks[0], 200, np.where(masks[2], 90, 10 + np.arange(120)[:, None] % 5)).astype(np.uint8)
     stored = np.ascontiguousarray(film[::-1].T[:, None, :])  # [X, 1, Z], Z upwards: LAS-like coronal
     image = nib.Nifti1Image(stored, np.array([[-0.5, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0.25, 0], [0, 0, 0, 1.0]]))
     image.header.set_xyzt_units("mm")
@@ -193,6 +193,34 @@ def test_a_run_is_resumed_after_a_row_was_cut_off(tmp_path):
     assert _rows(tmp_path / "out") == []  # without resume it begins anew
     with pytest.raises(ValueError, match="has other columns"):
         SegmentationWriter(tmp_path / "out", ["heart"], films, ["csv"], resume=True)
+
+
+@pytest.mark.parametrize(
+    "gone", ["masks/heart.png", "nifti/lung_left.nii.gz", "segmentation.dcm", "overlay.png", "masks/*", "*"]
+)
+def test_a_film_whose_files_are_gone_is_done_again(tmp_path, caplog, gone):
+    films = [_film(tmp_path / "a.dcm"), _film(tmp_path / "b.dcm"), _film(tmp_path / "c.png")]
+    writer = SegmentationWriter(tmp_path / "out", STRUCTURES, films)
+    for film in films:
+        writer.write(read_radiograph(film), _masks(120, 90))
+    for file in [file for file in (tmp_path / "out" / "b").rglob("*") if file.is_file()]:
+        if file.relative_to(tmp_path / "out" / "b").match(gone):
+            file.unlink()
+    again = SegmentationWriter(tmp_path / "out", STRUCTURES, films, resume=True)
+    with caplog.at_level(logging.INFO):
+        assert [again.is_written(film) for film in films] == [True, False, True]  # of a PNG there is no SEG
+    (told,) = [record.getMessage() for record in caplog.records if "done again" in record.getMessage()]
+    assert "is missing" in told and told.endswith("b.dcm") and ("more" in told) == (gone in ("masks/*", "*"))
+    again.write(read_radiograph(films[1]), _masks(120, 90))
+    assert again.is_written(films[1]) and len(_rows(tmp_path / "out")) == 3
+
+
+def test_a_format_that_is_asked_for_later_is_written(tmp_path):
+    film = _film(tmp_path / "a.dcm")
+    SegmentationWriter(tmp_path / "out", STRUCTURES, [film], ["csv"]).write(read_radiograph(film), _masks(120, 90))
+    for formats in (["csv", "png"], ["csv", "seg"]):
+        assert not SegmentationWriter(tmp_path / "out", STRUCTURES, [film], formats, resume=True).is_written(film)
+    assert SegmentationWriter(tmp_path / "out", STRUCTURES, [film], ["csv"], resume=True).is_written(film)
 
 
 def _write_for_ever(output: Path, films: list[Path]) -> None:

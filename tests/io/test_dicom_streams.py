@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
 
@@ -274,3 +275,20 @@ def test_a_stream_of_another_size_or_of_colour_is_refused(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", codes, syntax=JPEGBaseline8Bit, frame=stream.getvalue())
     with pytest.raises(RadiographError, match="colour: the compressed stream has 3 components"):
         read_radiograph(path)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libjpeg") is None, reason="pylibjpeg-libjpeg isn't installed")
+def test_a_whole_jpeg_that_the_decoder_does_not_know_is_no_damaged_file(tmp_path):
+    dataset = pydicom.dcmread(get_testdata_file("JPEG-lossy.dcm", download=False))  # its scan header has a stop of 0
+    dataset.Modality = "CR"
+    dataset.save_as(tmp_path / "a.dcm")
+    with pytest.raises(RadiographError) as caught:
+        read_radiograph(tmp_path / "a.dcm")
+    assert "an unsupported form of JPEG" in caught.value.reason and "truncated" not in caught.value.reason
+    assert "uncompressed" in caught.value.remedy and "dcmdjpeg or gdcmconv --raw" in caught.value.remedy
+    stream = dataset.PixelData[dataset.PixelData.index(b"\xff\xd8\xff") :]
+    dataset.PixelData = encapsulate([stream[: len(stream) // 2]])
+    dataset.save_as(tmp_path / "b.dcm")
+    with pytest.raises(RadiographError) as caught:
+        read_radiograph(tmp_path / "b.dcm")
+    assert "truncated" in caught.value.reason and "dcmdjpeg" not in caught.value.remedy

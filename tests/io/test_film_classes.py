@@ -191,9 +191,9 @@ def test_masks_and_maps_of_labels_are_refused(tmp_path, name, levels, reason):
 def test_one_pixel_decides(tmp_path):
     mask = np.zeros((300, 400), np.uint8)  # a sample would not see it
     mask[1:150, 1:] = 255
-    mask[77, 33] = 100
+    mask[77, 33:36] = 100, 120, 140
     assert read_radiograph(_save(tmp_path / "a.png", mask)).array.shape == (1, 300, 400)
-    mask[77, 33] = 255
+    mask[77, 33:36] = 255
     assert "only black and white" in _reason(_save(tmp_path / "a.png", mask))
 
 
@@ -203,9 +203,9 @@ def test_what_may_be_a_mask_is_told(tmp_path, caplog):
     soft[:, 50:] = 255
     soft[::3, 49] = np.arange(34) * 7 + 1
     film = np.random.default_rng(0).integers(0, 255, (40, 50), dtype=np.uint8)
-    two = np.where(soft > 128, 200, 40).astype(np.uint8)
+    many = np.resize(np.arange(5) * 60, (100, 99)).astype(np.uint8)
     for values, told in (
-        (two, "only 2 grey levels"),
+        (many, "only 5 grey levels"),
         (colours, "only 4 grey levels"),
         (soft, "nearly all of it is black or white"),
         (film, ""),
@@ -214,6 +214,33 @@ def test_what_may_be_a_mask_is_told(tmp_path, caplog):
         with caplog.at_level(logging.WARNING):
             read_radiograph(_save(tmp_path / "a.png", values))
         assert [told in record.getMessage() for record in caplog.records] == [True] * bool(told)
+
+
+@pytest.mark.parametrize("size", [(24, 32), (64, 80), (300, 400)])
+@pytest.mark.parametrize(
+    ("levels", "dtype"), [((0, 128), "u1"), ((0, 200), "u1"), ((100, 150), "u1"), ((0, 1000), "u2"), ((7, 60000), "u2")]
+)
+def test_two_grey_levels_are_a_mask(tmp_path, size, levels, dtype):
+    mask = np.full(size, levels[0], dtype)
+    mask[5:20, 8:30] = levels[1]
+    reason = "only 2 grey levels in it: a mask or a map" if levels[1] != 1000 else "a map of labels|only 2 grey levels"
+    assert any(text in _reason(_save(tmp_path / "a.png", mask)) for text in reason.split("|"))
+
+
+@pytest.mark.parametrize("levels", [(0, 80, 160), (0, 80, 160, 240)])
+def test_four_grey_levels_are_a_map_of_labels_unless_the_image_is_tiny(tmp_path, levels):
+    blocks = np.resize(levels, (70, 81)).astype(np.uint8)
+    assert f"only {len(levels)} grey levels" in _reason(_save(tmp_path / "a.png", blocks))
+    assert read_radiograph(_save(tmp_path / "b.png", blocks[:, :63])).array.shape == (1, 70, 63)
+
+
+def test_colour_masks_are_refused(tmp_path):
+    red = np.zeros((70, 80, 3), np.uint8)
+    red[10:50, 20:60, 0] = 255
+    assert "only 2 grey levels" in _reason(_save(tmp_path / "a.png", red))
+    red[20:30, 65:75, 1] = 200
+    red[55:60, 65:75, 2] = 200
+    assert "only 4 grey levels" in _reason(_save(tmp_path / "a.png", red))
 
 
 def test_a_film_whose_window_leaves_two_levels_is_told_so(tmp_path):

@@ -75,6 +75,15 @@ def test_each_fault_is_told(changes, reason):
     assert any(reason in one for one in reasons), reasons
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(0.2512, "0.251"), (0.25 + 1e-9, "0.250000001"), (0.4, "0.40"), (np.nextafter(0.25, 1), "0.2500000000000001")],
+)
+def test_a_value_is_told_with_the_digits_that_show_it_outside(monkeypatch, value, told):
+    monkeypatch.setattr("cxw_monai.quality.plausibility.shape_values", lambda *_: {"heart in right lung": value})
+    assert plausibility({}) == [f"heart: share inside the right lung {told}, expected 0 to 0.25"]
+
+
 def test_structures_that_are_not_known_are_not_judged():
     blob = {"femur": ellipse(50, 50, 40, 40), "opacity": np.zeros(SHAPE, dtype=bool)}
     assert plausibility(blob) == [] and shape_values(blob) == {}
