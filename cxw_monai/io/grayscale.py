@@ -265,7 +265,7 @@ def _luts(tags: Attributes, limits: Limits, scale: Grayscale, left_out: list[str
             continue
 
         def apply(values: Values, table: LookUpTable = table) -> Values:
-            return table(np.rint(values).astype(np.int64)) / float((1 << table.bits) - 1)
+            return np.minimum(table(np.rint(values).astype(np.int64)) / float((1 << table.bits) - 1), 1)
 
         step = f"{name}, {table.note}" if table.note else name
         yield _Choice(place, _explanation(item), step, apply)

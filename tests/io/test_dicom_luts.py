@@ -37,13 +37,33 @@ def _read(tmp_path, pixels=RAMP12, bits=12, asked=None, **attributes):
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-@pytest.mark.parametrize(("top", "declared", "bits"), [(4095, 16, 12), (1023, 16, 10), (32767, 16, 15), (255, 12, 8)])
+@pytest.mark.parametrize(("top", "declared", "bits"), [(4095, 16, 12), (1023, 16, 10), (16383, 16, 14), (255, 12, 8)])
 def test_a_voi_lut_is_scaled_by_the_bits_that_it_needs(tmp_path, top, declared, bits, photometric):
     table = [round(entry * top / 4095) for entry in range(4096)]
     film = _read(tmp_path, photometric=photometric, VOILUTSequence=lut_sequence(table, 0, declared))
     expected = np.asarray(table)[RAMP12] / top
     np.testing.assert_allclose(film.array[0], 1 - expected if photometric == "MONOCHROME1" else expected, atol=1e-6)
     assert film.meta["steps"][0] == f"VOI LUT 1 of 1, {bits} bits by its largest entry, {declared} declared"
+
+
+@pytest.mark.parametrize(
+    ("top", "declared", "white"),
+    [(2000, 12, 4095), (2048, 12, 4095), (500, 10, 1023), (30000, 16, 65535), (32767, 16, 65535)],
+)
+def test_a_dim_voi_lut_stays_dim(tmp_path, top, declared, white):
+    table = [round(entry * top / 4095) for entry in range(4096)]
+    film = _read(tmp_path, VOILUTSequence=lut_sequence(table, 0, declared))
+    np.testing.assert_allclose(film.array[0], np.asarray(table)[RAMP12] / white, atol=1e-6)
+    assert film.meta["steps"][0] == "VOI LUT 1 of 1"
+
+
+@pytest.mark.parametrize(("top", "declared"), [(256, 16), (1024, 16), (4096, 16), (4096, 12), (256, 8)])
+def test_a_voi_lut_whose_white_is_off_by_one(tmp_path, top, declared):
+    table = [entry * top // 4096 for entry in range(1, 4097)]
+    pixels = np.tile(np.array([0, 1023, 2047, 4095], np.uint16), (16, 4))
+    film = _read(tmp_path, pixels=pixels, VOILUTSequence=lut_sequence(table, 0, declared))
+    expected = np.array([top // 4096, top // 4, top // 2, top - 1]) / (top - 1)
+    np.testing.assert_allclose(film.array[0, 0, :4], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("signed", [False, True])
