@@ -208,12 +208,15 @@ def test_functions_by_another_spelling(tmp_path, function):
 
 
 @pytest.mark.parametrize("sop_class", [XA, RF])
-@pytest.mark.parametrize("relation", ["LIN", "LOG", "DISP"])
-@pytest.mark.parametrize("kind", ["LUT", "rescale"])
+@pytest.mark.parametrize("relation", ["LIN", "LOG", "DISP", ""])
+@pytest.mark.parametrize("kind", ["LUT", "rescale", "both"])
 def test_xa_and_rf_are_shown_without_their_modality_lut(tmp_path, sop_class, relation, kind):
     back = {"ModalityLUTSequence": lut_sequence([4095 - entry // 2 for entry in range(4096)], 0, 12)}
-    if kind == "rescale":
-        back = {"RescaleSlope": -2, "RescaleIntercept": 99}
+    rescale = {"RescaleSlope": -2, "RescaleIntercept": 99}
+    if kind == "rescale":  # without a relationship it is applied
+        back, relation = rescale, relation or "LIN"
+    elif kind == "both":
+        back |= rescale
     attributes = {"PixelIntensityRelationship": relation, "WindowCenter": 2048, "WindowWidth": 4096, **back}
     film = _read(tmp_path, sop_class=sop_class, **attributes)
     np.testing.assert_allclose(film.array[0], RAMP12 / 4095, atol=1e-6)
