@@ -30,8 +30,8 @@ class LookUpTable:
         entries: int64, at least 0.
         first: the input that the first entry is for.
         bits: of an entry. As declared, unless that is the depth of the words that entries lie in, as some writers
-            have it: 16 where the largest entry leaves two bits or more unused, or any where it leaves four, are taken as
-            those that it needs. A largest entry of exactly 2^n is white of n bits, off by one, so that entries can be one above their range.
+            have it: where the largest entry leaves two bits or more of 16 unused, or four of any depth, those that it
+            needs. A largest entry of exactly 2^n is white of n bits, off by one: one above their range.
         note: for the steps; empty where ``bits`` are those declared.
     """
 
