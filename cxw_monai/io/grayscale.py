@@ -184,6 +184,9 @@ def _rescale(tags: Attributes, steps: list[str]) -> tuple[float, float]:
     given = [name for name in found if tags.numbers(name)]
     for name in given:
         value = tags.numbers(name)[0]
+        if value is None and name in tags.ambiguous:
+            reason = f"{name} can be read two ways: its comma is before a fraction, or between thousands"
+            raise ScalingError(reason, f"write {name} without a comma into the file")
         if value is None or not np.isfinite(value):
             raise ScalingError(f"{name} is no finite number", _remove(name))
         found[name] = value

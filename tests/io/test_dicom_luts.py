@@ -238,6 +238,18 @@ def test_a_rescale_that_is_no_number_is_named(tmp_path, raw, reason):
         _read(tmp_path, raw=raw)
 
 
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("RescaleSlope", {"RescaleSlope": b"1,000", "RescaleIntercept": b"0,000"}),
+        ("RescaleIntercept", {"RescaleSlope": b"1,0", "RescaleIntercept": b"-1,024"}),
+    ],
+)
+def test_a_rescale_that_can_be_read_two_ways_is_named(tmp_path, name, raw):
+    with pytest.raises(RadiographError, match=rf"{name} can be read two ways: .*; write {name} without a comma"):
+        _read(tmp_path, raw=raw)
+
+
 def test_a_rescale_with_decimal_commas_and_one_of_its_two_values(tmp_path):
     window = {"WindowCenter": 1024.25, "WindowWidth": 2048}
     film = _read(tmp_path, raw={"RescaleSlope": b"0,5"}, **window)  # 0..2047.5

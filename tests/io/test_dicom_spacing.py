@@ -81,6 +81,31 @@ def test_values_that_are_no_spacing_are_left_out_and_noted(tmp_path, text, spaci
     assert other["spacing_mm"] == pytest.approx(spacing or (0.3, 0.3))
 
 
+@pytest.mark.parametrize(
+    ("raw", "spacing", "note"),
+    [
+        (
+            {"EstimatedRadiographicMagnificationFactor": b"1,250"},
+            0.4,
+            "EstimatedRadiographicMagnificationFactor: decimal comma read as a point",
+        ),
+        (
+            {"DistanceSourceToDetector": b"1,800", "DistanceSourceToPatient": b"1,440"},  # 1.25
+            0.4,
+            "DistanceSourceToDetector: comma read as one between thousands",
+        ),
+        (
+            {"DistanceSourceToDetector": b"1,000", "DistanceSourceToPatient": b"800,000"},  # 800 m can't be
+            0.4,
+            "DistanceSourceToPatient: decimal comma read as a point",
+        ),
+    ],
+)
+def test_commas_before_three_digits_that_can_be_read_one_way_only(tmp_path, raw, spacing, note):
+    meta = _read(tmp_path, ImagerPixelSpacing=[0.5, 0.5], raw=raw)
+    assert meta["spacing_mm"] == pytest.approx((spacing, spacing)) and note in meta["steps"]
+
+
 def test_pixels_that_are_not_square_are_told_and_left(tmp_path):
     meta = _read(tmp_path, PixelAspectRatio=[2, 1])
     assert meta["spacing_mm"] is None and meta["original_shape"] == FILM.shape
