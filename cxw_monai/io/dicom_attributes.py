@@ -57,7 +57,14 @@ _TEXT = (
     "Laterality",
 )
 _SEQUENCES = ("ModalityLUTSequence", "VOILUTSequence")
-_MILLIMETRES = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+_SMALL = (  # never a thousand
+    "PixelSpacing",
+    "ImagerPixelSpacing",
+    "NominalScannedPixelSpacing",
+    "EstimatedRadiographicMagnificationFactor",
+)
+_DISTANCES = ("DistanceSourceToDetector", "DistanceSourceToPatient")
+_LIMITS_MM = (100.0, 20_000.0)  # of a distance from the source
 _TEXT_VRS = ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 2,048: two thousand, or two and a bit
 _OVERLAYS = range(0x6000, 0x6020, 2)
@@ -72,7 +79,8 @@ class Attributes:
     Attributes:
         whole: whole numbers, by keyword; what is absent, empty or no number isn't there.
         unreadable: keywords of whole numbers and sequences that are there but hold something else.
-        decimal: decimal numbers, by keyword; None where a value is empty or no number.
+        decimal: decimal numbers, by keyword; None where a value is empty, no number, or can be read two ways.
+        ambiguous: keywords of decimal numbers that can be read two ways: ``1,000``.
         text: texts, without the padding around them; empty ones aren't there.
         sequences: their items.
         overlay_bits: positions of overlay planes within the pixels' words.
@@ -82,6 +90,7 @@ class Attributes:
     whole: dict[str, int] = field(default_factory=dict)
     unreadable: set[str] = field(default_factory=set)
     decimal: dict[str, Numbers] = field(default_factory=dict)
+    ambiguous: set[str] = field(default_factory=set)
     text: dict[str, str] = field(default_factory=dict)
     sequences: dict[str, list[Dataset]] = field(default_factory=dict)
     overlay_bits: set[int] = field(default_factory=set)
@@ -185,17 +194,34 @@ def _add_decimal(found: Attributes, dataset: Dataset, keyword: str) -> None:
     if not text:
         return
     parts = [part.strip(" \0") for part in text.split("\\")]
-    found.decimal[keyword] = [_decimal(part, keyword in _MILLIMETRES) for part in parts]
-    if any("," in part and number is not None for part, number in zip(parts, found.decimal[keyword], strict=True)):
+    found.decimal[keyword] = numbers = [_decimal(part, keyword) for part in parts]
+    with_comma = [(part, number) for part, number in zip(parts, numbers, strict=True) if "," in part]
+    if any(number is None and _THOUSANDS.fullmatch(part) for part, number in with_comma):
+        found.ambiguous.add(keyword)
+    thousands = [
+        bool(_THOUSANDS.fullmatch(part)) and number == float(part.replace(",", "")) for part, number in with_comma
+    ]
+    if any(thousands):
+        found.notes.append(f"{keyword}: comma read as one between thousands")
+    if any(number is not None and not one for one, (_, number) in zip(thousands, with_comma, strict=True)):
         found.notes.append(f"{keyword}: decimal comma read as a point")
 
 
-def _decimal(text: str, in_millimetres: bool) -> float | None:
+def _decimal(text: str, keyword: str) -> float | None:
     """A number, with a point or a comma before its fraction; None for anything else, or what can be read two ways."""
-    if "_" in text or (_THOUSANDS.fullmatch(text) and not in_millimetres):
+    if "_" in text:
         return None
-    if text.count(",") == 1 and "." not in text:
-        text = text.replace(",", ".")
+    as_point = text.replace(",", ".") if text.count(",") == 1 and "." not in text else text
+    if not _THOUSANDS.fullmatch(text) or keyword in _SMALL:
+        return _number(as_point)
+    if keyword not in _DISTANCES:
+        return None
+    least, most = _LIMITS_MM
+    possible = [number for number in (float(as_point), float(text.replace(",", ""))) if least <= number <= most]
+    return possible[0] if len(possible) == 1 else None
+
+
+def _number(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:

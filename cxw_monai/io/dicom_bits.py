@@ -2,10 +2,9 @@
 
 A value that needs more bits than the file declares would wrap round to another one. What lies above BitsStored is
 
-- left out where it is a sign's extension, a declared overlay plane, the same in every pixel, or a lossy stream's
-  overshoot of a few pixels;
+- left out where it is a sign's extension, a declared overlay plane, or a lossy stream's overshoot of a few pixels;
 - part of the value where a compressed stream's own depth says so;
-- else the reason to refuse the file: nothing tells its range.
+- else the reason to refuse the file, were it the same in every pixel: nothing tells its range.
 """
 
 from __future__ import annotations
@@ -75,8 +74,6 @@ def settle_bits(pixels: Pixels, tags: Attributes, path: str | PathLike[str]) -> 
         pass
     elif _is_overlay(above, bits, tags):
         notes.append(f"overlay planes above the {bits} bits stored left out")
-    elif above.min() == above.max():
-        notes.append(f"bits above the {bits} stored left out, the same in every pixel")
     elif not signed and pixels.stream is not None and not pixels.stream.is_lossless and _is_overshoot(above):
         notes.append(f"values beyond the {bits} bits stored, of a lossy stream, cut off at their greatest")
         return Codes(np.minimum(words, words.dtype.type((1 << bits) - 1)), bits, signed, padded=padded, notes=notes)

@@ -18,6 +18,8 @@ __all__ = ["LookUpTable", "read_lut"]
 
 _DESCRIPTOR, _DATA = Tag("LUTDescriptor"), Tag("LUTData")
 _LEAST_DEPTH, _MOST_DEPTH = 8, 16  # that the standard allows
+_UNUSED = 2  # bits, that tell a word's depth from an entry's: a dim table of 16 bits may leave one
+_BLACK = 4  # unused bits of any depth, with which white would be all but black
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,9 @@ class LookUpTable:
     Attributes:
         entries: int64, at least 0.
         first: the input that the first entry is for.
-        bits: of an entry: as declared, or fewer where the largest entry needs fewer. Some writers declare the depth of
-            the words that entries lie in.
+        bits: of an entry. As declared, unless that is the depth of the words that entries lie in, as some writers
+            have it: where the largest entry leaves two bits or more of 16 unused, or four of any depth, those that it
+            needs. A largest entry of exactly 2^n is white of n bits, off by one: one above their range.
         note: for the steps; empty where ``bits`` are those declared.
     """
 
@@ -47,13 +50,16 @@ class LookUpTable:
         return self.entries[begin : end + 1]
 
 
-def read_lut(item: Dataset, limits: tuple[float, float], little_endian: bool) -> LookUpTable | None:
+def read_lut(
+    item: Dataset, limits: tuple[float, float], little_endian: bool, *, by_entries: bool = False
+) -> LookUpTable | None:
     """The LUT of a sequence's item; None where the item has no descriptor or no data.
 
     Args:
         item: of a Modality or VOI LUT Sequence.
         limits: least and greatest input.
         little_endian: byte order of the file.
+        by_entries: whether entries may need more bits than are declared, for output that no depth scales.
 
     Raises:
         ScalingError: it contradicts itself.
@@ -67,13 +73,16 @@ def read_lut(item: Dataset, limits: tuple[float, float], little_endian: bool) ->
     if first >= 1 << 15 and (limits[0] < 0 or first > limits[1]):  # of signed inputs
         first -= 1 << 16
     entries = _entries(*data, count, depth, little_endian)
-    needed = max(_LEAST_DEPTH, int(entries.max()).bit_length())
+    needed = max(_LEAST_DEPTH, int(entries.max() - 1).bit_length())  # 256 and 255: 8
     if not _LEAST_DEPTH <= depth <= _MOST_DEPTH:
+        return LookUpTable(entries, first, needed, f"{needed} bits by its largest entry, {depth} declared")
+    if needed > depth and by_entries:
         return LookUpTable(entries, first, needed, f"{needed} bits by its largest entry, {depth} declared")
     if needed > depth:
         raise ScalingError(f"its entries need {needed} bits, {depth} are declared")
-    note = f"{needed} bits by its largest entry, {depth} declared" if needed < depth else ""
-    return LookUpTable(entries, first, needed, note)
+    if depth - needed >= (_UNUSED if depth == _MOST_DEPTH else _BLACK):
+        return LookUpTable(entries, first, needed, f"{needed} bits by its largest entry, {depth} declared")
+    return LookUpTable(entries, first, depth, "")
 
 
 def _raw(item: Dataset, tag: int, little_endian: bool) -> tuple[bytes, str] | None:

@@ -9,6 +9,9 @@ than the patient by the magnification, source to detector over source to patient
   divided by EstimatedRadiographicMagnificationFactor, else by DistanceSourceToDetector / DistanceSourceToPatient.
 - PixelSpacing alone may be either; it is taken as it is.
 
+What contradicts it is noted: PixelSpacing above that at the detector though the magnification is above 1, and another
+PixelAspectRatio.
+
 PixelAspectRatio gives no millimetres. Films keep their stored pixels, square or not, as those of unequal spacing do;
 the steps tell.
 """
@@ -25,7 +28,7 @@ __all__ = ["Spacing", "find_spacing"]
 _DETECTOR = ("ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _LIMITS_MM = (1e-3, 20.0)  # of a pixel; beyond them stands another unit, or nothing meant
 _MOST_MAGNIFICATION = 5.0
-_SAME = 1e-3  # relative: writers round
+_SAME = 5e-3  # relative: writers round to three decimals, 0.1434 to 0.143; no film is magnified by less
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,15 @@ def find_spacing(tags: Attributes) -> Spacing:
         calibration = ""
     same = pixel is not None and detector is not None and _are_same(pixel, detector)
     if pixel is not None and (calibration or not same):
+        notes += _shape(pixel, tags)
+        factor = _magnification(tags, [])[0] or 1
+        if detector is not None and not same and pixel[0] > detector[0] and pixel[1] > detector[1] and factor > 1:
+            notes.append(f"PixelSpacing is above {name}, which contradicts a magnification of {factor:.4g}")
         return Spacing(pixel, f"PixelSpacing, calibrated by {calibration}" if calibration else "PixelSpacing", notes)
     if detector is None:
         notes += _aspect(tags)
         return Spacing(None, "unknown", notes)
+    notes += _shape(detector, tags)
     uncalibrated = "; PixelSpacing is the same, so not calibrated" if same else ""
     factor, source = _magnification(tags, notes)
     if factor is None:
@@ -107,11 +115,28 @@ def _first(tags: Attributes, keyword: str) -> float | None:
     return value if value is not None and math.isfinite(value) and value > 0 else None
 
 
-def _aspect(tags: Attributes) -> list[str]:
-    """A note on pixels that aren't square."""
+def _ratio(tags: Attributes) -> tuple[float, float] | None:
+    """PixelAspectRatio, if it is one."""
     values = tags.numbers("PixelAspectRatio")
     if len(values) != 2 or not all(value is not None and math.isfinite(value) and value > 0 for value in values):
+        return None
+    return values[0], values[1]
+
+
+def _aspect(tags: Attributes) -> list[str]:
+    """A note on pixels of unknown spacing that aren't square."""
+    ratio = _ratio(tags)
+    if ratio is None or math.isclose(*ratio, rel_tol=_SAME):
         return []
-    if math.isclose(values[0], values[1], rel_tol=_SAME):
-        return []
-    return [f"pixels aren't square: PixelAspectRatio {values[0]:g}:{values[1]:g} (rows:columns), left as stored"]
+    return [f"pixels aren't square: PixelAspectRatio {ratio[0]:g}:{ratio[1]:g} (rows:columns), left as stored"]
+
+
+def _shape(spacing: tuple[float, float], tags: Attributes) -> list[str]:
+    """Notes on pixels of a spacing that isn't square, or isn't that of PixelAspectRatio."""
+    notes, ratio = [], _ratio(tags)
+    written = f"{spacing[0]:g} x {spacing[1]:g} mm (rows x columns)"
+    if not math.isclose(*spacing, rel_tol=_SAME):
+        notes.append(f"pixels aren't square: {written}, left as stored")
+    if ratio is not None and not math.isclose(ratio[0] * spacing[1], ratio[1] * spacing[0], rel_tol=_SAME):
+        notes.append(f"PixelAspectRatio {ratio[0]:g}:{ratio[1]:g} left out: it contradicts pixels of {written}")
+    return notes

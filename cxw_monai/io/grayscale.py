@@ -8,7 +8,8 @@ A LUT item without descriptor or data counts as absent. A VOI LUT or window that
 be used (a width of 0, entries beyond their depth, every pixel black) is left out, and the next one taken, in the end
 the declared range; the steps say so. What the Modality LUT makes of the codes can't be left out without changing what
 the values mean: a contradiction there is an error. The images of angiography and fluoroscopy (XA, RF) are shown without
-theirs, which leads back to the X-ray intensity; a rescale in a file without PixelIntensityRelationship is applied.
+theirs, which leads back to the X-ray intensity; only a rescale in a file with neither a Modality LUT nor
+PixelIntensityRelationship is applied.
 
 Source: DICOM PS3.3 C.7.5.1.1.2 (pixel padding), C.7.6.3.1.2 (photometric interpretation), C.8.7.1.1.2 (XA and RF),
 C.11.1 (Modality LUT), C.11.2 (VOI LUT), C.11.6 (Presentation LUT Shape); PS3.4 N.2.5 (XA and RF);
@@ -139,14 +140,18 @@ def _modality(codes: np.ndarray, tags: Attributes, scale: Grayscale) -> tuple[Va
         reached = table.within(limits)  # what the stored range maps to; often far less than its declared 16 bits
         if reached.min() == reached.max():
             raise ScalingError("a Modality LUT that maps every pixel to one value", _remove("ModalityLUTSequence"))
-        return table(codes.astype(np.int64)), (int(reached.min()), int(reached.max())), [*steps, "Modality LUT"]
-    slope, intercept = _rescale(tags, steps)
-    if is_fluoroscopy and "ModalityLUTSequence" in tags.sequences:
+        step = f"Modality LUT, {table.note}" if table.note else "Modality LUT"
+        return table(codes.astype(np.int64)), (int(reached.min()), int(reached.max())), [*steps, step]
+    has_table = is_fluoroscopy and any("LUTData" in item for item in tags.sequences.get("ModalityLUTSequence", ()))
+    if has_table:
         steps.append("Modality LUT left out: XA and RF are shown without it")
+    if is_fluoroscopy and (has_table or "PixelIntensityRelationship" in tags.text):
+        if tags.numbers("RescaleSlope") or tags.numbers("RescaleIntercept"):
+            steps.append("rescale left out: XA and RF are shown without it")
+        return codes, limits, steps
+    slope, intercept = _rescale(tags, steps)
     if (slope, intercept) == (1, 0):
         return codes, limits, steps
-    if is_fluoroscopy and "PixelIntensityRelationship" in tags.text:
-        return codes, limits, [*steps, "rescale left out: XA and RF are shown without it"]
     ends = [limit * slope + intercept for limit in limits]
     if not 0 < max(ends) - min(ends) < np.inf:
         raise ScalingError("RescaleSlope and RescaleIntercept leave no range of numbers", _remove("RescaleSlope"))
@@ -165,7 +170,7 @@ def _modality_lut(tags: Attributes, scale: Grayscale, steps: list[str]) -> LookU
         raise ScalingError(f"{name} cannot be read", _remove(name))
     for item in tags.sequences.get(name, ()):
         try:
-            table = read_lut(item, scale.limits, scale.little_endian)
+            table = read_lut(item, scale.limits, scale.little_endian, by_entries=True)
         except ScalingError as error:
             raise ScalingError(f"{name}: {error}", _remove(name)) from error
         if table is not None:
@@ -180,6 +185,9 @@ def _rescale(tags: Attributes, steps: list[str]) -> tuple[float, float]:
     given = [name for name in found if tags.numbers(name)]
     for name in given:
         value = tags.numbers(name)[0]
+        if value is None and name in tags.ambiguous:
+            reason = f"{name} can be read two ways: its comma is before a fraction, or between thousands"
+            raise ScalingError(reason, f"write {name} without a comma into the file")
         if value is None or not np.isfinite(value):
             raise ScalingError(f"{name} is no finite number", _remove(name))
         found[name] = value
@@ -265,7 +273,7 @@ def _luts(tags: Attributes, limits: Limits, scale: Grayscale, left_out: list[str
             continue
 
         def apply(values: Values, table: LookUpTable = table) -> Values:
-            return table(np.rint(values).astype(np.int64)) / float((1 << table.bits) - 1)
+            return np.minimum(table(np.rint(values).astype(np.int64)) / float((1 << table.bits) - 1), 1)
 
         step = f"{name}, {table.note}" if table.note else name
         yield _Choice(place, _explanation(item), step, apply)

@@ -37,13 +37,40 @@ def _read(tmp_path, pixels=RAMP12, bits=12, asked=None, **attributes):
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-@pytest.mark.parametrize(("top", "declared", "bits"), [(4095, 16, 12), (1023, 16, 10), (32767, 16, 15), (255, 12, 8)])
+@pytest.mark.parametrize(("top", "declared", "bits"), [(4095, 16, 12), (1023, 16, 10), (16383, 16, 14), (255, 12, 8)])
 def test_a_voi_lut_is_scaled_by_the_bits_that_it_needs(tmp_path, top, declared, bits, photometric):
     table = [round(entry * top / 4095) for entry in range(4096)]
     film = _read(tmp_path, photometric=photometric, VOILUTSequence=lut_sequence(table, 0, declared))
     expected = np.asarray(table)[RAMP12] / top
     np.testing.assert_allclose(film.array[0], 1 - expected if photometric == "MONOCHROME1" else expected, atol=1e-6)
     assert film.meta["steps"][0] == f"VOI LUT 1 of 1, {bits} bits by its largest entry, {declared} declared"
+
+
+@pytest.mark.parametrize(
+    ("top", "declared", "white"),
+    [(2000, 12, 4095), (2048, 12, 4095), (500, 10, 1023), (30000, 16, 65535), (32767, 16, 65535)],
+)
+def test_a_dim_voi_lut_stays_dim(tmp_path, top, declared, white):
+    table = [round(entry * top / 4095) for entry in range(4096)]
+    film = _read(tmp_path, VOILUTSequence=lut_sequence(table, 0, declared))
+    np.testing.assert_allclose(film.array[0], np.asarray(table)[RAMP12] / white, atol=1e-6)
+    assert film.meta["steps"][0] == "VOI LUT 1 of 1"
+
+
+@pytest.mark.parametrize(("top", "declared"), [(256, 16), (1024, 16), (4096, 16), (4096, 12), (256, 8)])
+def test_a_voi_lut_whose_white_is_off_by_one(tmp_path, top, declared):
+    table = [entry * top // 4096 for entry in range(1, 4097)]
+    pixels = np.tile(np.array([0, 1023, 2047, 4095], np.uint16), (16, 4))
+    film = _read(tmp_path, pixels=pixels, VOILUTSequence=lut_sequence(table, 0, declared))
+    expected = np.array([top // 4096, top // 4, top // 2, top - 1]) / (top - 1)
+    np.testing.assert_allclose(film.array[0, 0, :4], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("declared", [8, 10])
+def test_a_modality_lut_of_more_bits_than_declared_is_read_by_its_entries(tmp_path, declared):
+    film = _read(tmp_path, ModalityLUTSequence=lut_sequence(list(range(4096))[::-1], 0, declared))
+    np.testing.assert_allclose(film.array[0], 1 - FULL, atol=1e-6)
+    assert film.meta["steps"][0] == f"Modality LUT, 12 bits by its largest entry, {declared} declared"
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -188,12 +215,15 @@ def test_functions_by_another_spelling(tmp_path, function):
 
 
 @pytest.mark.parametrize("sop_class", [XA, RF])
-@pytest.mark.parametrize("relation", ["LIN", "LOG", "DISP"])
-@pytest.mark.parametrize("kind", ["LUT", "rescale"])
+@pytest.mark.parametrize("relation", ["LIN", "LOG", "DISP", ""])
+@pytest.mark.parametrize("kind", ["LUT", "rescale", "both"])
 def test_xa_and_rf_are_shown_without_their_modality_lut(tmp_path, sop_class, relation, kind):
     back = {"ModalityLUTSequence": lut_sequence([4095 - entry // 2 for entry in range(4096)], 0, 12)}
-    if kind == "rescale":
-        back = {"RescaleSlope": -2, "RescaleIntercept": 99}
+    rescale = {"RescaleSlope": -2, "RescaleIntercept": 99}
+    if kind == "rescale":  # without a relationship it is applied
+        back, relation = rescale, relation or "LIN"
+    elif kind == "both":
+        back |= rescale
     attributes = {"PixelIntensityRelationship": relation, "WindowCenter": 2048, "WindowWidth": 4096, **back}
     film = _read(tmp_path, sop_class=sop_class, **attributes)
     np.testing.assert_allclose(film.array[0], RAMP12 / 4095, atol=1e-6)
@@ -212,6 +242,18 @@ def test_xa_and_rf_are_shown_without_their_modality_lut(tmp_path, sop_class, rel
 )
 def test_a_rescale_that_is_no_number_is_named(tmp_path, raw, reason):
     with pytest.raises(RadiographError, match=rf"{reason}; correct \w+ in the file, or remove it"):
+        _read(tmp_path, raw=raw)
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("RescaleSlope", {"RescaleSlope": b"1,000", "RescaleIntercept": b"0,000"}),
+        ("RescaleIntercept", {"RescaleSlope": b"1,0", "RescaleIntercept": b"-1,024"}),
+    ],
+)
+def test_a_rescale_that_can_be_read_two_ways_is_named(tmp_path, name, raw):
+    with pytest.raises(RadiographError, match=rf"{name} can be read two ways: .*; write {name} without a comma"):
         _read(tmp_path, raw=raw)
 
 

@@ -95,6 +95,20 @@ def test_values_within_the_stored_bits_keep_their_range(tmp_path, codec, precisi
 
 
 @pytest.mark.parametrize("codec", ["lossless", "ls", "2000"])
+def test_the_depth_of_the_stream_counts_where_the_upper_bits_are_alike(tmp_path, codec):
+    codes = 2048 + _codes(10)  # 2048 to 3071: bits 10 and 11 are 0 and 1 in every pixel
+    film = read_radiograph(_write(tmp_path, codec, codes, 12, stored=10))
+    np.testing.assert_allclose(film.array[0], codes / 4095, atol=1e-6)
+    assert "12 bits of the compressed stream, 10 declared" in film.meta["steps"]
+
+
+def test_upper_bits_that_are_alike_are_refused_where_nothing_explains_them(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", (2048 + _codes(10)).astype(np.uint16), bits=10)
+    with pytest.raises(RadiographError, match="values of 12 bits, BitsStored declares 10"):
+        read_radiograph(path)
+
+
+@pytest.mark.parametrize("codec", ["lossless", "ls", "2000"])
 def test_words_of_16_bits_whose_values_need_more_than_is_stored_are_refused(tmp_path, codec):
     path = _write(tmp_path, codec, _codes(12), 16, stored=10)
     with pytest.raises(RadiographError, match="values of 12 bits, BitsStored declares 10; correct BitsStored"):
