@@ -50,13 +50,16 @@ class LookUpTable:
         return self.entries[begin : end + 1]
 
 
-def read_lut(item: Dataset, limits: tuple[float, float], little_endian: bool) -> LookUpTable | None:
+def read_lut(
+    item: Dataset, limits: tuple[float, float], little_endian: bool, *, by_entries: bool = False
+) -> LookUpTable | None:
     """The LUT of a sequence's item; None where the item has no descriptor or no data.
 
     Args:
         item: of a Modality or VOI LUT Sequence.
         limits: least and greatest input.
         little_endian: byte order of the file.
+        by_entries: whether entries may need more bits than are declared, for output that no depth scales.
 
     Raises:
         ScalingError: it contradicts itself.
@@ -73,9 +76,11 @@ def read_lut(item: Dataset, limits: tuple[float, float], little_endian: bool) ->
     needed = max(_LEAST_DEPTH, int(entries.max() - 1).bit_length())  # 256 and 255: 8
     if not _LEAST_DEPTH <= depth <= _MOST_DEPTH:
         return LookUpTable(entries, first, needed, f"{needed} bits by its largest entry, {depth} declared")
+    if needed > depth and by_entries:
+        return LookUpTable(entries, first, needed, f"{needed} bits by its largest entry, {depth} declared")
     if needed > depth:
         raise ScalingError(f"its entries need {needed} bits, {depth} are declared")
-    if depth - needed >= (_UNUSED if depth == _MOST_DEPTH else _BLACK):
+    if not by_entries and depth - needed >= (_UNUSED if depth == _MOST_DEPTH else _BLACK):
         return LookUpTable(entries, first, needed, f"{needed} bits by its largest entry, {depth} declared")
     return LookUpTable(entries, first, depth, "")
 

@@ -140,6 +140,7 @@ def _modality(codes: np.ndarray, tags: Attributes, scale: Grayscale) -> tuple[Va
         reached = table.within(limits)  # what the stored range maps to; often far less than its declared 16 bits
         if reached.min() == reached.max():
             raise ScalingError("a Modality LUT that maps every pixel to one value", _remove("ModalityLUTSequence"))
+        steps += [f"Modality LUT of {table.note}"] if table.note else []
         return table(codes.astype(np.int64)), (int(reached.min()), int(reached.max())), [*steps, "Modality LUT"]
     has_table = is_fluoroscopy and any("LUTData" in item for item in tags.sequences.get("ModalityLUTSequence", ()))
     if has_table:
@@ -169,7 +170,7 @@ def _modality_lut(tags: Attributes, scale: Grayscale, steps: list[str]) -> LookU
         raise ScalingError(f"{name} cannot be read", _remove(name))
     for item in tags.sequences.get(name, ()):
         try:
-            table = read_lut(item, scale.limits, scale.little_endian)
+            table = read_lut(item, scale.limits, scale.little_endian, by_entries=True)
         except ScalingError as error:
             raise ScalingError(f"{name}: {error}", _remove(name)) from error
         if table is not None:
