@@ -80,6 +80,8 @@ def settle_bits(pixels: Pixels, tags: Attributes, path: str | PathLike[str]) -> 
     elif precision is not None and precision % 8:  # 8 and 16 are those of whole words, and tell nothing
         notes.append(f"{precision} bits of the compressed stream, {bits} declared")
         return Codes(words, precision, signed, padded=padded, notes=notes)
+    elif pixels.stream is None and above.min() == above.max():  # no part of a picture: order and steps stay as they are
+        notes.append(f"bits above the {bits} stored left out, the same in every pixel")
     else:
         needed = int(above.max()).bit_length() + bits
         reason = f"values of {needed} bits, BitsStored declares {bits}"

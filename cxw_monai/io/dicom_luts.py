@@ -80,7 +80,7 @@ def read_lut(
         return LookUpTable(entries, first, needed, f"{needed} bits by its largest entry, {depth} declared")
     if needed > depth:
         raise ScalingError(f"its entries need {needed} bits, {depth} are declared")
-    if depth - needed >= (_UNUSED if depth == _MOST_DEPTH else _BLACK):
+    if not by_entries and depth - needed >= (_UNUSED if depth == _MOST_DEPTH else _BLACK):
         return LookUpTable(entries, first, needed, f"{needed} bits by its largest entry, {depth} declared")
     return LookUpTable(entries, first, depth, "")
 

@@ -140,8 +140,8 @@ def _modality(codes: np.ndarray, tags: Attributes, scale: Grayscale) -> tuple[Va
         reached = table.within(limits)  # what the stored range maps to; often far less than its declared 16 bits
         if reached.min() == reached.max():
             raise ScalingError("a Modality LUT that maps every pixel to one value", _remove("ModalityLUTSequence"))
-        step = f"Modality LUT, {table.note}" if table.note else "Modality LUT"
-        return table(codes.astype(np.int64)), (int(reached.min()), int(reached.max())), [*steps, step]
+        steps += [f"Modality LUT of {table.note}"] if table.note else []
+        return table(codes.astype(np.int64)), (int(reached.min()), int(reached.max())), [*steps, "Modality LUT"]
     has_table = is_fluoroscopy and any("LUTData" in item for item in tags.sequences.get("ModalityLUTSequence", ()))
     if has_table:
         steps.append("Modality LUT left out: XA and RF are shown without it")

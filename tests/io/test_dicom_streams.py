@@ -102,10 +102,11 @@ def test_the_depth_of_the_stream_counts_where_the_upper_bits_are_alike(tmp_path,
     assert "12 bits of the compressed stream, 10 declared" in film.meta["steps"]
 
 
-def test_upper_bits_that_are_alike_are_refused_where_nothing_explains_them(tmp_path):
-    path = write_dicom(tmp_path / "a.dcm", (2048 + _codes(10)).astype(np.uint16), bits=10)
-    with pytest.raises(RadiographError, match="values of 12 bits, BitsStored declares 10"):
-        read_radiograph(path)
+def test_upper_bits_of_uncompressed_data_that_are_the_same_in_every_pixel_are_no_part_of_the_picture(tmp_path):
+    codes = _codes(10)
+    film = read_radiograph(write_dicom(tmp_path / "a.dcm", (2048 + codes).astype(np.uint16), bits=10))
+    np.testing.assert_allclose(film.array[0], codes / 1023, atol=1e-6)
+    assert "bits above the 10 stored left out, the same in every pixel" in film.meta["steps"]
 
 
 @pytest.mark.parametrize("codec", ["lossless", "ls", "2000"])
