@@ -24,9 +24,9 @@ _logger = logging.getLogger(__name__)
 def refuse_mask(radiograph: Radiograph) -> None:
     """Refuse a mask or a map of labels; a warning tells what may be one.
 
-    Refused: two grey levels, four or less in an image of 64 x 64 pixels or more (colour counts as the grey that it
-    becomes), and an image without a value of 32 or more at its own depth. Warned of: 16 grey levels or less, and 95 %
-    of the pixels at the darkest and the brightest level.
+    Refused: black and white alone, an image without a value of 32 or more at its own depth, and four grey levels or
+    less in an image of 64 x 64 pixels or more (colour counts as the grey that it becomes). Warned of: 16 grey levels or
+    less, and 95 % of the pixels at the darkest and the brightest level.
 
     Args:
         radiograph: as it was read.
@@ -44,7 +44,7 @@ def refuse_mask(radiograph: Radiograph) -> None:
         raise RadiographError(path, "only black and white in it: a mask, not a film", _REMEDY)
     if highest < _LABELS:
         raise RadiographError(path, f"no value above {highest} of {2**bits - 1} in it: a map of labels", _REMEDY)
-    if levels == 2 or (levels <= _MASK_LEVELS and min(height, width) >= _MASK_SIDE):
+    if levels <= _MASK_LEVELS and min(height, width) >= _MASK_SIDE:
         raise RadiographError(path, f"only {levels} grey levels in it: a mask or a map of labels, not a film", _REMEDY)
     if levels <= _FEW_LEVELS:
         _logger.warning("%s: only %d grey levels in it; if it is a map of labels, leave it out", path, levels)

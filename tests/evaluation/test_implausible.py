@@ -44,6 +44,7 @@ def page() -> np.ndarray:
     """Stripes of 12 bits: no frontal chest, in any position."""
     grey = np.full((300, 240), 3500, dtype=np.uint16)
     grey[::10] = 200
+    grey[0, :3] = 199, 201, 202  # two levels would be a mask
     return grey
 
 

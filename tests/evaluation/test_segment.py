@@ -66,6 +66,7 @@ def save_blob(path, shape=(300, 240), origin=(0, 0), scale=1.0):
     y, x, b, a = BLOB
     inside = ((rows[:, None] - y) / b) ** 2 + ((columns - x) / a) ** 2 <= 1
     grey = np.where(inside, 230, 25).astype(np.uint8)  # 0.5 lies in the middle
+    grey[0, :3] = 24, 26, 27  # two levels would be a mask
     if path.suffix == ".gz":  # stored [X, Y] with Y upwards
         image = nib.Nifti1Image(np.ascontiguousarray(grey[::-1].T[:, None, :]), np.diag([-0.5, 1.0, 0.5, 1.0]))
         nib.save(image, path)
@@ -121,6 +122,7 @@ def test_windows_see_the_film_at_its_own_size(tmp_path):
 def test_only_the_largest_part_is_kept_where_asked(tmp_path):
     grey = np.full((96, 96), 20, np.uint8)
     grey[10:50, 10:50] = grey[60:70, 60:90] = 240
+    grey[0, :3] = 19, 21, 22  # two levels would be a mask
     Image.fromarray(grey).save(tmp_path / "two.png")
     one = segmenter([tmp_path / "two.png"], tmp_path / "out", Brightness(), ["bright", "dark"], keep_largest=["bright"])
     one.run()

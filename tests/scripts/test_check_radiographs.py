@@ -40,7 +40,7 @@ def command(capsys):
 def test_a_flagged_film_exits_with_1(command, tmp_path):
     films = tmp_path / "films"
     films.mkdir()
-    Image.fromarray(np.eye(64, dtype=np.uint8) * 200).save(films / "pattern.png")
+    Image.fromarray(np.diag(np.arange(64) + 137).astype(np.uint8)).save(films / "pattern.png")
     (films / "text.png").write_text("no picture")
     status, out, err = command(films, "--output", tmp_path / "out", "--workers", 2)
     assert status == 1 and "2 of 2 files flagged" in out
@@ -80,7 +80,7 @@ def test_wrong_usage_exits_with_2(command, tmp_path, monkeypatch, arguments, mes
 
 def test_a_second_run_into_the_same_output_exits_with_2(command, tmp_path, monkeypatch):
     (tmp_path / "films").mkdir()
-    Image.fromarray(np.eye(64, dtype=np.uint8) * 200).save(tmp_path / "films" / "a.png")
+    Image.fromarray(np.diag(np.arange(64) + 137).astype(np.uint8)).save(tmp_path / "films" / "a.png")
     monkeypatch.setattr(output_lock, "_PATIENCE", 0.0)
     with output_lock.output_lock(tmp_path / "out"):
         status, out, err = command(tmp_path / "films", "--output", tmp_path / "out")
@@ -96,7 +96,7 @@ def test_names_of_any_bytes_keep_their_row_and_picture(command, tmp_path):
     films.mkdir()
     names = ["f\udcff.png", "a\nb.png", "=1+1.png", "50%.png"]
     for number, name in enumerate(names):
-        Image.fromarray(np.eye(64 + number, dtype=np.uint8) * 200).save(films / name)
+        Image.fromarray(np.diag(np.arange(64 + number) + 133).astype(np.uint8)).save(films / name)
     assert command(films, "--output", tmp_path / "out")[0] == 1
     with (tmp_path / "out" / "radiographs.csv").open(newline="", encoding="utf-8") as stream:
         rows = read_rows(stream)

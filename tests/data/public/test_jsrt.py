@@ -30,7 +30,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "Clinical_Information").mkdir()
     raw = np.full((2048, 2048), 4095, ">u2")  # black background
     raw[100:200, 300:500] = 0  # bone
-    raw[1500, 7] = 1000
+    raw[1500, 7:10] = 1000, 1100, 1200
     raw.tofile(root / "All247images/JPCLN001.IMG")
     for number, name in enumerate(["JPCLN002", "JPCLN003", "JPCNN001", "JPCNN002"]):
         Image.fromarray(np.full((512, 512), 50 + number, np.uint8)).save(root / f"All247images/{name}.png")
