@@ -165,3 +165,14 @@ def test_draws_depend_on_the_seed_alone(monkeypatch):
 def test_nothing_can_be_summarised_without_films():
     with pytest.raises(ValueError, match="no films"):
         summarise({}, [], ["heart"])
+
+
+def test_an_interval_is_that_of_its_own_metric_and_structure():
+    generator = np.random.default_rng(0)
+    values = {name: generator.random((6, 2)) for name in (*segmentation_metrics.METRICS, "label_px", "pred_px")}
+    rows = summarise(values, list("abcdef"), ["heart", "lung"], draws=200, seed=3)
+    for name in segmentation_metrics.METRICS:
+        drawn = bootstrap_means(values[name], np.arange(6), 200, seed=3)  # [draws, S]
+        for row, means in zip(rows, (drawn[:, 0], drawn[:, 1], drawn.mean(axis=1)), strict=True):
+            found = row.metrics[name]
+            assert (found.low, found.high) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])))
