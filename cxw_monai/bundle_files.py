@@ -21,9 +21,8 @@ from cxw_monai.io.zip_members import DamagedZipError, MemberError, checked_membe
 __all__ = ["BundleError", "extract_bundle", "find_bundle", "named_bundle", "open_bundle"]
 
 _INSTALLED = Path(__file__).resolve().parent / "bundles"  # a wheel brings them
-_OWN = (
-    _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "bundles"
-)  # a checkout has them beside the package
+_CHECKOUT = _INSTALLED.parents[1] / "bundles"  # a checkout has them beside the package
+_OWN = _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
 _MOST_BYTES = 16 * 2**30  # of one packaged bundle, unpacked
 _OTHER = "give a zip that scripts/package_bundle.py made"
 

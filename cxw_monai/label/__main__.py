@@ -35,9 +35,8 @@ def main(argv: list[str] | None = None) -> int:
 
             return run_selftest(bundle)
         app, model = a.app.resolve(), a.model or bundle / "models" / "model.pt"
-        read_segmenter(
-            model_file(app) if model_file(app).exists() else model
-        )  # before it is copied, or a server starts
+        served = model_file(app) if model_file(app).exists() else model
+        read_segmenter(served)  # before it is copied, or a server starts
         lay_out(app, model)
     except (BundleError, CheckpointError) as error:
         print(f"error: {printable(error)}", file=sys.stderr)
