@@ -2,16 +2,18 @@
 
 from typing import Any
 
-from .io.printable import escape_log_records
+from cxw_monai._moved import install as let_old_paths_be_found
+from cxw_monai.io.files.printable import escape_log_records
 
 __version__ = "0.1.0"
 
 escape_log_records()
+let_old_paths_be_found()
 
 
 def __getattr__(name: str) -> Any:
     if name == "load":  # torch and MONAI take seconds to import: when they are needed
-        from .loading import load
+        from cxw_monai.inference.api import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,11 +17,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from cxw_monai.bundle_files import find_bundle
-from cxw_monai.evaluation.benchmark import AMPS, default_cases, format_report, run_benchmark
-from cxw_monai.evaluation.reading import measure_reading
-from cxw_monai.io.printable import printable
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ stands beside scripts/, in no wheel
+
+from benchmarks.speed.cases import AMPS, default_cases, format_report, run_benchmark
+from benchmarks.speed.reading import measure_reading
+from cxw_monai.io.files.printable import printable
 from cxw_monai.networks import VIT_SIZES
+from cxw_monai.weights.bundles import find_bundle
 
 BUNDLE = find_bundle("chexworld_pretraining").resolve()
 

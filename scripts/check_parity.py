@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 import torch
 
-from cxw_monai.evaluation.parity import check_parity
-from cxw_monai.io.printable import printable
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ stands beside scripts/, in no wheel
+
+from benchmarks.parity.parity import check_parity
+from cxw_monai.io.files.printable import printable
 
 
 def main() -> int:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cxw_monai.checkpoints import CheckpointError, import_official
-from cxw_monai.io.printable import printable
+from cxw_monai.io.files.printable import printable
+from cxw_monai.weights.encoder import CheckpointError, import_official
 
 
 def readable(found: Mapping[str, Any], out: Path) -> str:

@@ -23,17 +23,19 @@ import numpy as np
 import torch
 import yaml
 
-from cxw_monai.bundle_files import find_bundle
-from cxw_monai.checkpoints import load_weights
-from cxw_monai.engines.errors import plain_message, root_cause
-from cxw_monai.evaluation.learning.benchmark import Benchmark, append_row, averaged, config_hash, read_rows
-from cxw_monai.evaluation.learning.data import labelled_films, outlined_films, read_split
-from cxw_monai.evaluation.learning.descriptors import Descriptor, encoder_tokens, gradient_histograms, pixels
-from cxw_monai.evaluation.learning.runs import Cost, pretrain, train_supervised, write_training_manifest
-from cxw_monai.evaluation.learning.table import draw_curves, draw_rows, markdown
-from cxw_monai.io.atomic import atomic_file
-from cxw_monai.io.printable import printable
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ stands beside scripts/, in no wheel
+
+from benchmarks.learning.benchmark import Benchmark, append_row, averaged, config_hash, read_rows
+from benchmarks.learning.data import labelled_films, outlined_films, read_split
+from benchmarks.learning.runs import Cost, pretrain, train_supervised, write_training_manifest
+from benchmarks.learning.table import draw_curves, draw_rows, markdown
+from cxw_monai.io.files.atomic import atomic_file
+from cxw_monai.io.files.printable import printable
+from cxw_monai.metrics.token_descriptors import Descriptor, encoder_tokens, gradient_histograms, pixels
 from cxw_monai.networks import RadiographViT, radiograph_vit
+from cxw_monai.training.errors import plain_message, root_cause
+from cxw_monai.weights.bundles import find_bundle
+from cxw_monai.weights.encoder import load_weights
 
 BUNDLE = find_bundle("chexworld_pretraining").resolve()
 FIXED = {"pixels16": partial(pixels, 16), "pixels32": partial(pixels, 32), "hog": lambda: gradient_histograms}

@@ -9,8 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from cxw_monai.data.drr import CTSource, make_dataset
-from cxw_monai.io.printable import printable
+from cxw_monai.io.files.printable import printable
+from cxw_monai.rendering import CTSource, make_dataset
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -15,9 +15,9 @@ from pathlib import Path
 if __name__ == "__main__" and os.environ.get("PYTHONHASHSEED") != "0":
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})
 
-from cxw_monai.bundle_files import find_bundle
-from cxw_monai.io.printable import printable
+from cxw_monai.io.files.printable import printable
 from cxw_monai.packaging import hugging_face_folder, package_bundle
+from cxw_monai.weights.bundles import find_bundle
 
 
 def main() -> int:

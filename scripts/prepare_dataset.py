@@ -14,9 +14,9 @@ import argparse
 import sys
 from typing import Any
 
-from cxw_monai.data.public import datasets, format_counts, prepare_dataset
-from cxw_monai.data.public.registry import Option, PublicDataset
-from cxw_monai.io.printable import printable
+from cxw_monai.datasets import datasets, format_counts, prepare_dataset
+from cxw_monai.datasets.registry import Option, PublicDataset
+from cxw_monai.io.files.printable import printable
 
 
 def build_parser() -> argparse.ArgumentParser:

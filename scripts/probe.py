@@ -19,11 +19,11 @@ import json
 import sys
 from pathlib import Path
 
-from cxw_monai.checkpoints import CheckpointError
-from cxw_monai.evaluation.probe_files import format_results, probe_files, read_films
-from cxw_monai.evaluation.probes import READINGS, ProbeSettings
 from cxw_monai.io import RadiographError
-from cxw_monai.io.printable import printable
+from cxw_monai.io.files.printable import printable
+from cxw_monai.metrics.probe_files import format_results, probe_files, read_films
+from cxw_monai.metrics.probes import READINGS, ProbeSettings
+from cxw_monai.weights.encoder import CheckpointError
 
 
 def main() -> int:

@@ -12,9 +12,9 @@ import logging
 import sys
 from pathlib import Path
 
-from cxw_monai.checkpoints import CheckpointError
-from cxw_monai.evaluation.pseudo_labels import make_pseudo_labels
-from cxw_monai.io.printable import printable
+from cxw_monai.inference.pseudo_labels import make_pseudo_labels
+from cxw_monai.io.files.printable import printable
+from cxw_monai.weights.encoder import CheckpointError
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -13,10 +13,12 @@ import logging
 import sys
 from pathlib import Path
 
-from cxw_monai.bundle_files import find_bundle
-from cxw_monai.engines.errors import plain_message, root_cause
-from cxw_monai.evaluation.sim_to_real import few_shot_runs, from_rendered_runs, run_all, summarise
-from cxw_monai.io.printable import printable
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ stands beside scripts/, in no wheel
+
+from benchmarks.sim_to_real.experiment import few_shot_runs, from_rendered_runs, run_all, summarise
+from cxw_monai.io.files.printable import printable
+from cxw_monai.training.errors import plain_message, root_cause
+from cxw_monai.weights.bundles import find_bundle
 
 BUNDLE = find_bundle("chexworld_segmentation").resolve()
 

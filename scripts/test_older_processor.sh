@@ -7,10 +7,10 @@ cd "$(dirname "$0")/.."
 . scripts/environment.sh
 export OMP_NUM_THREADS=1  # a process per core; threads of several would wait for each other
 tests=(
-    tests/networks tests/transforms tests/test_geometry.py tests/test_pixel_map.py
-    tests/engines/test_precision.py tests/engines/test_steps_by_hand.py tests/engines/test_pretraining.py
-    tests/engines/test_segmentation.py tests/evaluation/test_benchmark.py tests/evaluation/test_benchmark_steps.py
-    tests/evaluation/test_learning.py::TestTraining tests/bundles/test_shipped_segmenter.py
+    tests/networks tests/transforms tests/transforms/test_geometry.py tests/io/test_pixel_map.py
+    tests/training/test_precision.py tests/training/test_steps_by_hand.py tests/training/test_pretraining.py
+    tests/training/test_segmentation.py tests/benchmarks/test_benchmark.py tests/benchmarks/test_benchmark_steps.py
+    tests/benchmarks/test_learning.py::TestTraining tests/bundles/test_shipped_segmenter.py
 )
 for older in "ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2" "ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default"; do
     echo "With $older"

@@ -6,7 +6,6 @@ Checkpoints of every kind of pickle: `test_checkpoints.py`. Zips that lead out o
 from __future__ import annotations
 
 import ast
-import importlib.util
 import pickle
 import shutil
 import tempfile
@@ -24,22 +23,19 @@ from monai.transforms import Activationsd
 import cxw_monai
 from cxw_monai.data.cache import build_cache
 from cxw_monai.data.cache_store import CacheError, RadiographCache
-from cxw_monai.encoder_files import load_embedder
-from cxw_monai.engines.checkpoint_files import CheckpointFiles, read_checkpoint
-from cxw_monai.evaluation.descriptors import load_descriptors
-from cxw_monai.evaluation.pseudo_labels import Committee
-from cxw_monai.evaluation.segment import FilmSegmenter
+from cxw_monai.inference.pseudo_labels import Committee
+from cxw_monai.inference.run import FilmSegmenter
 from cxw_monai.io import read_radiograph
+from cxw_monai.metrics.descriptors import load_descriptors
 from cxw_monai.packaging.contents import stage_bundle
-from cxw_monai.segmenter_checkpoints import load_segmenter, new_segmenter, read_settings, segmenter_settings
+from cxw_monai.training.checkpoint_files import CheckpointFiles, read_checkpoint
 from cxw_monai.transforms.warp import WholeFilmd
+from cxw_monai.weights.resolve import load_embedder
+from cxw_monai.weights.segmenter import load_segmenter, new_segmenter, read_settings, segmenter_settings
+from tests.helpers import dicom_files as _files
 
 PROJECT = Path(__file__).resolve().parents[1]
 SEGMENTATION = PROJECT / "bundles" / "chexworld_segmentation"
-
-_spec = importlib.util.spec_from_file_location("dicom_files", PROJECT / "tests" / "io" / "dicom_files.py")
-_files = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_files)
 
 
 class Bomb:

@@ -29,21 +29,15 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from cxw_monai.data.cache_estimate import estimate_cache
-from cxw_monai.data.cache_store import (
-    FORMAT_VERSION,
-    INDEX,
-    CacheError,
-    RadiographCache,
-    cache_errors,
-    cache_folder,
-)
-from cxw_monai.data.cache_writer import StoreWriter, write_items
-from cxw_monai.io.atomic import atomic_file
-from cxw_monai.io.csv_files import CsvWriter
-from cxw_monai.io.film_names import film_name
+from cxw_monai.io.files.atomic import atomic_file
+from cxw_monai.io.files.csv_files import CsvWriter
 from cxw_monai.io.image import Radiograph, RadiographError
 from cxw_monai.io.radiograph import read_radiograph, reader_options
+from cxw_monai.io.results.film_names import film_name
+
+from .cache_estimate import estimate_cache
+from .cache_store import FORMAT_VERSION, INDEX, CacheError, RadiographCache, cache_errors, cache_folder
+from .cache_writer import StoreWriter, write_items
 
 __all__ = ["CacheError", "RadiographCache", "build_cache", "cache_lock", "disk_errors"]
 

@@ -13,8 +13,8 @@ import numpy as np
 import pydicom
 from PIL import Image
 
-from cxw_monai.io.pictures import refuse_unless_file
-from cxw_monai.io.raster import is_raster_header
+from cxw_monai.io.formats.pictures import refuse_unless_file
+from cxw_monai.io.formats.raster import is_raster_header
 
 __all__ = ["CacheEstimate", "estimate_cache"]
 

@@ -11,7 +11,7 @@ A store is a folder of
 
 All but the small ``index.json`` are memory-mapped: an open store takes 9 bytes of memory per image, and processes share
 what they read. An image is compared with its checksum when it is first used; processes that are forked later share that
-knowledge. The folder may lie among those of other users: see :mod:`cxw_monai.io.own_files` for what is refused.
+knowledge. The folder may lie among those of other users: see :mod:`cxw_monai.io.files.own_files` for what is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from cxw_monai.io.own_files import OwnFolder, UnsafeFileError
+from cxw_monai.io.files.own_files import OwnFolder, UnsafeFileError
 
 __all__ = [
     *("FORMAT_VERSION", "INDEX", "META", "PIXELS", "ROW", "ROWS", "CacheError", "JsonRows", "RadiographCache"),

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cxw_monai.io.own_files import OwnFolder
+from cxw_monai.io.files.own_files import OwnFolder
 
 from .cache_store import (
     FORMAT_VERSION,

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from cxw_monai.io.csv_files import unguarded
-from cxw_monai.io.json_file import parse_json
-from cxw_monai.io.shown import shown
+from cxw_monai.io.files.csv_files import unguarded
+from cxw_monai.io.files.json_file import parse_json
+from cxw_monai.io.files.shown import shown
 
 from .tables import finite
 

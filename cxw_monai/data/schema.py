@@ -25,7 +25,7 @@ any other             kept as text
 
 An empty cell (null in JSON) means "not known": an empty label is not a 0, an empty ``bbox_xywh`` is not ``[]`` ("looked
 for, none found"). In a CSV, lists are written as JSON, and a text that a spreadsheet would take for a formula has an
-apostrophe in front (:mod:`cxw_monai.io.csv_files`). Left and right are the patient's.
+apostrophe in front (:mod:`cxw_monai.io.files.csv_files`). Left and right are the patient's.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cxw_monai.io.atomic import atomic_file
-from cxw_monai.io.csv_files import CsvWriter
-from cxw_monai.io.json_file import read_json
-from cxw_monai.io.pictures import refuse_unless_file
-from cxw_monai.io.shown import shown
+from cxw_monai.io.files.atomic import atomic_file
+from cxw_monai.io.files.csv_files import CsvWriter
+from cxw_monai.io.files.json_file import read_json
+from cxw_monai.io.files.shown import shown
+from cxw_monai.io.formats.pictures import refuse_unless_file
 
 from .cells import BOXES, cell_types, cell_values, check_fields, checked_columns, plain
 from .tables import csv_rows

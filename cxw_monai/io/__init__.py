@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cxw_monai.io.radiograph import Radiograph, RadiographError, read_radiograph
+from .radiograph import Radiograph, RadiographError, read_radiograph
 
 __all__ = ["LoadRadiographd", "Radiograph", "RadiographError", "RadiographReader", "read_radiograph"]
 
@@ -10,7 +10,7 @@ __all__ = ["LoadRadiographd", "Radiograph", "RadiographError", "RadiographReader
 def __getattr__(name: str) -> Any:
     # MONAI takes seconds to import: what needs it is imported when it is asked for.
     if name in ("LoadRadiographd", "RadiographReader"):
-        from cxw_monai.io import reader
+        from . import reader
 
         return getattr(reader, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

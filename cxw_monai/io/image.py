@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from cxw_monai.io.printable import printable
-from cxw_monai.pixel_map import PixelMap
+from cxw_monai.io.files.printable import printable
+
+from .pixel_map import PixelMap
 
 __all__ = ["MAX_PIXELS", "RESAMPLE", "Radiograph", "RadiographError", "describe", "refuse_huge"]
 
@@ -23,7 +24,7 @@ class RadiographError(ValueError):
     """A file that cannot be used as a radiograph.
 
     The message is one line, ``path: reason; remedy``, and holds nothing of the file's own text (no names, ids, dates).
-    The path in it is :func:`~cxw_monai.io.printable.printable`.
+    The path in it is :func:`~cxw_monai.io.files.printable.printable`.
 
     Args:
         path: the file.
@@ -59,7 +60,7 @@ class Radiograph:
             - ``intent`` (str or None): DICOM's ``FOR PRESENTATION`` or ``FOR PROCESSING``.
             - ``view``, ``laterality`` (str or None): as declared.
             - ``steps`` (list of str): what was applied, in order.
-            - ``pixel_map`` (:class:`~cxw_monai.geometry.PixelMap`): from the stored pixel grid to ``array``.
+            - ``pixel_map`` (:class:`~cxw_monai.transforms.geometry.PixelMap`): from the stored pixel grid to ``array``.
     """
 
     array: np.ndarray

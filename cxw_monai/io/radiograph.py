@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from cxw_monai.io.dicom import read_dicom
-from cxw_monai.io.dicom_file import PREAMBLE, looks_like_bare_dicom
-from cxw_monai.io.image import MAX_PIXELS, Radiograph, RadiographError
-from cxw_monai.io.masks_as_films import refuse_mask
-from cxw_monai.io.nifti import is_nifti_header, read_nifti
-from cxw_monai.io.nrrd import is_nrrd_header, read_nrrd
-from cxw_monai.io.pictures import refuse_unless_file
-from cxw_monai.io.raster import is_raster_header, read_raster
-from cxw_monai.io.scaling import GreyOptions
+from cxw_monai.io.dicom.file import PREAMBLE, looks_like_bare_dicom
+from cxw_monai.io.dicom.film import read_dicom
+from cxw_monai.io.formats.masks_as_films import refuse_mask
+from cxw_monai.io.formats.nifti import is_nifti_header, read_nifti
+from cxw_monai.io.formats.nrrd import is_nrrd_header, read_nrrd
+from cxw_monai.io.formats.pictures import refuse_unless_file
+from cxw_monai.io.formats.raster import is_raster_header, read_raster
+
+from .image import MAX_PIXELS, Radiograph, RadiographError
+from .scaling import GreyOptions
 
 __all__ = ["Radiograph", "RadiographError", "read_radiograph", "reader_options"]
 
@@ -46,10 +47,10 @@ def read_radiograph(
     ``percentiles`` asks for it):
 
     - DICOM: Modality LUT, VOI LUT or window, inversion of MONOCHROME1, declared output range, padding to black
-      (:mod:`cxw_monai.io.dicom`).
-    - PNG, JPEG, TIFF: the depth of the samples; colour becomes luma (:mod:`cxw_monai.io.raster`).
+      (:mod:`cxw_monai.io.dicom.film`).
+    - PNG, JPEG, TIFF: the depth of the samples; colour becomes luma (:mod:`cxw_monai.io.formats.raster`).
     - NIfTI, NRRD: ``cal_min``/``cal_max``, the unsigned integer type, or floats in [0, 1]
-      (:mod:`cxw_monai.io.slices`).
+      (:mod:`cxw_monai.io.formats.slices`).
 
     Formats other than DICOM (and TIFF's WhiteIsZero) don't declare a polarity: they are taken to be bone bright.
 
@@ -69,8 +70,8 @@ def read_radiograph(
     Raises:
         RadiographError: the file is missing, empty, truncated, no image, has several frames or is a volume, is a
             colour DICOM, needs a decoder that isn't installed, holds NaN or infinity, is constant, too small or too
-            large, a mask or a map of labels (:mod:`cxw_monai.io.masks_as_films`), a DICOM object
-            of another kind (:mod:`cxw_monai.io.film_classes`), or lacks the VOI LUT or window that is asked for.
+            large, a mask or a map of labels (:mod:`cxw_monai.io.formats.masks_as_films`), a DICOM object
+            of another kind (:mod:`cxw_monai.io.dicom.film_classes`), or lacks the VOI LUT or window that is asked for.
         ValueError: an argument is wrong.
     """
     options = GreyOptions(voi, voi_item, window, percentiles)

@@ -21,10 +21,11 @@ from monai.utils import ensure_tuple
 from monai.utils.enums import MetaKeys
 from torch import Tensor
 
-from cxw_monai.io.film_writers import register_film_writers
-from cxw_monai.io.image import MAX_PIXELS, Radiograph, RadiographError
-from cxw_monai.io.radiograph import read_radiograph
-from cxw_monai.io.scaling import GreyOptions
+from cxw_monai.io.results.film_writers import register_film_writers
+
+from .image import MAX_PIXELS, Radiograph, RadiographError
+from .radiograph import read_radiograph
+from .scaling import GreyOptions
 
 __all__ = ["LoadRadiographd", "RadiographReader", "monai_meta"]
 
@@ -45,7 +46,7 @@ def monai_meta(radiograph: Radiograph) -> dict[str, Any]:
         - ``bits`` (int), ``original_shape`` (``[2]``), ``photometric``, ``intent``, ``view``, ``laterality`` (str,
           empty where unknown).
         - ``steps`` (str): the steps, joined by ``"; "``.
-        - ``pixel_map`` (str): :meth:`PixelMap.to_json <cxw_monai.pixel_map.PixelMap.to_json>`.
+        - ``pixel_map`` (str): :meth:`PixelMap.to_json <cxw_monai.io.pixel_map.PixelMap.to_json>`.
     """
     meta = radiograph.meta
     spacing = meta["spacing_mm"]
@@ -73,7 +74,7 @@ class RadiographReader(ImageReader):
 
     Use it as ``LoadImaged(keys, reader=RadiographReader(...))``. The array is ``[1, H, W]``, rows first (MONAI's own
     readers of PNG and JPEG transpose), with or without ``ensure_channel_first``; the affine says which axis runs
-    down, and :mod:`cxw_monai.io.film_writers` lets ``SaveImage`` write it upright.
+    down, and :mod:`cxw_monai.io.results.film_writers` lets ``SaveImage`` write it upright.
 
     Args:
         voi: see :func:`~cxw_monai.io.read_radiograph`, as for the following.

@@ -7,11 +7,12 @@ import os
 import sys
 from pathlib import Path
 
-from cxw_monai.bundle_files import BundleError, find_bundle
-from cxw_monai.io.printable import printable
-from cxw_monai.label.serve import lay_out, model_file, server_command, server_environment
-from cxw_monai.segmenter_checkpoints import read_segmenter
-from cxw_monai.weight_files import CheckpointError
+from cxw_monai.io.files.printable import printable
+from cxw_monai.weights.bundles import BundleError, find_bundle
+from cxw_monai.weights.files import CheckpointError
+from cxw_monai.weights.segmenter import read_segmenter
+
+from .serve import lay_out, model_file, server_command, server_environment
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         bundle = find_bundle(a.bundle).resolve()
         if a.selftest:
-            from cxw_monai.label.selftest import run_selftest  # needs the server's environment
+            from .selftest import run_selftest  # needs the server's environment
 
             return run_selftest(bundle)
         app, model = a.app.resolve(), a.model or bundle / "models" / "model.pt"

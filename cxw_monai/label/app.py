@@ -22,11 +22,12 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.tasks.activelearning.random import Random
 
 from cxw_monai import __version__
-from cxw_monai.label.datastore import FilmDatastore
-from cxw_monai.label.dicomweb import DicomWebFilms
-from cxw_monai.label.model import LabelModel
-from cxw_monai.label.tasks import EmbeddingInfer, SegmentationInfer, Uncertainty, discarded_on_error
-from cxw_monai.label.training import SegmentationTraining
+
+from .datastore import FilmDatastore
+from .dicomweb import DicomWebFilms
+from .model import LabelModel
+from .tasks import EmbeddingInfer, SegmentationInfer, Uncertainty, discarded_on_error
+from .training import SegmentationTraining
 
 __all__ = ["CxwLabelApp"]
 

@@ -18,14 +18,15 @@ from fastapi import HTTPException
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 
-from cxw_monai.evaluation.segmentation_output import turn_upright
+from cxw_monai.inference.outputs import turn_upright
 from cxw_monai.io import Radiograph
-from cxw_monai.io.mask_files import write_png_masks
-from cxw_monai.io.result_folders import mark
-from cxw_monai.label.label_files import label_ending, read_label
-from cxw_monai.label.label_maps import annotated_masks, structure_values
-from cxw_monai.label.model import LabelModel, read_film
-from cxw_monai.label.tasks import discarded_on_error, told
+from cxw_monai.io.results.mask_files import write_png_masks
+from cxw_monai.io.results.result_folders import mark
+
+from .label_files import label_ending, read_label
+from .label_maps import annotated_masks, structure_values
+from .model import LabelModel, read_film
+from .tasks import discarded_on_error, told
 
 __all__ = ["FILM_ENDINGS", "FilmDatastore", "MaskStore"]
 

@@ -26,9 +26,10 @@ from monailabel.datastore.local import DataModel, ImageLabelModel
 
 from cxw_monai import __version__
 from cxw_monai.io import Radiograph
-from cxw_monai.io.dicom_seg import SegAlgorithm, write_dicom_seg
-from cxw_monai.label.datastore import FilmDatastore
-from cxw_monai.label.model import LabelModel
+from cxw_monai.io.results.dicom_seg import SegAlgorithm, write_dicom_seg
+
+from .datastore import FilmDatastore
+from .model import LabelModel
 
 __all__ = ["DicomWebFilms"]
 

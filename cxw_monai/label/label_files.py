@@ -4,7 +4,7 @@
 - ``.nii.gz``, ``.nii``, ``.nrrd``: the same map, ``[X, Y, 1]``, at the place and spacing at which ITK (3D Slicer,
   ITK-SNAP) puts the film.
 - ``.seg.nrrd``: 3D Slicer's segmentation, each structure in a layer of its own, so that nothing is hidden.
-- ``.dcm``: DICOM SEG of a DICOM film (:mod:`cxw_monai.io.dicom_seg`), nothing hidden either.
+- ``.dcm``: DICOM SEG of a DICOM film (:mod:`cxw_monai.io.results.dicom_seg`), nothing hidden either.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ import nrrd
 import numpy as np
 from PIL import Image
 
-from cxw_monai.evaluation.segmentation_output import turn_upright
+from cxw_monai.inference.outputs import turn_upright
 from cxw_monai.io import Radiograph, RadiographError
-from cxw_monai.io.atomic import atomic_file
-from cxw_monai.io.dicom_seg import SegAlgorithm, write_dicom_seg
-from cxw_monai.io.mask_files import stores_columns_first
-from cxw_monai.io.nrrd import read_nrrd_values
-from cxw_monai.io.pictures import open_picture, refuse_unless_file
-from cxw_monai.io.structure_codes import structure_colours
-from cxw_monai.label.label_maps import paint
-from cxw_monai.pixel_map import PixelMap
+from cxw_monai.io.files.atomic import atomic_file
+from cxw_monai.io.formats.nrrd import read_nrrd_values
+from cxw_monai.io.formats.pictures import open_picture, refuse_unless_file
+from cxw_monai.io.pixel_map import PixelMap
+from cxw_monai.io.results.dicom_seg import SegAlgorithm, write_dicom_seg
+from cxw_monai.io.results.mask_files import stores_columns_first
+from cxw_monai.io.structures import structure_colours
+
+from .label_maps import paint
 
 __all__ = ["RESULT_ENDINGS", "label_ending", "read_label", "write_result"]
 

@@ -14,12 +14,12 @@ import torch
 from monai.inferers import SimpleInferer
 from monai.transforms import Activationsd
 
-from cxw_monai.evaluation.segment import FilmSegmenter, kept_to_largest, restore_masks
-from cxw_monai.evaluation.segment_inputs import SegmentSettings, model_hash, on_device
+from cxw_monai.inference.run import FilmSegmenter, kept_to_largest, restore_masks
+from cxw_monai.inference.settings import SegmentSettings, model_hash, on_device
 from cxw_monai.io import Radiograph, RadiographError, read_radiograph
 from cxw_monai.networks.embedder import RadiographEmbedder
-from cxw_monai.segmenter_checkpoints import read_segmenter
 from cxw_monai.transforms.warp import WholeFilmd
+from cxw_monai.weights.segmenter import read_segmenter
 
 __all__ = ["LabelModel", "film_file", "read_film"]
 

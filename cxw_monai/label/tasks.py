@@ -16,14 +16,15 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from cxw_monai import __version__
-from cxw_monai.checkpoints import CheckpointError
-from cxw_monai.evaluation.implausible import doubts_of
-from cxw_monai.evaluation.segment_inputs import SegmentSettings
+from cxw_monai.inference.implausible import doubts_of
+from cxw_monai.inference.settings import SegmentSettings
 from cxw_monai.io import RadiographError
-from cxw_monai.io.dicom_seg import SegAlgorithm
-from cxw_monai.label.label_files import RESULT_ENDINGS, write_result
-from cxw_monai.label.label_maps import hidden_pixels
-from cxw_monai.label.model import LabelModel, read_film
+from cxw_monai.io.results.dicom_seg import SegAlgorithm
+from cxw_monai.weights.encoder import CheckpointError
+
+from .label_files import RESULT_ENDINGS, write_result
+from .label_maps import hidden_pixels
+from .model import LabelModel, read_film
 
 __all__ = ["EmbeddingInfer", "SegmentationInfer", "Uncertainty", "discarded_on_error", "told"]
 

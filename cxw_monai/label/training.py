@@ -12,10 +12,11 @@ from monai.bundle import ConfigWorkflow
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 
-from cxw_monai.io.atomic import atomic_file
-from cxw_monai.io.csv_files import write_rows
-from cxw_monai.label.model import LabelModel, film_file
-from cxw_monai.segmenter_checkpoints import read_settings
+from cxw_monai.io.files.atomic import atomic_file
+from cxw_monai.io.files.csv_files import write_rows
+from cxw_monai.weights.segmenter import read_settings
+
+from .model import LabelModel, film_file
 
 __all__ = ["SegmentationTraining"]
 
@@ -101,8 +102,8 @@ class SegmentationTraining(TrainTask):
             "datalist": str(run / "manifest.csv"),
             "val_fraction": held_out / films,
             "structures": list(told.structures),
-            "settings": {"_target_": "cxw_monai.segmenter_checkpoints.read_settings", **loaded},
-            "network_def": {"_target_": "cxw_monai.segmenter_checkpoints.load_segmenter", **loaded},
+            "settings": {"_target_": "cxw_monai.weights.segmenter.read_settings", **loaded},
+            "network_def": {"_target_": "cxw_monai.weights.segmenter.load_segmenter", **loaded},
             "image_size": list(told.image_size),
             "patch_size": told.patch_size,
             "cache_size": round(1.6 * max(told.image_size)),

@@ -2,13 +2,13 @@
 
 from .decoders import synchronise_batch_norm
 from .embedder import RadiographEmbedder
-from .film_model import FilmModel
 from .layers import Block, configure_blocks
 from .positions import relative_table, sincos_table, table_order
 from .predictor import WorldModelPredictor
 from .resizing import resize_encoder, resize_patch_embedding
 from .segmenter import RadiographSegmenter, radiograph_segmenter
 from .vit import VIT_SIZES, RadiographViT, radiograph_vit
+from .whole_film_model import FilmModel
 from .world_model import WorldModel, WorldModelInputs, WorldModelOutput, normalised
 from .world_model_settings import OBJECTIVES, WorldModelSettings
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from .lean_block import LAYER_NORM_EPS, BlockWeights, lean_block
+from .cpu_block import LAYER_NORM_EPS, BlockWeights, lean_block
 
 __all__ = ["Attention", "Block", "Mlp", "configure_blocks", "init_weights"]
 

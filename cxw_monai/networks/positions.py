@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cxw_monai.geometry import relative_coordinates
+from cxw_monai.transforms.geometry import relative_coordinates
 
 __all__ = [
     "TableOrder",
@@ -98,8 +98,8 @@ def relative_table(rel: Tensor, grid: tuple[int, int], dim: int, order: TableOrd
     """Table of a target view's tokens in the token coordinates of the source view (paper eq. 4-7).
 
     Args:
-        rel: `[B, 4]` relative geometry (see `cxw_monai.geometry.relative_geometry`), in fractions of the crop;
-            zeros place the target on the source.
+        rel: `[B, 4]` relative geometry (see `cxw_monai.transforms.geometry.relative_geometry`), in fractions of the
+            crop; zeros place the target on the source.
         grid: rows and columns of tokens of a view.
         dim: features a token, a multiple of 4.
         order: the axis that comes first.

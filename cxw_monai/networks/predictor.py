@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from .cpu_block import row_wise
 from .layers import LAYER_NORM_EPS, Block, init_weights
-from .lean_block import row_wise
 from .positions import TableOrder, relative_table, sincos_table, table_order
 
 __all__ = ["Conditioning", "WorldModelPredictor"]

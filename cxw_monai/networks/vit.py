@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .cpu_block import row_wise
 from .layers import LAYER_NORM_EPS, Block, init_weights
-from .lean_block import row_wise
 from .positions import sincos_table
 
 __all__ = ["VIT_SIZES", "RadiographViT", "radiograph_vit"]

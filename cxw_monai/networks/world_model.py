@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cxw_monai.losses.regularisers import regulariser
+
 from .predictor import WorldModelPredictor
-from .regularisers import regulariser
 from .vit import RadiographViT
 from .world_model_settings import LOSSES, WorldModelSettings
 

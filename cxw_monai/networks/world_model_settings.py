@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from torch.nn import functional as F
 
-from .regularisers import REGULARISERS
+from cxw_monai.losses.regularisers import REGULARISERS
+
 from .vit import RadiographViT
 
 __all__ = ["LOSSES", "OBJECTIVES", "WorldModelSettings"]

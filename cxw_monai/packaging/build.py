@@ -6,9 +6,10 @@ from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..bundle_files import BundleError
-from ..evaluation.segment_inputs import model_hash
-from ..io.atomic import atomic_file
+from cxw_monai.inference.settings import model_hash
+from cxw_monai.io.files.atomic import atomic_file
+from cxw_monai.weights.bundles import BundleError
+
 from .contents import read_metadata, stage_bundle, write_zip
 from .verify import verify_package
 

@@ -20,13 +20,14 @@ from typing import Any
 
 import torch
 
-from ..bundle_files import BundleError
-from ..checkpoints import CheckpointError
-from ..encoder_files import encoder_file, load_embedder
-from ..evaluation.segment_inputs import model_hash
-from ..io.atomic import atomic_file
-from ..loading import EmbeddingModel, load
-from ..networks import VIT_SIZES
+from cxw_monai.inference.api import EmbeddingModel, load
+from cxw_monai.inference.settings import model_hash
+from cxw_monai.io.files.atomic import atomic_file
+from cxw_monai.networks import VIT_SIZES
+from cxw_monai.weights.bundles import BundleError
+from cxw_monai.weights.encoder import CheckpointError
+from cxw_monai.weights.resolve import encoder_file, load_embedder
+
 from .export import export_onnx, export_torchscript
 from .sbom import bill_of_materials
 

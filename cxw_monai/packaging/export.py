@@ -15,8 +15,8 @@ import torch
 from monai.data import save_net_with_metadata
 from monai.networks.utils import convert_to_onnx, convert_to_torchscript
 
-from ..io.atomic import atomic_file
-from ..networks import FilmModel
+from cxw_monai.io.files.atomic import atomic_file
+from cxw_monai.networks import FilmModel
 
 __all__ = ["ONNX_OPSET", "export_onnx", "export_torchscript"]
 

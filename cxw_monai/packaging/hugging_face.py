@@ -23,10 +23,11 @@ import numpy as np
 import yaml
 from safetensors.torch import save_file
 
-from ..bundle_files import BundleError
-from ..checkpoints import read_weights, state_dict_of
-from ..loading import EmbeddingModel, SegmentationModel, load
-from ..segmenter_checkpoints import read_settings
+from cxw_monai.inference.api import EmbeddingModel, SegmentationModel, load
+from cxw_monai.weights.bundles import BundleError
+from cxw_monai.weights.encoder import read_weights, state_dict_of
+from cxw_monai.weights.segmenter import read_settings
+
 from .contents import read_metadata, stage_bundle, write_sums
 
 __all__ = ["hugging_face_folder"]

@@ -24,10 +24,10 @@ from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
 from monai.utils import optional_import
 from PIL import Image
 
-from cxw_monai.io.csv_files import write_rows
+from cxw_monai.inference.api import SegmentationModel, load
+from cxw_monai.io.files.csv_files import write_rows
+from cxw_monai.weights.bundles import extract_bundle
 
-from ..bundle_files import extract_bundle
-from ..loading import SegmentationModel, load
 from .contents import SUMS, file_hashes, read_metadata
 
 __all__ = ["LARGEST_FILE", "REQUIRED_FILES", "verify_package"]

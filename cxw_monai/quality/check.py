@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cxw_monai.data.manifest import find_images
-from cxw_monai.io.film_names import film_name
+from cxw_monai.io.results.film_names import film_name
 
 from .hashes import near_groups
 from .measure import measure_file
@@ -42,8 +42,8 @@ def check_radiographs(
         progress: show a progress bar.
 
     Returns:
-        A record per file in the order of the items, with its :func:`~cxw_monai.io.film_names.film_name` below the
-        folder (for items: below the folder that all of them share).
+        A record per file in the order of the items, with its :func:`~cxw_monai.io.results.film_names.film_name` below
+        the folder (for items: below the folder that all of them share).
 
     Raises:
         ValueError: the folder doesn't exist, there is nothing to check, or ``workers`` is below 1.

@@ -4,7 +4,7 @@ It sees a thumbnail and gives one number, the log odds against "no frontal chest
 turn, mirror and invert a film are scored with it; a softmax over the 16 and "none of them" says which was most likely
 done, or that there is none that makes a frontal chest of it. Four convolutions of stride 2 and a linear map, in NumPy,
 since films are judged in forked processes. Numbers, thresholds and how they were measured:
-:mod:`cxw_monai.quality.calibrate`.
+:mod:`benchmarks.quality.calibrate`.
 """
 
 from __future__ import annotations

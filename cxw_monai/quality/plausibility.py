@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 
-from cxw_monai.io.structure_codes import split_side
+from cxw_monai.io.structures import split_side
 
 __all__ = ["LIMITS", "Limit", "plausibility", "shape_values"]
 

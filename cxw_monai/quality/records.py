@@ -63,7 +63,7 @@ class FilmRecord:
     """One row of the report. Cells are empty where a file could not be read.
 
     Attributes:
-        image: the file's :func:`~cxw_monai.io.film_names.film_name`, below the folder where there is one.
+        image: the file's :func:`~cxw_monai.io.results.film_names.film_name`, below the folder where there is one.
         flags: names out of :data:`CHECKS`.
         reason: why it can't be read.
         rows, columns: px.

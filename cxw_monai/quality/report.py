@@ -15,9 +15,9 @@ from jinja2 import Environment
 from PIL import Image, ImageDraw
 
 from cxw_monai.io import read_radiograph
-from cxw_monai.io.atomic import atomic_file
-from cxw_monai.io.csv_files import write_rows
-from cxw_monai.io.film_names import film_path
+from cxw_monai.io.files.atomic import atomic_file
+from cxw_monai.io.files.csv_files import write_rows
+from cxw_monai.io.results.film_names import film_path
 
 from .records import CHECKS, COLUMNS, FilmRecord
 from .workers import Failed, run_isolated

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cxw_monai.io.structure_codes import split_side
+from cxw_monai.io.structures import split_side
 
 from .film_model import FilmModel
 from .measure import measure_array

@@ -13,7 +13,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.bundle.config_item import ConfigItem
 
-from cxw_monai.engines.errors import install_error_hook
+from cxw_monai.training.errors import install_error_hook
 
 from .kinds import Kind, SettingError, Text
 from .names import check_names, nearest, without_effect

@@ -15,7 +15,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.scripts import create_workflow, run
 from monai.utils import ensure_tuple
 
-from cxw_monai.engines.errors import runs_bundle_command
+from cxw_monai.training.errors import runs_bundle_command
 
 from .command_line import CommandLine, typed
 

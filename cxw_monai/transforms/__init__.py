@@ -5,7 +5,7 @@ from __future__ import annotations
 from .borders import RemoveBorders, RemoveBordersd, find_content_box
 from .masks import TokenMasks, TokenMaskSampler
 from .perturb import IDENTITY_ACTION, ActionSampler, Perturbd, RandActiond, normalise_action, perturb
-from .rendering import BaseJitter, render_views
+from .render_views import BaseJitter, render_views
 from .views import RandWorldViewPaird, sample_base_jitter, sample_crop_pair
 
 __all__ = [

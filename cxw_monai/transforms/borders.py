@@ -20,7 +20,7 @@ from monai.transforms import Crop, Cropd
 from monai.utils import TraceKeys, convert_to_tensor
 from torch import Tensor
 
-from cxw_monai.pixel_map import PixelMap
+from cxw_monai.io.pixel_map import PixelMap
 
 __all__ = ["RemoveBorders", "RemoveBordersd", "find_content_box"]
 
@@ -106,8 +106,8 @@ class RemoveBorders(Crop):
     """Crop a film to the part inside its burnt-in borders (:func:`find_content_box`).
 
     A MetaTensor remembers the crop: :meth:`inverse` pads the result (a mask, a map) with zeros to the film's size, and
-    the :class:`~cxw_monai.pixel_map.PixelMap` in ``meta["pixel_map"]`` (as JSON, which the reader leaves there) takes
-    the crop as a further step (padding, for the inverse).
+    the :class:`~cxw_monai.io.pixel_map.PixelMap` in ``meta["pixel_map"]`` (as JSON, which the reader leaves there)
+    takes the crop as a further step (padding, for the inverse).
     """
 
     requires_current_data = True  # the box depends on the pixels: never lazy

@@ -16,9 +16,8 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from torch import Tensor
 
-from cxw_monai.geometry import CropBox, relative_geometry
-
-from .rendering import FULL_SCALE, BaseJitter, render_views
+from .geometry import CropBox, relative_geometry
+from .render_views import FULL_SCALE, BaseJitter, render_views
 from .seeding import Reseedable
 
 __all__ = ["RandWorldViewPaird", "sample_base_jitter", "sample_crop_pair"]
@@ -100,7 +99,7 @@ def sample_crop_pair(
         flip_prob: probability that a view is mirrored, drawn for each view.
 
     Returns:
-        The two boxes, each in its own view's frame (see :class:`cxw_monai.geometry.CropBox`).
+        The two boxes, each in its own view's frame (see :class:`cxw_monai.transforms.geometry.CropBox`).
     """
     flip1 = rng.uniform() < flip_prob
     box1 = _sample_resized_crop(rng, height, width, scale, ratio)
@@ -119,7 +118,7 @@ class RandWorldViewPaird(Reseedable, MapTransform):
 
     - ``view1``, ``view2``: float32 ``[1, h, w]`` in [0, 1], the clean crops after the shared base jitter;
     - ``rel_21``, ``rel_12``: float32 ``[4]``, geometry for predicting view 2 from view 1, and view 1 from view 2
-      (see :func:`cxw_monai.geometry.relative_geometry`);
+      (see :func:`cxw_monai.transforms.geometry.relative_geometry`);
     - ``box1``, ``box2``: int64 ``[5]``, top, left, height, width (px, in the view's own frame) and flipped (0 or 1).
 
     Flips are off by default: they destroy the laterality of the heart. The released CheXWorld used ``flip_prob=0.5``.

@@ -19,8 +19,8 @@ import torch
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from cxw_monai.engines.errors import plain_message, root_cause
 from cxw_monai.networks import WorldModel
+from cxw_monai.training.errors import plain_message, root_cause
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "chexworld_pretraining"
 CONFIGS = BUNDLE / "configs"

@@ -1,7 +1,6 @@
 """The segmentation bundle's inference as a user runs it: exit status, files, and what a killed run leaves."""
 
 import csv
-import importlib.util
 import json
 import os
 import re
@@ -20,15 +19,12 @@ import torch
 from monai.bundle import ConfigWorkflow
 from PIL import Image
 
-from cxw_monai.io.output_lock import LOCK, output_lock
-from cxw_monai.segmenter_checkpoints import new_segmenter, save_segmenter, segmenter_settings
+from cxw_monai.io.results.output_lock import LOCK, output_lock
+from cxw_monai.weights.segmenter import new_segmenter, save_segmenter, segmenter_settings
+from tests.helpers import dicom_files as _files
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "chexworld_segmentation"
 STRUCTURES = ["lung_left", "lung_right", "heart"]
-
-_spec = importlib.util.spec_from_file_location("dicom_files", Path(__file__).parents[1] / "io" / "dicom_files.py")
-_files = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_files)
 
 
 def command(**settings):

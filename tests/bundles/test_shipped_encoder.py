@@ -11,12 +11,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 import cxw_monai
+from benchmarks.learning.data import read_split
 from cxw_monai.data.manifest import read_datalist
-from cxw_monai.engines import embedding_statistics
-from cxw_monai.evaluation.learning.data import read_split
-from cxw_monai.evaluation.learning.descriptors import encoder_tokens
 from cxw_monai.io import read_radiograph
+from cxw_monai.metrics.token_descriptors import encoder_tokens
 from cxw_monai.networks import radiograph_vit
+from cxw_monai.training import embedding_statistics
 from cxw_monai.transforms.warp import WholeFilmd
 
 MODEL = Path(__file__).resolve().parents[2] / "bundles" / "chexworld_pretraining" / "models" / "model.pt"

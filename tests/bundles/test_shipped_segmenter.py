@@ -16,9 +16,9 @@ from monai.bundle import ConfigParser
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from cxw_monai.evaluation.pseudo_labels import Committee
+from cxw_monai.inference.pseudo_labels import Committee
 from cxw_monai.io import read_radiograph
-from cxw_monai.segmenter_checkpoints import read_settings
+from cxw_monai.weights.segmenter import read_settings
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "chexworld_segmentation"
 MODEL = BUNDLE / "models" / "model.pt"

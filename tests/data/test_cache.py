@@ -27,7 +27,7 @@ from cxw_monai.data.cache_estimate import estimate_cache
 from cxw_monai.data.cache_store import ROW
 from cxw_monai.data.manifest import find_images
 from cxw_monai.io import Radiograph
-from cxw_monai.pixel_map import PixelMap
+from cxw_monai.io.pixel_map import PixelMap
 
 
 def _build(folder, cache_dir, **options):

@@ -6,7 +6,6 @@ The film is 60 rows x 150 columns of pixels 0.3 mm high and 0.2 mm wide: 18 mm x
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,9 @@ import pytest
 from PIL import Image
 
 from cxw_monai.data.cache import RadiographCache, build_cache
-from cxw_monai.data.segmentation import annotated_films
-from cxw_monai.pixel_map import PixelMap
-
-_spec = importlib.util.spec_from_file_location("dicom_files", Path(__file__).parents[1] / "io" / "dicom_files.py")
-_files = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_files)
+from cxw_monai.io.pixel_map import PixelMap
+from cxw_monai.tasks.segmentation.dataset import annotated_films
+from tests.helpers import dicom_files as _files
 
 CASES = {  # rows, columns, (row, column) spacing in mm, size -> rows, columns, spacing of the cached film
     "wide": ((60, 150, (0.3, 0.2), 20), (20, 50, (0.9, 0.6))),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +9,9 @@ import pytest
 from monai.bundle import ConfigParser
 
 from cxw_monai.data.cache import build_cache
-from cxw_monai.data.segmentation import annotated_films
 from cxw_monai.io import RadiographError
-
-_spec = importlib.util.spec_from_file_location("dicom_files", Path(__file__).parents[1] / "io" / "dicom_files.py")
-_files = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_files)
+from cxw_monai.tasks.segmentation.dataset import annotated_films
+from tests.helpers import dicom_files as _files
 
 RAMP12 = (np.arange(400, dtype=np.uint16) * 10).reshape(20, 20)
 BUNDLES = Path(__file__).parents[2] / "bundles"

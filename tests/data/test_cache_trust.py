@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.learning.benchmark import append_row
 from cxw_monai.data import cache as cache_module
 from cxw_monai.data import cache_store
 from cxw_monai.data.cache import CacheError, RadiographCache, build_cache
 from cxw_monai.data.cache_store import FORMAT_VERSION, ROW
-from cxw_monai.data.images import RadiographDataset
 from cxw_monai.data.manifest import find_images
-from cxw_monai.data.segmentation import annotated_films
-from cxw_monai.evaluation.learning.benchmark import append_row
-from cxw_monai.io import own_files
+from cxw_monai.inference.films import RadiographDataset
+from cxw_monai.io.files import own_files
+from cxw_monai.tasks.segmentation.dataset import annotated_films
 
 SECRET = b"not yours\n" * 20
 FILES = ("pixels.bin", "meta.jsonl", "images.bin", "index.json", "items")

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from cxw_monai.io.atomic import atomic_file
+from cxw_monai.io.files.atomic import atomic_file
 
 
 def test_the_file_and_its_folder_are_made(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import importlib.util
 import random
 import struct
 import zlib
@@ -17,10 +16,7 @@ from PIL import Image
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from cxw_monai.io import RadiographError, read_radiograph
-
-_spec = importlib.util.spec_from_file_location("dicom_files", Path(__file__).with_name("dicom_files.py"))
-_files = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_files)
+from tests.helpers import dicom_files as _files
 
 RAMP = (np.arange(900, dtype=np.uint16) * 4).reshape(30, 30)
 TRIALS = 150

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -15,11 +13,9 @@ from pydicom.pixel_data_handlers.util import apply_voi_lut
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from cxw_monai.io import RadiographError, read_radiograph
-from cxw_monai.pixel_map import PixelMap
+from cxw_monai.io.pixel_map import PixelMap
+from tests.helpers import dicom_files as _files
 
-_spec = importlib.util.spec_from_file_location("dicom_files", Path(__file__).with_name("dicom_files.py"))
-_files = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_files)
 write_dicom, lut_sequence = _files.write_dicom, _files.lut_sequence
 
 RAMP12 = (np.arange(400, dtype=np.uint16) * 10).reshape(20, 20)  # 0..3990 of 0..4095

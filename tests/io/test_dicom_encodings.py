@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import struct
 import sys
@@ -22,10 +21,8 @@ from pydicom.uid import (
 )
 
 from cxw_monai.io import RadiographError, read_radiograph
+from tests.helpers import dicom_files as _files
 
-_spec = importlib.util.spec_from_file_location("dicom_files", Path(__file__).with_name("dicom_files.py"))
-_files = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_files)
 write_dicom = _files.write_dicom
 
 RAMP8 = np.arange(256, dtype=np.uint8).reshape(16, 16)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 from pydicom.sequence import Sequence
 
 from cxw_monai.io import RadiographError, read_radiograph
+from tests.helpers import dicom_files as _files
 
-_spec = importlib.util.spec_from_file_location("dicom_files", Path(__file__).with_name("dicom_files.py"))
-_files = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_files)
 write_dicom, lut_sequence = _files.write_dicom, _files.lut_sequence
 
 RAMP8 = np.arange(256, dtype=np.uint8).reshape(16, 16)

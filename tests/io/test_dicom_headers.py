@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from cxw_monai.io import RadiographError, read_radiograph
+from tests.helpers import dicom_files as _files
 
-_spec = importlib.util.spec_from_file_location("dicom_files", Path(__file__).with_name("dicom_files.py"))
-_files = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_files)
 write_dicom = _files.write_dicom
 
 RAMP12 = (np.arange(400, dtype=np.uint16) * 10).reshape(20, 20)  # 0..3990 of 0..4095

@@ -18,18 +18,9 @@ import pytest
 from pydicom.sr.codedict import codes
 
 from cxw_monai.io import RadiographError
-from cxw_monai.io.dicom_seg import SEG_TYPES, SegAlgorithm, is_dicom, write_dicom_seg
-from cxw_monai.io.structure_codes import (
-    PRIVATE_SCHEME,
-    describe_structure,
-    is_one_part,
-    split_side,
-    structure_colours,
-)
-
-_spec = importlib.util.spec_from_file_location("dicom_files", Path(__file__).with_name("dicom_files.py"))
-_files = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_files)
+from cxw_monai.io.results.dicom_seg import SEG_TYPES, SegAlgorithm, is_dicom, write_dicom_seg
+from cxw_monai.io.structures import PRIVATE_SCHEME, describe_structure, is_one_part, split_side, structure_colours
+from tests.helpers import dicom_files as _files
 
 STRUCTURES = ("lung_left", "right_lung", "heart", "my_finding", "pneumothorax")
 CREATED = datetime(2024, 5, 6, 7, 8, 9)
@@ -170,7 +161,7 @@ def test_viewers_find_pixel_measures_and_an_orientation(tmp_path, attributes, sp
     ],
 )
 def test_colours_are_cielab_as_dicom_stores_it(tmp_path, monkeypatch, colour, lab):
-    monkeypatch.setattr("cxw_monai.io.dicom_seg.structure_colours", lambda names: [colour] * len(names))
+    monkeypatch.setattr("cxw_monai.io.results.dicom_seg.structure_colours", lambda names: [colour] * len(names))
     stored = _write(_film(tmp_path / "a.dcm"), tmp_path / "s.dcm").SegmentSequence[0].RecommendedDisplayCIELabValue
     # PS3.3 C.10.7.1.1: 0 to 65535 stand for L of 0 to 100, and for a and b of -128 to 127
     lightness, a, b = stored[0] / 65535 * 100, *(value / 65535 * 255 - 128 for value in stored[1:])
@@ -207,7 +198,7 @@ def test_codes_and_sides_of_the_segments(tmp_path):
 
 
 def test_every_code_of_the_table_is_in_the_standards_dictionary():
-    module = importlib.import_module("cxw_monai.io.structure_codes")
+    module = importlib.import_module("cxw_monai.io.structures")
     triplets = {entry[1] for entry in module._TABLE.values()} | set(module.SIDES.values())
     triplets |= {module.ANATOMY, module.ABNORMAL, module.OBJECT, module.UNKNOWN}
     for value, scheme, meaning in triplets:

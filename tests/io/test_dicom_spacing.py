@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from cxw_monai.io import read_radiograph
-
-_spec = importlib.util.spec_from_file_location("dicom_files", Path(__file__).with_name("dicom_files.py"))
-_files = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_files)
+from tests.helpers import dicom_files as _files
 
 FILM = np.arange(256, dtype=np.uint8).reshape(16, 16)
 SAME = {"PixelSpacing": [0.7, 0.7], "ImagerPixelSpacing": [0.7, 0.7]}

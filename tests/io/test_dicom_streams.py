@@ -16,10 +16,8 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
 
 from cxw_monai.io import RadiographError, read_radiograph
+from tests.helpers import dicom_files as _files
 
-_spec = importlib.util.spec_from_file_location("dicom_files", Path(__file__).with_name("dicom_files.py"))
-_files = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_files)
 write_dicom, fragments = _files.write_dicom, _files.fragments
 
 JPEG_LOSSLESS, JPEG_LS, JPEG2000 = (f"1.2.840.10008.1.2.4.{last}" for last in (70, 80, 90))

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from cxw_monai.io.file_identity import file_identity, file_state
+from cxw_monai.io.files.identity import file_identity, file_state
 
 
 def test_content_size_and_time(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from datetime import datetime
 from pathlib import Path
@@ -16,13 +15,10 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import UID_dictionary
 
 from cxw_monai.io import RadiographError, read_radiograph
-from cxw_monai.io.dicom_seg import write_dicom_seg
-from cxw_monai.io.film_classes import FILM_CLASSES
-from cxw_monai.io.mask_files import write_nifti_masks, write_png_masks
-
-_spec = importlib.util.spec_from_file_location("dicom_files", Path(__file__).with_name("dicom_files.py"))
-_files = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_files)
+from cxw_monai.io.dicom.film_classes import FILM_CLASSES
+from cxw_monai.io.results.dicom_seg import write_dicom_seg
+from cxw_monai.io.results.mask_files import write_nifti_masks, write_png_masks
+from tests.helpers import dicom_files as _files
 
 FILM = np.random.default_rng(1).integers(0, 4096, (24, 32)).astype(np.uint16)
 FILM[0, 0] = 4095

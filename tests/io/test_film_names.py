@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxw_monai.io.film_names import film_name, film_path, result_folders
+from cxw_monai.io.results.film_names import film_name, film_path, result_folders
 
 RESERVED = ("masks", "nifti", "overlay.png", "segmentation.dcm", "measurements.csv", "settings.json", "failures.csv")
 NASTY = [

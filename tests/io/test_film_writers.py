@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import itk
@@ -28,11 +27,8 @@ from monai.transforms import (
 from PIL import Image
 
 from cxw_monai.io import LoadRadiographd, RadiographReader, read_radiograph
-from cxw_monai.io.mask_files import write_nifti_masks
-
-_spec = importlib.util.spec_from_file_location("dicom_files", Path(__file__).with_name("dicom_files.py"))
-_files = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_files)
+from cxw_monai.io.results.mask_files import write_nifti_masks
+from tests.helpers import dicom_files as _files
 
 FILM = np.random.default_rng(3).integers(0, 256, (20, 31)).astype(np.uint8)  # no symmetry, rows and columns differ
 FILM[0, :2] = 0, 255

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import signal
 import sys
@@ -19,19 +18,9 @@ import numpy as np
 import pytest
 
 from cxw_monai.io import Radiograph, RadiographError, read_radiograph
-from cxw_monai.pixel_map import PixelMap
+from cxw_monai.io.pixel_map import PixelMap
+from tests.helpers import damaged_files, dicom_files, fuzzing
 
-
-def _load(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
-
-
-_load("damaged_dicom")  # which the next one imports
-damaged_files, fuzzing, dicom_files = _load("damaged_files"), _load("fuzzing"), _load("dicom_files")
 COUNT, START = int(os.environ.get("CXW_FUZZ_COUNT", "2000")), int(os.environ.get("CXW_FUZZ_START", "0"))
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGPROF") or not hasattr(os, "fork"), reason="needs POSIX")
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cxw_monai.io import read_radiograph
-from cxw_monai.io.mask_files import check_structures, stores_columns_first, write_nifti_masks, write_png_masks
+from cxw_monai.io.results.mask_files import check_structures, stores_columns_first, write_nifti_masks, write_png_masks
 
 FILM = np.random.default_rng(1).integers(0, 256, (20, 30), dtype=np.uint8)
 MASKS = np.random.default_rng(2).random((2, 20, 30)) < 0.5

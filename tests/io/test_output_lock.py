@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from cxw_monai.engines import errors
-from cxw_monai.io import output_lock as module
-from cxw_monai.io.output_lock import LOCK, OutputBusyError, hold_output, output_lock, release_output
+from cxw_monai.io.results import output_lock as module
+from cxw_monai.io.results.output_lock import LOCK, OutputBusyError, hold_output, output_lock, release_output
+from cxw_monai.training import errors
 
 HOLD = """
 import multiprocessing, sys, time
-from cxw_monai.io.output_lock import hold_output
+from cxw_monai.io.results.output_lock import hold_output
 hold_output(sys.argv[1])
 if len(sys.argv) > 2:  # as a loader's worker, which outlives its killed parent for a while
     multiprocessing.get_context(sys.argv[2]).Process(target=time.sleep, args=(0.5,)).start()

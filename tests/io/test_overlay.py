@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxw_monai.io.overlay import FILL, draw_overlay, write_overlay
-from cxw_monai.io.structure_codes import structure_colours
+from cxw_monai.io.results.overlay import FILL, draw_overlay, write_overlay
+from cxw_monai.io.structures import structure_colours
 
 HEART = structure_colours(["heart"])[0]
 # Viénot, Brettel and Mollon 1999 in linear RGB, rounded: what protanopes and deuteranopes see.

@@ -19,12 +19,12 @@ from PIL import Image
 
 from cxw_monai.data.cache_estimate import estimate_cache
 from cxw_monai.data.manifest import read_datalist
-from cxw_monai.data.public.common import image_size
-from cxw_monai.data.public.masks import stored_mask
 from cxw_monai.data.schema import Record, read_records
 from cxw_monai.data.validation import validate
+from cxw_monai.datasets.common import image_size
+from cxw_monai.datasets.masks import stored_mask
 from cxw_monai.io import RadiographError, read_radiograph
-from cxw_monai.io.pictures import read_mask
+from cxw_monai.io.formats.pictures import read_mask
 from cxw_monai.label.label_files import read_label
 
 MASK = np.zeros((24, 32), np.uint8)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cxw_monai.checkpoints import CheckpointError
-from cxw_monai.engines.errors import install_error_hook
 from cxw_monai.io import RadiographError
-from cxw_monai.io.printable import escape_log_records, printable, printable_lines
+from cxw_monai.io.files.printable import escape_log_records, printable, printable_lines
+from cxw_monai.training.errors import install_error_hook
+from cxw_monai.weights.encoder import CheckpointError
 
 EVIL = "/d/\x1b[2Jx\r\nerror: none\u202egnp\x07\udcff.png"
 SHOWN = "/d/\\x1b[2Jx\\r\\nerror: none\\u202egnp\\x07\\udcff.png"
@@ -64,7 +64,7 @@ def test_the_log_is_escaped_once():
     "error", [RadiographError(EVIL, "no film", "leave it out"), KeyError(EVIL), OSError(2, "x", EVIL)]
 )
 def test_an_error_that_ends_a_bundle_shows_no_raw_name(error, monkeypatch, capsys):
-    monkeypatch.setattr("cxw_monai.engines.errors.runs_bundle_command", lambda: True)
+    monkeypatch.setattr("cxw_monai.training.errors.runs_bundle_command", lambda: True)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     install_error_hook()
     sys.excepthook(type(error), error, None)

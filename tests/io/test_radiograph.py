@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cxw_monai.io import RadiographError, read_radiograph
-from cxw_monai.pixel_map import PixelMap
+from cxw_monai.io.pixel_map import PixelMap
 
 RAMP8 = np.arange(256, dtype=np.uint8).reshape(16, 16)
 

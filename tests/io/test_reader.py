@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -15,11 +13,8 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImage, LoadImaged
 from PIL import Image
 
 from cxw_monai.io import LoadRadiographd, RadiographError, RadiographReader, read_radiograph
-from cxw_monai.pixel_map import PixelMap
-
-_spec = importlib.util.spec_from_file_location("dicom_files", Path(__file__).with_name("dicom_files.py"))
-_files = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_files)
+from cxw_monai.io.pixel_map import PixelMap
+from tests.helpers import dicom_files as _files
 
 FILM = (np.arange(20 * 30, dtype=np.uint16) * 6).reshape(20, 30)  # 12 bits, rows and columns differ
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cxw_monai.io.output_lock import LOCK, mark_own
-from cxw_monai.io.result_folders import MARKER, is_result_folder, mark
+from cxw_monai.io.results.output_lock import LOCK, mark_own
+from cxw_monai.io.results.result_folders import MARKER, is_result_folder, mark
 
 
 def test_a_marked_folder_is_told_from_others(tmp_path):

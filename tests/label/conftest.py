@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from cxw_monai.label.serve import lay_out
-from cxw_monai.segmenter_checkpoints import new_segmenter, save_segmenter, segmenter_settings
+from cxw_monai.weights.segmenter import new_segmenter, save_segmenter, segmenter_settings
 
 
 def _stand_in_where_needed() -> None:
     if importlib.util.find_spec("monailabel") is None and importlib.util.find_spec("fastapi") is not None:
-        spec = importlib.util.spec_from_file_location("monailabel_stand_in", Path(__file__).with_name("stand_in.py"))
-        stand_in = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = stand_in  # dataclasses look their module up
-        spec.loader.exec_module(stand_in)
-        stand_in.install()
+        from tests.helpers import monailabel_stand_in
+
+        monailabel_stand_in.install()
 
 
 _stand_in_where_needed()

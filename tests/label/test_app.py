@@ -15,12 +15,12 @@ pytest.importorskip("monailabel.interfaces", reason="needs fastapi (requirements
 
 from fastapi import HTTPException  # noqa: E402
 
-from cxw_monai.bundle_files import named_bundle  # noqa: E402
 from cxw_monai.data.manifest import find_images  # noqa: E402
 from cxw_monai.io import read_radiograph  # noqa: E402
 from cxw_monai.label.app import EMBEDDING, SEGMENTATION, CxwLabelApp  # noqa: E402
 from cxw_monai.label.label_files import RESULT_ENDINGS, read_label, write_result  # noqa: E402
 from cxw_monai.label.label_maps import paint  # noqa: E402
+from cxw_monai.weights.bundles import named_bundle  # noqa: E402
 
 NAMES = ("lung_left", "heart")
 NUMBERS = {"lung_left": 1, "heart": 2}

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from cxw_monai.checkpoints import CheckpointError
 from cxw_monai.io import RadiographError, read_radiograph
 from cxw_monai.label.model import LabelModel, film_file, read_film
-from cxw_monai.segmenter_checkpoints import new_segmenter, save_segmenter, segmenter_settings
+from cxw_monai.weights.encoder import CheckpointError
+from cxw_monai.weights.segmenter import new_segmenter, save_segmenter, segmenter_settings
 
 
 def save_model(path: Path, seed: int) -> None:

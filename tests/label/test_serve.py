@@ -5,9 +5,9 @@ import stat
 
 import pytest
 
-from cxw_monai.bundle_files import named_bundle
 from cxw_monai.label.__main__ import main
 from cxw_monai.label.serve import lay_out, server_command, server_environment
+from cxw_monai.weights.bundles import named_bundle
 
 
 def test_the_folder_is_completed_and_a_trained_model_stays(tmp_path):

@@ -5,13 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cxw_monai.networks import (
-    RadiographViT,
-    WorldModel,
-    WorldModelInputs,
-    WorldModelPredictor,
-    WorldModelSettings,
-)
+from cxw_monai.networks import RadiographViT, WorldModel, WorldModelInputs, WorldModelPredictor, WorldModelSettings
 from cxw_monai.networks.world_model import normalised
 
 

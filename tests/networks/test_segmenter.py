@@ -9,9 +9,9 @@ import torch
 from monai.bundle import ConfigParser
 from torch.nn import functional as F
 
-from cxw_monai.checkpoints import load_weights, save_weights
 from cxw_monai.networks import RadiographSegmenter, RadiographViT, radiograph_segmenter
 from cxw_monai.networks.decoders import DECODERS
+from cxw_monai.weights.encoder import load_weights, save_weights
 
 EVERY = [(name, patch) for name in DECODERS for patch in (8, 16)]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cxw_monai.bundle_files import extract_bundle
 from cxw_monai.packaging import package_bundle
+from cxw_monai.weights.bundles import extract_bundle
 
 SEGMENTATION = Path(__file__).resolve().parents[2] / "bundles" / "chexworld_segmentation"
 

@@ -167,12 +167,12 @@ print("all of it")
 
 def test_the_bundles_of_a_wheel_run(installed, films):
     """As the README says: from anywhere, and from the bundle's folder as in a checkout; training finds its encoder."""
-    bundle = Path(run(installed, "-m", "cxw_monai.bundle_files", "chexworld_segmentation", cwd=films).strip())
+    bundle = Path(run(installed, "-m", "cxw_monai.weights.bundles", "chexworld_segmentation", cwd=films).strip())
     assert bundle.is_relative_to(installed.parents[1])
     code = f"""
 import os
 from monai.bundle import run
-from cxw_monai.segmenter_checkpoints import segmenter_settings
+from cxw_monai.weights.segmenter import segmenter_settings
 own = {{"input": {str(films / "small.png")!r}, "formats": ["png"]}}
 run("inference", config_file="{bundle}/configs/inference.json", bundle_root="{bundle}", output="there", **own)
 for folder in (".", "{bundle}"):  # by its name, and beside it
@@ -189,6 +189,6 @@ def test_an_editable_install_finds_the_bundles_of_the_checkout(source, tmp_path)
     link = build(source, "editable")
     assert link.stat().st_size < 1e6  # no second copy
     python = install(link, tmp_path)
-    assert Path(run(python, "-m", "cxw_monai.bundle_files", "chexworld_segmentation", cwd=tmp_path).strip()) == (
+    assert Path(run(python, "-m", "cxw_monai.weights.bundles", "chexworld_segmentation", cwd=tmp_path).strip()) == (
         source / "bundles" / "chexworld_segmentation"
     )

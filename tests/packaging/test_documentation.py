@@ -11,8 +11,8 @@ import pytest
 from pydicom.data import get_testdata_file
 
 import cxw_monai
-from cxw_monai.bundle_files import extract_bundle
 from cxw_monai.io import read_radiograph
+from cxw_monai.weights.bundles import extract_bundle
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "deployment.md"
 SECTIONS = [section.partition("\n") for section in GUIDE.read_text(encoding="utf-8").split("\n## ")[1:]]

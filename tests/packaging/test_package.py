@@ -21,13 +21,13 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 import cxw_monai
-from cxw_monai.bundle_files import BundleError, extract_bundle
-from cxw_monai.checkpoints import CheckpointError
 from cxw_monai.networks import RadiographEmbedder, WorldModel, WorldModelPredictor, radiograph_vit
 from cxw_monai.packaging import hugging_face_folder, package_bundle, verify_package
 from cxw_monai.packaging.contents import write_sums, write_zip
 from cxw_monai.packaging.export import export_onnx
-from cxw_monai.segmenter_checkpoints import read_settings
+from cxw_monai.weights.bundles import BundleError, extract_bundle
+from cxw_monai.weights.encoder import CheckpointError
+from cxw_monai.weights.segmenter import read_settings
 
 PROJECT = Path(__file__).resolve().parents[2]
 SEGMENTATION = PROJECT / "bundles" / "chexworld_segmentation"

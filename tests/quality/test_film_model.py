@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from benchmarks.quality.other_films import drawn
 from cxw_monai.io import read_radiograph
 from cxw_monai.quality.film_model import SIDE, FilmModel, default_model, film_scores, thumbnail, turned, way
 from cxw_monai.quality.measure import measure_array
-from cxw_monai.quality.other_films import drawn
 from cxw_monai.quality.records import QualitySettings
 
 

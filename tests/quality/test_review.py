@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.quality.other_films import drawn
 from cxw_monai.io import read_radiograph
-from cxw_monai.quality.other_films import drawn
 from cxw_monai.quality.review import checked_choice, review, shows_chest
 
 

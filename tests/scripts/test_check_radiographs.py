@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxw_monai.io import output_lock
-from cxw_monai.io.csv_files import read_rows
-from cxw_monai.io.film_names import film_path
+from cxw_monai.io.files.csv_files import read_rows
+from cxw_monai.io.results import output_lock
+from cxw_monai.io.results.film_names import film_path
 
 CLEAN = ("00000061_012.jpg", "00000061_015.jpg", "00000193_019.jpg")
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "check_radiographs.py"

@@ -15,15 +15,15 @@ def run(*jobs: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_what_is_left_out_is_said_last():
-    done = run(CXW_SKIP="tests,monailabel-selftest")
+    done = run(CXW_SKIP="checks,tests,monailabel-selftest")
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
         f"SKIPPED: {name} (named in CXW_SKIP). To run it: bash .ci/run {name}"
-        for name in ("tests", "monailabel-selftest")
+        for name in ("checks", "tests", "monailabel-selftest")
     ]
 
 
 @pytest.mark.parametrize(("jobs", "skipped"), [(["selftest"], "tests"), ([], "tests monailabel")])
 def test_other_names_are_refused(jobs, skipped):
     done = run(*jobs, CXW_SKIP=skipped)
-    assert done.returncode == 2 and "there are: tests monailabel-selftest" in done.stderr and done.stdout == ""
+    assert done.returncode == 2 and "there are: checks tests monailabel-selftest" in done.stderr and done.stdout == ""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cxw_monai.checkpoints import WorldModelGeometry, build_world_model, read_weights
+from cxw_monai.weights.encoder import WorldModelGeometry, build_world_model, read_weights
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "import_checkpoint.py"
 GEOMETRY = WorldModelGeometry(16, 8, 3, 24, 1, 3, 12, 1, 3, context_order="column_first")

@@ -79,9 +79,7 @@ def test_errors_are_one_line(run, published, tmp_path):
 
 
 def test_damaged_films_are_left_out_and_told_by_status_and_last_line(run, tmp_path):
-    spec = importlib.util.spec_from_file_location(
-        "published", Path(__file__).parents[1] / "data/public/test_padchest.py"
-    )
+    spec = importlib.util.spec_from_file_location("published", Path(__file__).parents[1] / "datasets/test_padchest.py")
     padchest = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(padchest)
     root = padchest.make(tmp_path / "padchest", tagged="de", negative=True)

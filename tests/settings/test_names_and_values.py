@@ -96,7 +96,7 @@ def test_every_run_takes_its_own_files_and_refuses_a_misspelt_setting(name):
         (["--threshold", "--voi", "lut"], "--threshold has no value"),
         (["\N{EN DASH}threshold", "0.9"], "no hyphen), did you mean threshold?"),
         (["threshold=0.9"], "'threshold=0.9' on the command line is no option, did you mean threshold?"),
-        (["--evaluator#film", "x"], "evaluator::film: cxw_monai.evaluation.segment.FilmSegmenter has no such argument"),
+        (["--evaluator#film", "x"], "evaluator::film: cxw_monai.inference.run.FilmSegmenter has no such argument"),
         (["--evaluator::structure", "x"], "did you mean structures?"),
         (["--input", "-films"], "--input has no value"),
         (["--zzzz", "1"], "zzzz (given on the command line): the bundle has no such setting. An entry of your own"),

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from cxw_monai.io import LoadRadiographd
-from cxw_monai.pixel_map import PixelMap
+from cxw_monai.io.pixel_map import PixelMap
 from cxw_monai.transforms.borders import RemoveBorders, RemoveBordersd, find_content_box
 
 

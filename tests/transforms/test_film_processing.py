@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cxw_monai.transforms.film_processing import (
-    RandRangeCompressiond,
-    RandShoulderAird,
-    compress_range,
-    corner_air,
-)
+from cxw_monai.transforms.film_processing import RandRangeCompressiond, RandShoulderAird, compress_range, corner_air
 
 SIDE = 64
 

@@ -9,14 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageFilter
 
-from cxw_monai.transforms import (
-    IDENTITY_ACTION,
-    ActionSampler,
-    Perturbd,
-    RandActiond,
-    normalise_action,
-    perturb,
-)
+from cxw_monai.transforms import IDENTITY_ACTION, ActionSampler, Perturbd, RandActiond, normalise_action, perturb
 from cxw_monai.transforms.perturb import _adjust_batch
 
 

@@ -10,8 +10,8 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image, ImageEnhance
 
-from cxw_monai.geometry import CropBox, relative_geometry
 from cxw_monai.transforms import BaseJitter, RandWorldViewPaird, render_views, sample_base_jitter, sample_crop_pair
+from cxw_monai.transforms.geometry import CropBox, relative_geometry
 
 LEVEL = 1 / 255
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from cxw_monai.geometry import relative_coordinates
 from cxw_monai.transforms import RandWorldViewPaird
+from cxw_monai.transforms.geometry import relative_coordinates
 
 GRID, PATCH = (14, 12), 16
 TOLERANCE = 0.05  # of a cell

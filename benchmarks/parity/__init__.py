@@ -1,0 +1,1 @@
+"""Agreement with the published numbers."""

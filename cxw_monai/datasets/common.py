@@ -1,0 +1,348 @@
+"""What all preparers share: finding the published files, holding out patients, reading sizes, writing masks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import pydicom
+from PIL import Image, PngImagePlugin
+from tqdm import tqdm
+
+from cxw_monai.data.manifest import split_by_patient
+from cxw_monai.data.schema import Record
+from cxw_monai.data.tables import csv_rows
+from cxw_monai.io.files.atomic import atomic_file
+from cxw_monai.io.formats.pictures import refuse_unless_file
+from cxw_monai.io.image import RadiographError
+
+__all__ = ["Job", "LeftOut", "MaskFile", "hold_out", "image_size", "index_images", "view_name", "years"]
+
+_SHOWN = 5  # missing files named in an error
+_VIEWS = {
+    **dict.fromkeys(("LATERAL", "LL", "RL", "L", "LEFT LATERAL", "RIGHT LATERAL"), "LAT"),
+    **dict.fromkeys(("POSTERO ANTERIOR", "POSTEROANTERIOR", "POSTERIOR ANTERIOR"), "PA"),
+    **dict.fromkeys(("ANTERO POSTERIOR", "ANTEROPOSTERIOR", "ANTERIOR POSTERIOR"), "AP"),
+}
+_UNITS = {"Y": 1.0, "M": 1 / 12, "W": 1 / 52.18, "D": 1 / 365.25}
+_OLDEST = 120  # years
+_FINGERPRINT = "cxw_monai"  # PNG text field
+
+_Found = TypeVar("_Found")
+
+
+class LeftOut(NamedTuple):
+    """A file that isn't in the manifest; ``what`` is ``film``, ``mask`` or ``missing film``."""
+
+    what: str
+    path: str
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """A mask to write.
+
+    Attributes:
+        path: below the output folder, ``masks/<structure>/<name>.png``.
+        make: gives the mask, bool or 0/non-zero, ``[H, W]`` of the image.
+        key: text that changes when the mask would (its run lengths, its boxes and size): a mask that is there with the
+            same key is kept.
+    """
+
+    path: str
+    make: Callable[[], np.ndarray]
+    key: str
+
+
+@dataclass
+class Job:
+    """One preparation: where from, where to, and what all data sets can be told.
+
+    Attributes:
+        root: the published folder; never written to.
+        out: the output folder.
+        url: where the set is published, for errors.
+        seed: of splits made here.
+        validation: share of the training patients held out where there is no official validation split.
+        test: share of all patients held out where there is no official test split.
+        allow_missing: leave out records whose image isn't there, and count them, instead of stopping.
+        workers: threads that look for files and write masks.
+        progress: show progress bars.
+        left_out: films and masks that are damaged, and films that aren't there.
+        notes: what was decided on the way, for the summary.
+        about: facts of this run where they aren't those of the data set (``split``, ``url``, ``terms``, ``makes``).
+    """
+
+    root: Path
+    out: Path
+    url: str = ""
+    seed: int = 0
+    validation: float = 0.1
+    test: float = 0.2
+    allow_missing: bool = False
+    workers: int = 8
+    progress: bool = False
+    left_out: list[LeftOut] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    about: dict[str, str] = field(default_factory=dict)
+
+    def note(self, text: str) -> None:
+        """Adds a line to the summary."""
+        self.notes.append(text)
+
+    def leave_out(self, error: RadiographError, what: str = "film") -> None:
+        """Notes a damaged film or mask; :meth:`kept` drops it."""
+        if not any(each.path == error.path for each in self.left_out):
+            self.left_out.append(LeftOut(what, error.path, error.reason, error.remedy))
+
+    def kept(self, records: Sequence[Record]) -> list[Record]:
+        """The records whose film wasn't left out, without masks that were."""
+        gone = {each.path for each in self.left_out}
+        if not gone:
+            return list(records)
+        kept = [record for record in records if record.image not in gone]
+        for record in kept:
+            record.masks = {name: path for name, path in record.masks.items() if path not in gone}
+        return kept
+
+    def refuse_ruin(self, records: Sequence[Record]) -> None:
+        """Stop where more films are damaged than are left: that is no single damaged file.
+
+        Args:
+            records: all that are left.
+
+        Raises:
+            ValueError: it is so.
+        """
+        damaged = [each for each in self.left_out if each.what == "film"]
+        if len(damaged) > len(records):
+            first, count = damaged[0], f"{len(damaged)} of {len(records) + len(damaged)}"
+            raise ValueError(
+                f"{self.root}: {count} films can't be read ({first.path}: {first.reason}, ...), too many for single "
+                f"damaged files; check the folder, its disk and permissions, or get the set again from {self.url}"
+            )
+
+    def readable(
+        self, records: Sequence[Record], read: Callable[[Record], _Found], what: str = "headers"
+    ) -> list[tuple[Record, _Found]]:
+        """Read something of each film, several at a time; films that can't be read are left out.
+
+        Args:
+            records: of images that are there.
+            read: raises RadiographError of a damaged film.
+            what: names the progress bar.
+
+        Returns:
+            The readable ones with what was read; :meth:`kept` gives the records without the others.
+        """
+
+        def attempt(record: Record) -> _Found | RadiographError:
+            try:
+                return read(record)
+            except RadiographError as error:
+                return error
+
+        pairs = []
+        with ThreadPoolExecutor(self.workers) as pool:
+            found = tqdm(pool.map(attempt, records), **self._bar(len(records), what))
+            for record, result in zip(records, found, strict=True):
+                if isinstance(result, RadiographError):
+                    self.leave_out(result)
+                else:
+                    pairs.append((record, result))
+        return pairs
+
+    def sized(
+        self, records: Sequence[Record], wanted: Callable[[Record], object] = lambda record: True
+    ) -> list[Record]:
+        """Sets ``width`` and ``height`` from the images' headers; films without a readable one are left out.
+
+        Args:
+            records: of images that are there.
+            wanted: which of them are looked at; the others stay as they are.
+
+        Raises:
+            ValueError: more than half of the films are damaged.
+        """
+        for record, size in self.readable([record for record in records if wanted(record)], _size_of):
+            record.width, record.height = size
+        kept = self.kept(records)
+        self.refuse_ruin(kept)
+        return kept
+
+    def find(self, *names: str) -> Path:
+        """The first of these files or folders (below ``root``) that is there.
+
+        Raises:
+            FileNotFoundError: none is; names them and where they are published.
+        """
+        for name in names:
+            if (self.root / name).exists():
+                return self.root / name
+        wanted = " or ".join(names)
+        raise FileNotFoundError(f"{self.root}: no {wanted}; it is part of the set published at {self.url}")
+
+    def rows(self, path: Path, columns: Iterable[str] = ()) -> Iterator[dict[str, str]]:
+        """The rows of a CSV, plain or gzipped.
+
+        Raises:
+            ValueError: one of ``columns`` isn't there, or the file is no UTF-8 CSV.
+        """
+        for _, names, cells in csv_rows(path, tuple(columns), published=self.url or "its source"):
+            yield dict(zip(names, cells, strict=True))
+
+    def present(self, records: Sequence[Record]) -> list[Record]:
+        """The records whose image is there.
+
+        Raises:
+            FileNotFoundError: some are missing and ``allow_missing`` isn't set; they are counted, the first named.
+        """
+        with ThreadPoolExecutor(self.workers) as pool:
+            there = list(
+                tqdm(
+                    pool.map(lambda record: os.path.isfile(record.image), records),
+                    **self._bar(len(records), "images"),
+                )
+            )
+        missing = [record.image for record, found in zip(records, there, strict=True) if not found]
+        if missing and not self.allow_missing:
+            named = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+            raise FileNotFoundError(
+                f"{self.root}: {len(missing)} of {len(records)} images don't exist ({named}); "
+                f"complete the download from {self.url}, or leave them out with --allow-missing"
+            )
+        remedy = f"complete the download from {self.url}"
+        self.left_out += [LeftOut("missing film", path, "listed, but not there", remedy) for path in missing]
+        return [record for record, found in zip(records, there, strict=True) if found]
+
+    def write_masks(self, masks: Sequence[MaskFile]) -> None:
+        """Writes the masks as 0/255 PNGs, several at a time; those that are there with the same key are kept.
+
+        Damaged ones are left out: :meth:`kept` takes them from their records.
+
+        Raises:
+            ValueError: a mask isn't ``[H, W]``.
+        """
+        with ThreadPoolExecutor(self.workers) as pool:
+            done = pool.map(self._attempt_mask, masks)
+            for mask, error in zip(masks, tqdm(done, **self._bar(len(masks), "masks")), strict=True):
+                if error is not None:
+                    reason = f"{error.reason} ({error.path})"
+                    self.left_out.append(LeftOut("mask", mask.path, reason, error.remedy))
+
+    def _attempt_mask(self, mask: MaskFile) -> RadiographError | None:
+        try:
+            self._write_mask(mask)
+        except RadiographError as error:
+            return error
+        return None
+
+    def _write_mask(self, mask: MaskFile) -> None:
+        path, key = self.out / mask.path, hashlib.sha256(mask.key.encode()).hexdigest()
+        if path.is_file() and _fingerprint(path) == key:
+            return
+        pixels = np.asarray(mask.make()) != 0
+        if pixels.ndim != 2:
+            raise ValueError(f"{path}: a mask is [H, W], got the shape {pixels.shape}")
+        text = PngImagePlugin.PngInfo()
+        text.add_text(_FINGERPRINT, key)
+        with atomic_file(path) as stream:
+            Image.fromarray(pixels.astype(np.uint8) * 255).save(stream, format="PNG", pnginfo=text)
+
+    def _bar(self, total: int, what: str) -> dict[str, object]:
+        return {"total": total, "desc": what, "disable": not self.progress, "leave": False}
+
+
+def _fingerprint(path: Path) -> str | None:
+    """The key that a mask was written with; None of a file that isn't such a mask."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            return image.info.get(_FINGERPRINT)
+    except Exception:  # a decoder may raise anything: it is made anew
+        return None
+
+
+def hold_out(records: Iterable[Record], fraction: float, seed: int, split: str = "validation") -> None:
+    """Moves a share of the patients among ``records`` to another split, in place.
+
+    Which patients depends on their ids and the seed alone (:func:`cxw_monai.data.manifest.split_by_patient`).
+
+    Args:
+        records: of one split.
+        fraction: share of the patients, in (0, 1), or 0 for none.
+        seed: another seed, another choice.
+        split: where they go.
+
+    Raises:
+        ValueError: fewer than two patients, or ``fraction`` out of range.
+    """
+    if fraction == 0:
+        return
+    items = [{"image": record.image, "patient_id": record.patient_id, "record": record} for record in records]
+    for item in split_by_patient(items, fraction, seed)[1]:
+        item["record"].split = split
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """``(width, height)`` of a stored image from its header, DICOM or anything Pillow knows.
+
+    Raises:
+        RadiographError: the header can't be read.
+    """
+    refuse_unless_file(path)
+    try:
+        if str(path).lower().endswith((".dcm", ".dicom")):
+            header = pydicom.dcmread(path, force=True, specific_tags=["Rows", "Columns"], stop_before_pixels=True)
+            size = int(header.Columns), int(header.Rows)
+        else:
+            with Image.open(path) as image:
+                size = image.size
+        if min(size) < 1:
+            raise ValueError("no pixels")
+    except Exception as error:  # parsers raise whatever the damage provokes
+        reason = f"its header cannot be read ({type(error).__name__})"
+        raise RadiographError(path, reason, "copy it again from its source") from error
+    return size
+
+
+def _size_of(record: Record) -> tuple[int, int]:
+    return image_size(record.image)
+
+
+def index_images(folders: Iterable[Path], extensions: Sequence[str] = (".png", ".jpg", ".jpeg")) -> dict[str, Path]:
+    """The images directly in some folders, by file name; the first of a name counts."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.lower().endswith(tuple(extensions)):
+                    found.setdefault(entry.name, Path(entry.path))
+    return found
+
+
+def view_name(text: str | None) -> str | None:
+    """A published view position in the manifest's words: ``PA``, ``AP``, ``LAT``, else as it is in capitals."""
+    word = (text or "").strip().upper()
+    return _VIEWS.get(" ".join(re.split(r"[\s_-]+", word)), word) or None
+
+
+def years(text: str | None) -> float | None:
+    """Years of DICOM's ``058Y``, ``006M``, ``010W``, ``012D``, or of a bare ``58``.
+
+    None of what is empty or no age, and of 0 and above 120 years, which are placeholders and slips in published sets.
+    """
+    word = (text or "").strip().upper()
+    number, unit = (word, "Y") if word.isdigit() else (word[:-1], word[-1:])
+    if not number.isdigit() or unit not in _UNITS:
+        return None
+    age = round(int(number) * _UNITS[unit], 2)
+    return age if 0 < age <= _OLDEST else None

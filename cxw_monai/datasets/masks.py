@@ -1,0 +1,75 @@
+"""Masks of published polygons, and published masks put on the image's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from cxw_monai.io.formats.pictures import refuse_unless_file
+from cxw_monai.io.image import RadiographError
+
+__all__ = ["on_grid", "polygon_mask", "stored_mask"]
+
+_ASPECT = 0.01  # relative difference of the aspect ratio that rounding to whole pixels explains
+
+
+def polygon_mask(polygons: Iterable[Sequence[Sequence[float]]], width: int, height: int) -> np.ndarray:
+    """The union of some polygons.
+
+    Corners are rounded to pixels (the centre of the first is 0, 0); a pixel inside or on the outline is in the mask.
+    Polygons of fewer than three corners enclose nothing.
+
+    Args:
+        polygons: each of ``(x, y)`` corners in pixels, x to the right.
+        width: of the image.
+        height: of the image.
+
+    Returns:
+        bool ``[height, width]``.
+    """
+    mask = Image.new("L", (width, height))
+    draw = ImageDraw.Draw(mask)
+    for polygon in polygons:
+        if len(polygon) > 2:
+            draw.polygon([(round(x), round(y)) for x, y in polygon], fill=1, outline=1)
+    return np.asarray(mask) != 0
+
+
+def on_grid(mask: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A mask ``[h, w]`` of the whole image at the image's size: each pixel takes the one below its centre.
+
+    Raises:
+        ValueError: the aspect ratios differ by more than 1 %, so that it can't be of the whole image.
+    """
+    rows, columns = mask.shape
+    if (rows, columns) == (height, width):
+        return mask
+    if abs(columns * height / (rows * width) - 1) > _ASPECT:
+        raise ValueError(f"a mask of {columns} x {rows} pixels does not fit an image of {width} x {height}")
+    below = [((np.arange(n) + 0.5) * m / n).astype(int) for n, m in ((height, rows), (width, columns))]
+    return mask[np.ix_(*below)]
+
+
+def stored_mask(path: Path, width: int, height: int) -> np.ndarray:
+    """A mask image, anything but black being in it, put on the image's grid (:func:`on_grid`).
+
+    Returns:
+        bool ``[height, width]``.
+
+    Raises:
+        RadiographError: it can't be read, or doesn't fit the image.
+    """
+    refuse_unless_file(path, "mask")
+    try:
+        with Image.open(path) as image:
+            mask = np.asarray(image.convert("L")) != 0
+    except Exception as error:  # decoders raise whatever the damage provokes
+        reason = f"the mask cannot be read ({type(error).__name__})"
+        raise RadiographError(path, reason, "copy it again from its source") from error
+    try:
+        return on_grid(mask, width, height)
+    except ValueError as error:
+        raise RadiographError(path, str(error), "give the mask that was published for this image") from error

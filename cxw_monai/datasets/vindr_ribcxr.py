@@ -1,0 +1,85 @@
+"""VinDr-RibCXR: 245 frontal films with twenty ribs outlined one by one.
+
+Layout (https://vindr.ai/datasets/ribcxr)::
+
+    data/train/img/VinDr_RibCXR_train_000.png ...    data/train/Vindr_RibCXR_train_mask.json
+    data/val/img/VinDr_RibCXR_val_000.png ...        data/val/Vindr_RibCXR_val_mask.json
+
+also with ``Data`` or no upper folder, and the JSON files below ``Annotations``. A JSON holds ``img``, paths by number,
+and ``R1`` ... ``R10``, ``L1`` ... ``L10``: the corners ``{"x", "y"}`` of that rib by the film's number. R is the
+patient's right; the ribs are counted from above. Ribs may overlap, so there is a mask each: ``rib_right_1`` ...
+``rib_left_10``.
+
+The published 196 and 49 films are training and, as in the publication, test; validation is held out of the 196.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cxw_monai.data.schema import Record
+from cxw_monai.io.files.json_file import read_json
+
+from .common import Job, MaskFile, hold_out
+from .masks import polygon_mask
+from .registry import PublicDataset
+
+__all__ = ["DATASET", "RIBS"]
+
+RIBS = {f"{s[0].upper()}{n}": f"rib_{s}_{n}" for s in ("right", "left") for n in range(1, 11)}
+"""The published names of the ribs, and the manifest's."""
+
+_BASES = ("data", "Data", ".")
+
+
+def prepare(job: Job) -> list[Record]:
+    """The records of all films; see the module."""
+    records, outlines = [], {}
+    for part, split in (("train", "training"), ("val", "test")):
+        name = f"Vindr_RibCXR_{part}_mask.json"
+        folders = (part, ".", f"Annotations/{part}")
+        table = job.find(*(f"{base}/{folder}/{name}" for base in _BASES for folder in folders))
+        images = job.find(*(f"{base}/{part}/img" for base in _BASES))
+        content = _read(table)
+        for number, published in content["img"].items():
+            path = images / PurePosixPath(published).name
+            records.append(Record(str(path), path.stem, split=split, view="PA"))
+            outlines[str(path)] = {rib: content[rib].get(number) for rib in RIBS}
+    records = job.sized(job.present(records))
+    masks = []
+    for record in records:
+        size = record.width, record.height
+        for rib, structure in RIBS.items():
+            points = outlines[record.image][rib]
+            if points:
+                corners = [(point["x"], point["y"]) for point in points]
+                record.masks[structure] = path = f"masks/{structure}/{Path(record.image).stem}.png"
+                make = lambda corners=corners, size=size: polygon_mask([corners], *size)  # noqa: E731
+                masks.append(MaskFile(path, make, f"{corners} {size}"))
+    absent = len(records) * len(RIBS) - len(masks)
+    if absent:
+        job.note(f"{absent} of {len(records) * len(RIBS)} ribs have no outline: no mask")
+    job.write_masks(masks)
+    hold_out([record for record in records if record.split == "training"], job.validation, job.seed)
+    return records
+
+
+def _read(table: Path) -> dict[str, Any]:
+    content = read_json(table)
+    content = content if isinstance(content, dict) else {}
+    absent = [name for name in ("img", *RIBS) if not isinstance(content.get(name), dict)]
+    if absent:
+        raise ValueError(f"{table}: no {', '.join(absent)}; expected the published file, see {DATASET.url}")
+    return content
+
+
+DATASET = PublicDataset(
+    name="vindr_ribcxr",
+    title="VinDr-RibCXR",
+    url="https://vindr.ai/datasets/ribcxr",
+    terms="data use agreement of VinBigData: research, no redistribution",
+    split="official: the 49 validation films are the test; validation held out of the 196 training films",
+    makes="masks of ribs 1 to 10 on either side",
+    prepare=prepare,
+)

@@ -1,0 +1,1 @@
+"""Trained models on films: the Python API, and runs over folders."""

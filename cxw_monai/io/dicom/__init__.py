@@ -1,0 +1,1 @@
+"""Radiographs from DICOM files."""

@@ -1,0 +1,207 @@
+"""Single-frame grey DICOM images through pydicom (2.4 or 3).
+
+Only the attributes of :mod:`cxw_monai.io.dicom.attributes` are looked at, so no patient name, id or date is ever logged
+or reported.
+
+What is decided here, none of it silently (``meta["steps"]`` tells):
+
+- *Missing attributes* are taken from what else tells them: BitsStored from HighBit, sizes and depths from the
+  compressed stream, PhotometricInterpretation from PresentationLUTShape. Pixels without PixelRepresentation are
+  unsigned. Where nothing tells, the error names the attribute.
+- *Headers and compressed streams* that differ: the stream's own size, depth and sign count
+  (:mod:`cxw_monai.io.dicom.bits`).
+- *Colour* (RGB, YBR, PALETTE COLOR) is refused, also where the three channels are equal: such secondary captures show a
+  screen, with a window and writing burned in. Export the grey original.
+- *Pixel padding* (PixelPaddingValue, PixelPaddingRangeLimit) becomes 0, black, after the inversion.
+- *FOR PROCESSING* images hold detector values that the vendor's processing has yet to turn into a picture (linear,
+  often without a logarithm). They are read like any other, nothing is added; the steps and ``meta["intent"]`` say so.
+- *Polarity* is what the file declares (PhotometricInterpretation, PresentationLUTShape). Fluoroscopy (RF, XA) is often
+  declared with bone dark; where PixelIntensityRelationship says that values rise with the X-ray intensity, so that bone
+  is dark in the array, the steps say so.
+- *Spacing*: :mod:`cxw_monai.io.dicom.spacing`. *Grey scale*: :mod:`cxw_monai.io.dicom.grayscale`.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, ExplicitVRBigEndian
+
+from cxw_monai.io.image import Radiograph, RadiographError, describe
+from cxw_monai.io.pixel_map import PixelMap
+from cxw_monai.io.scaling import GreyOptions, ScalingError
+
+from .attributes import Attributes, element_bytes, read_attributes
+from .bits import Codes, settle_bits
+from .file import AGAIN, PREAMBLE, looks_like_bare_dicom, parse, quiet_pydicom
+from .film_classes import refuse_unless_film
+from .grayscale import FLUOROSCOPY, Grayscale, padding_range, to_unit_range
+from .pixels import decode
+from .spacing import find_spacing
+
+__all__ = ["PREAMBLE", "looks_like_bare_dicom", "read_dicom"]
+
+_DICOMDIR = "1.2.840.10008.1.3.10"
+_GREY = {"MONOCHROME1": True, "MONOCHROME2": False}  # whether the least value is white
+_SHAPES = {"INVERSE": "MONOCHROME1", "IDENTITY": "MONOCHROME2"}  # in the images of digital X-ray detectors
+_BLOCK = 1 << 16  # codes looked up at a time, so that numpy's 8-byte indices stay in the processor's cache
+
+
+def read_dicom(path: str | PathLike[str], *, options: GreyOptions, max_pixels: int) -> Radiograph:
+    """Read a DICOM image of one grey frame; see the module for what is decided here.
+
+    Modality LUT (or rescale), VOI LUT or window, inversion, scale to [0, 1], padding to black
+    (:mod:`cxw_monai.io.dicom.grayscale`). Files without preamble or file meta are read when their first bytes are those
+    of a DICOM element; a missing transfer syntax is taken to be the uncompressed one that they are written in.
+
+    Args:
+        path: the file.
+        options: the choice of grey scale.
+        max_pixels: the most pixels that are decoded.
+
+    Returns:
+        The radiograph, float32 ``[1, H, W]`` in [0, 1]. Spacing is at the patient as far as the file tells
+        (:mod:`cxw_monai.io.dicom.spacing`); a missing, zero or unreadable one is None.
+
+    Raises:
+        RadiographError: not readable, no pixel data, several frames, colour, too large, needs a decoder, or attributes
+            that are missing or contradict themselves.
+    """
+    with quiet_pydicom():
+        dataset = parse(path, max_pixels)
+        try:
+            return _to_radiograph(dataset, path, options, max_pixels)
+        except RadiographError:
+            raise
+        except ScalingError as error:
+            raise RadiographError(path, str(error), error.remedy or "correct it in the file") from error
+        except Exception as error:  # pydicom's data sets raise whatever the damage provokes
+            raise RadiographError(path, "DICOM attributes of the image are malformed", AGAIN) from error
+
+
+def _to_radiograph(dataset: Dataset, path: str | PathLike[str], options: GreyOptions, max_pixels: int) -> Radiograph:
+    tags = read_attributes(dataset)
+    tags.text.setdefault("SOPClassUID", str(dataset.file_meta.get("MediaStorageSOPClassUID", "")))
+    data = _pixel_data(dataset, path)
+    refuse_unless_film(path, tags.text, dataset.file_meta.get("MediaStorageSOPClassUID"))
+    photometric = _photometric(tags, path)
+    syntax = UID(dataset.file_meta.TransferSyntaxUID)
+    pixels = decode(*data, syntax, tags, path, max_pixels)
+    codes = settle_bits(pixels, tags, path)
+    scale = Grayscale(codes.bits, codes.signed, syntax != ExplicitVRBigEndian, options, codes.narrowed)
+    inverted = _GREY[photometric] or tags.text.get("PresentationLUTShape") == "INVERSE"
+    array, steps = _to_grey(codes, tags, scale, inverted)
+    meta = _describe(path, tags, codes, photometric, [*tags.notes, *pixels.notes, *codes.notes, *steps])
+    return Radiograph(array[None], meta)  # [1, H, W]
+
+
+def _pixel_data(dataset: Dataset, path: str | PathLike[str]) -> tuple[bytes, str]:
+    """The bytes of PixelData and their VR."""
+    kind = dataset.file_meta.get("MediaStorageSOPClassUID")
+    if kind == _DICOMDIR:
+        raise RadiographError(path, "a DICOMDIR, the index of a medium", "give the image files that it lists")
+    data = element_bytes(dataset, "PixelData")
+    if data is None:
+        name = f" ({kind.name})" if isinstance(kind, UID) and kind.name != kind else ""
+        reason = f"DICOM{name} without pixel data, or cut off before their end"
+        raise RadiographError(path, reason, "give an image, or copy it again from its source")
+    return data
+
+
+def _photometric(tags: Attributes, path: str | PathLike[str]) -> str:
+    """``MONOCHROME1`` or ``MONOCHROME2``, of one frame."""
+    frames = tags.whole.get("NumberOfFrames", 1)
+    if "NumberOfFrames" in tags.unreadable:
+        raise RadiographError(path, "NumberOfFrames is no whole number", "correct it in the file, or remove it")
+    if frames > 1:
+        raise RadiographError(path, f"multi-frame DICOM ({frames} frames)", "export each frame to a file of its own")
+    name, shape = "PhotometricInterpretation", tags.text.get("PresentationLUTShape", "")
+    declared = tags.text.get(name, "").upper().replace(" ", "")
+    if not declared and shape in _SHAPES:
+        tags.notes.append(f"{name} missing: {_SHAPES[shape]} by PresentationLUTShape")
+        declared = _SHAPES[shape]
+    if not declared:
+        reason = f"{name} is missing, so nothing tells whether bone is bright or dark"
+        raise RadiographError(path, reason, "write MONOCHROME1 or MONOCHROME2 into the file, or export it again")
+    if declared not in _GREY or tags.whole.get("SamplesPerPixel", 1) > 1:
+        raise RadiographError(path, "colour DICOM, or an unknown PhotometricInterpretation", "give the grey original")
+    return declared
+
+
+def _describe(
+    path: str | PathLike[str], tags: Attributes, codes: Codes, photometric: str, steps: list[str]
+) -> dict[str, Any]:
+    """The radiograph's ``meta``."""
+    spacing = find_spacing(tags)
+    intent = tags.text.get("PresentationIntentType")
+    if intent == "FOR PROCESSING":
+        steps = ["for processing: detector values, not a picture for presentation", *steps]
+    if _is_bone_dark(tags, inverted="inverted" in steps):
+        steps = [*steps, "bone is dark: values rise with the X-ray intensity"]
+    return describe(
+        path,
+        PixelMap.identity(codes.values.shape),
+        bits=codes.bits,
+        photometric=photometric,
+        steps=[*steps, *spacing.notes, f"spacing: {spacing.source}"],
+        spacing=spacing.mm,
+        spacing_from=spacing.source,
+        intent=intent,
+        view=tags.text.get("ViewPosition"),
+        laterality=tags.text.get("ImageLaterality") or tags.text.get("Laterality"),
+    )
+
+
+def _to_grey(codes: Codes, tags: Attributes, scale: Grayscale, inverted: bool) -> tuple[np.ndarray, list[str]]:
+    """float32 ``[H, W]`` in [0, 1] of stored codes; up to 16 bits by one table over all codes."""
+    values = codes.values
+    table = np.arange(1 << scale.bits, dtype=np.int64) if scale.bits <= 16 else None
+    levels = values.astype(np.int64) if table is None else table
+    if scale.signed:
+        levels = np.where(levels < 1 << (scale.bits - 1), levels, levels - (1 << scale.bits))
+
+    def of_image(mapped: np.ndarray) -> np.ndarray:
+        inside = np.ones(values.shape, dtype=bool) if codes.padded is None else ~codes.padded
+        padding = padding_range(tags, scale.signed)
+        if padding is not None:
+            stored = levels if table is None else levels[values]
+            inside &= (stored < padding[0]) | (stored > padding[1])
+        return (mapped if table is None else mapped[values])[inside]
+
+    grey, steps = to_unit_range(levels, tags, scale, inverted, _ends(values, scale), of_image)
+    if table is not None:
+        grey = _look_up(grey, values)
+    if codes.padded is not None:
+        grey[codes.padded] = 0
+    return grey, steps
+
+
+def _ends(values: np.ndarray, scale: Grayscale) -> tuple[int, int]:
+    """The least and greatest code of the image."""
+    half = 1 << (scale.bits - 1) if scale.signed else 0
+    shifted = values ^ values.dtype.type(half) if half else values  # two's complement in the order of its values
+    return int(shifted.min()) - half, int(shifted.max()) - half
+
+
+def _look_up(table: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """``table[codes]``, block by block."""
+    codes = np.ascontiguousarray(codes)
+    grey = np.empty(codes.shape, dtype=table.dtype)
+    flat_codes, flat_grey = codes.reshape(-1), grey.reshape(-1)
+    for start in range(0, codes.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        np.take(table, flat_codes[block], out=flat_grey[block], mode="clip")  # "raise" would copy
+    return grey
+
+
+def _is_bone_dark(tags: Attributes, *, inverted: bool) -> bool:
+    """Whether the file says that its array shows bone dark; PS3.3 C.8.7.1.1.2 (RF, XA) and C.8.11.3.1.2 (DX)."""
+    if tags.text.get("PixelIntensityRelationship") not in ("LIN", "LOG"):
+        return False
+    sign = tags.whole.get("PixelIntensityRelationshipSign")
+    if sign not in (1, -1):  # in fluoroscopy both relationships are to the X-ray intensity itself
+        sign = 1 if tags.text.get("SOPClassUID") in FLUOROSCOPY else None
+    return sign is not None and (sign == 1) != inverted

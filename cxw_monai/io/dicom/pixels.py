@@ -1,0 +1,277 @@
+"""Decoding of DICOM pixel data: one decoder for each kind of stream, and no half pictures.
+
+Decoders of lossy JPEG differ by a grey level, and pydicom takes whichever is installed. Here each kind of stream has
+one, so that a file gives the same array everywhere: Pillow for 8-bit JPEG, pylibjpeg's libraries for the other JPEG
+families, pydicom itself for RLE. They are given the stream alone and decode it as it describes itself; what its file
+declares (transfer syntax, BitsAllocated, BitsStored) may be of another encoding of the same film, and is compared
+afterwards (:mod:`cxw_monai.io.dicom.bits`).
+
+Some of them return what they have got where a stream is cut off. A stream is therefore decoded only if its end is
+there. GDCM (in ITK) is no fallback: it cuts values off at BitsStored, and gives pictures for damaged streams too.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from os import PathLike
+
+import numpy as np
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
+
+try:
+    from pydicom.pixels import get_decoder
+except ImportError:  # pydicom 2
+    get_decoder = None
+
+from cxw_monai.io.image import RadiographError, refuse_huge
+
+from .attributes import Attributes
+from .file import AGAIN
+from .stream import Codestream, StreamError, read_codestream, read_fragments, rle_bytes
+
+__all__ = ["TRANSCODE", "Pixels", "decode"]
+
+TRANSCODE = "convert it to an uncompressed or JPEG 2000 transfer syntax"
+
+_LIBRARIES = {"JPEG": "libjpeg", "JPEG-LS": "libjpeg", "JPEG 2000": "openjpeg"}
+_TOOLS = {"JPEG": "dcmdjpeg or gdcmconv --raw", "JPEG-LS": "dcmdjpls or gdcmconv --raw", "JPEG 2000": "gdcmconv --raw"}
+_UNCOMPRESSED = (
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+)
+_FAMILIES = tuple(f"1.2.840.10008.1.2.4.{last}" for last in (50, 51, 57, 70, 80, 81, 90, 91, 201, 202, 203))
+_STANDARD = "1.2.840.10008.1.2."  # other transfer syntaxes may have any byte order
+_ITEM = b"\xfe\xff\x00\xe0"
+_UNDAMAGED = "correct the attribute in the file, or export it again"
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Decoded pixel data.
+
+    Attributes:
+        words: ``[H, W]``, unsigned bit patterns.
+        allocated: bits of a word.
+        stream: what a compressed stream says of itself; None for RLE and uncompressed data.
+        precision: bits of a value by the compressed data themselves; None where they don't tell.
+        notes: what was taken from elsewhere than the file declares it, for the steps.
+    """
+
+    words: np.ndarray
+    allocated: int
+    stream: Codestream | None = None
+    precision: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def decode(data: bytes, vr: str, syntax: UID, tags: Attributes, path: str | PathLike[str], max_pixels: int) -> Pixels:
+    """The words of a single-frame grey image.
+
+    Args:
+        data: the bytes of PixelData.
+        vr: its value representation.
+        syntax: the transfer syntax of the file.
+        tags: its attributes.
+        path: the file, for the error.
+        max_pixels: the most pixels that are decoded.
+
+    Raises:
+        RadiographError: needs a decoder that isn't installed or doesn't exist, is cut off or damaged, isn't grey, or
+            lacks an attribute that nothing else tells.
+    """
+    try:
+        if not _is_encapsulated(data, syntax, tags):
+            return _native(data, vr, syntax, tags, path, max_pixels)
+        fragments = read_fragments(data)
+        if syntax == RLELossless:
+            return _rle(fragments, tags, path, max_pixels)
+        stream = read_codestream(fragments)
+    except StreamError as error:
+        raise RadiographError(path, str(error), AGAIN) from error
+    if stream is None:
+        name = f"{syntax} ({syntax.name})" if syntax.name != syntax else str(syntax)
+        if syntax in _FAMILIES:
+            reason = f"the pixel data hold nothing of their transfer syntax {name}"
+            raise RadiographError(path, reason, "export it again from its source")
+        raise RadiographError(path, f"transfer syntax {name} is not supported", TRANSCODE)
+    return _compressed(stream, syntax, tags, path, max_pixels)
+
+
+def _is_encapsulated(data: bytes, syntax: UID, tags: Attributes) -> bool:
+    """Whether the data are fragments. Some files are compressed or decompressed without a new transfer syntax."""
+    compressed = syntax not in _UNCOMPRESSED
+    if data[:4] == _ITEM and compressed:
+        return True
+    rows, columns, allocated = (tags.whole.get(name) for name in ("Rows", "Columns", "BitsAllocated"))
+    known = bool(rows and columns and allocated) and (not compressed or syntax.startswith(_STANDARD))
+    if known and (len(data) + 1) // 2 == (rows * columns * allocated + 15) // 16:
+        return False
+    return data[:4] == _ITEM or compressed
+
+
+def _size(tags: Attributes, path: str | PathLike[str], stream: Codestream | None, notes: list[str]) -> tuple[int, int]:
+    """Rows and columns."""
+    claimed = (None, None) if stream is None else (stream.rows, stream.columns)
+    found = []
+    for name, of_stream in zip(("Rows", "Columns"), claimed, strict=True):
+        declared = tags.whole.get(name)
+        if not declared and not of_stream:
+            raise RadiographError(path, f"{name} is missing or 0", "write it into the file, or export it again")
+        if not declared:
+            notes.append(f"{name} missing: {of_stream} of the compressed stream")
+        found.append(declared or of_stream)
+    if stream is not None and claimed != tuple(found):  # a larger one would take long to decode
+        texts = [f"{rows}x{columns}" for rows, columns in (claimed, found)]
+        reason = f"the compressed stream claims {texts[0]} pixels, the header {texts[1]}"
+        raise RadiographError(path, reason, "export it again from its source")
+    return found[0], found[1]
+
+
+def _native(data: bytes, vr: str, syntax: UID, tags: Attributes, path: str | PathLike[str], max_pixels: int) -> Pixels:
+    """Pixels that aren't compressed."""
+    notes: list[str] = []
+    if syntax not in _UNCOMPRESSED:
+        notes.append("pixel data aren't compressed, though the transfer syntax says so")
+    shape = _size(tags, path, None, notes)
+    refuse_huge(path, shape, max_pixels)
+    count = shape[0] * shape[1]
+    allocated = tags.whole.get("BitsAllocated")
+    if not allocated:
+        allocated = 8 * (len(data) // count)
+        notes.append(f"BitsAllocated missing: {allocated} by the length of the pixel data")
+    if allocated not in (1, 8, 16, 32):
+        reason = f"BitsAllocated is {allocated} of pixel data that aren't compressed, not supported"
+        raise RadiographError(path, reason, "export it again with 16 bits allocated")
+    needed = (count * allocated + 7) // 8
+    if len(data) < needed:
+        reason = f"pixel data cannot be decoded, truncated: {len(data)} of the {needed} bytes that its header declares"
+        raise RadiographError(path, reason, AGAIN)
+    if len(data) >= 2 * needed:
+        reason = f"{len(data)} bytes of pixel data where its header declares {needed}: more frames or bits than it says"
+        raise RadiographError(path, reason, _UNDAMAGED)
+    if len(data) > needed + needed % 2:
+        notes.append(f"{len(data) - needed} bytes behind the pixels left out")
+    if allocated == 1:
+        words = np.unpackbits(np.frombuffer(data, np.uint8, needed), bitorder="little", count=count)
+        return Pixels(words.reshape(shape), 8, notes=notes)
+    order = ">" if syntax == ExplicitVRBigEndian else "<"
+    if allocated == 8 and order == ">" and vr == "OW":  # pairs of pixels in 16-bit words
+        words = np.frombuffer(data, "<u2", (needed + 1) // 2 if len(data) > needed else needed // 2).byteswap()
+        words = words.view(np.uint8)[:count]
+        if len(words) < count:
+            raise RadiographError(path, f"pixel data cannot be decoded, truncated: {len(data)} bytes", AGAIN)
+    else:
+        words = np.frombuffer(data, f"{order}u{allocated // 8}", count)
+    return Pixels(words.astype(words.dtype.newbyteorder("="), copy=False).reshape(shape), allocated, notes=notes)
+
+
+def _rle(fragments: Sequence[bytes], tags: Attributes, path: str | PathLike[str], max_pixels: int) -> Pixels:
+    """RLE, by the number of its segments."""
+    notes: list[str] = []
+    shape = _size(tags, path, None, notes)
+    refuse_huge(path, shape, max_pixels)
+    if not fragments:
+        raise StreamError("the RLE header is damaged")
+    frame = b"".join(fragments)
+    size = rle_bytes(frame)
+    if size not in (1, 2, 4):
+        raise RadiographError(path, f"RLE of {size} segments, a colour image", "give the original grey image")
+    if tags.whole.get("BitsAllocated") not in (None, 8 * size):
+        notes.append(f"BitsAllocated {8 * size} of the compressed data, {tags.whole['BitsAllocated']} declared")
+    plain = Dataset()
+    plain.Rows, plain.Columns = shape
+    plain.SamplesPerPixel, plain.PhotometricInterpretation, plain.PixelRepresentation = 1, "MONOCHROME2", 0
+    plain.BitsAllocated, plain.BitsStored, plain.HighBit = 8 * size, 8 * size, 8 * size - 1
+    plain.PixelData = encapsulate([frame + b"\0" * (len(frame) % 2)])
+    plain["PixelData"].VR, plain["PixelData"].is_undefined_length = "OB", True
+    plain.file_meta = FileMetaDataset()
+    plain.file_meta.TransferSyntaxUID = RLELossless
+    plain.is_little_endian, plain.is_implicit_VR = True, False
+    try:
+        words = _by_pydicom(plain)
+    except Exception as error:  # whatever the damage provokes
+        raise RadiographError(path, "pixel data cannot be decoded, damaged or truncated", AGAIN) from error
+    precision = 8 * size if notes else None
+    return Pixels(words.reshape(shape), 8 * size, precision=precision, notes=notes)
+
+
+def _by_pydicom(plain: Dataset) -> np.ndarray:
+    if get_decoder is None:  # pydicom 2
+        plain.convert_pixel_data("rle")
+        return plain.pixel_array
+    return get_decoder(RLELossless).as_array(plain, raw=True, decoding_plugin="pydicom")[0]
+
+
+def _compressed(
+    stream: Codestream, syntax: UID, tags: Attributes, path: str | PathLike[str], max_pixels: int
+) -> Pixels:
+    """A stream of the JPEG families, as it describes itself."""
+    notes: list[str] = []
+    if syntax in _UNCOMPRESSED:
+        notes.append(f"pixel data are {stream.kind}, though the transfer syntax says that they aren't compressed")
+    if stream.components != 1:
+        reason = f"colour: the compressed stream has {stream.components} components"
+        raise RadiographError(path, reason, "give the original grey image")
+    if stream.behind:
+        notes.append(f"{stream.behind} bytes behind the end of the compressed stream left out")
+    shape = _size(tags, path, stream, notes)
+    refuse_huge(path, shape, max_pixels)
+    by_pillow = stream.is_dct and stream.precision == 8
+    if not by_pillow:
+        _require(_LIBRARIES[stream.kind], syntax, path)
+    try:
+        words = _by_pillow(stream.data) if by_pillow else import_module(_LIBRARIES[stream.kind]).decode(stream.data)
+    except Exception as error:  # decoders raise whatever the damage provokes
+        reason = (
+            f"pixel data cannot be decoded: an unsupported form of {stream.kind}, or damaged inside (it has its end)"
+        )
+        raise RadiographError(path, reason, f"{TRANSCODE}, e.g. with {_TOOLS[stream.kind]}") from error
+    words = words.reshape(words.shape[:2]) if words.size == shape[0] * shape[1] else words
+    if words.shape != shape or words.dtype.kind not in "iu":
+        raise RadiographError(path, f"pixel data decode to shape {words.shape}, {words.dtype}", AGAIN)
+    if words.dtype.kind == "i":
+        _refuse_unclear_sign(words, tags, path)
+        words = words.view(f"u{words.dtype.itemsize}")
+        words = words & words.dtype.type((1 << stream.precision) - 1)
+    elif int(words.max()) >> stream.precision:
+        reason = f"pixel data decode to more than the {stream.precision} bits of the compressed stream"
+        raise RadiographError(path, reason, f"{AGAIN}, or {TRANSCODE} there")
+    return Pixels(words, 8 * words.dtype.itemsize, stream, stream.precision, notes)
+
+
+def _require(library: str, syntax: UID, path: str | PathLike[str]) -> None:
+    """Refuse where the decoder isn't installed."""
+    try:
+        import_module(library), import_module("pylibjpeg")
+    except ImportError as error:
+        reason = f"transfer syntax {syntax} needs a decoder that isn't installed"
+        raise RadiographError(path, reason, f"pip install pylibjpeg pylibjpeg-{library}") from error
+
+
+def _by_pillow(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        if image.mode != "L":
+            raise ValueError(f"decodes to {image.mode}")
+        return np.asarray(image)
+
+
+def _refuse_unclear_sign(words: np.ndarray, tags: Attributes, path: str | PathLike[str]) -> None:
+    """Refuse negative values of a signed JPEG 2000 stream in a file that says they are unsigned."""
+    if tags.whole.get("PixelRepresentation") == 0 and int(words.min()) < 0:
+        reason = "the compressed stream holds negative values, PixelRepresentation declares unsigned ones"
+        raise RadiographError(path, reason, "correct PixelRepresentation in the file, or export it again")

@@ -1,0 +1,1 @@
+"""Radiographs and masks from pictures, NIfTI and NRRD."""

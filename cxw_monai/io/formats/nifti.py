@@ -1,0 +1,72 @@
+"""Single 2-D NIfTI slices through nibabel; orientation and range are told in :mod:`cxw_monai.io.formats.slices`.
+
+An orientation is declared where the qform or sform code is above 0, a range where ``cal_min`` is below ``cal_max``.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+
+import nibabel as nib
+import numpy as np
+
+from cxw_monai.io.image import Radiograph, RadiographError, describe
+from cxw_monai.io.scaling import GreyOptions
+
+from .slices import RANGE_REMEDY, film_axes, known_spacing, refuse_unless_slice, to_film, unit_range
+
+__all__ = ["is_nifti_header", "read_nifti"]
+
+_RANGE_REMEDY = f"set cal_min and cal_max in its header, {RANGE_REMEDY}"
+
+
+def is_nifti_header(head: bytes) -> bool:
+    """Whether a file's first (unzipped) bytes are those of a single-file NIfTI-1 or NIfTI-2."""
+    return head[344:348] == b"n+1\x00" or head[4:8] == b"n+2\x00"
+
+
+def read_nifti(path: str | PathLike[str], *, options: GreyOptions, max_pixels: int) -> Radiograph:
+    """Read a NIfTI file that holds one slice.
+
+    Args:
+        path: a ``.nii`` or ``.nii.gz`` file.
+        options: the choice of grey scale.
+        max_pixels: the most pixels that are decoded.
+
+    Returns:
+        The radiograph, float32 ``[1, H, W]`` in [0, 1].
+
+    Raises:
+        RadiographError: truncated, a volume or a colour image, too large, or no declared range.
+    """
+    try:
+        image = nib.load(path, mmap=False)
+        refuse_unless_slice(path, image.shape, image.get_data_dtype(), max_pixels)
+        return _to_radiograph(image, path, options)
+    except RadiographError:
+        raise
+    except Exception as error:  # nibabel raises whatever the damage provokes (EOFError, zlib.error, KeyError, ...)
+        reason = "cannot be decoded, damaged, truncated or not named .nii/.nii.gz"
+        raise RadiographError(path, reason, "copy or export it again") from error
+
+
+def _to_radiograph(image: nib.Nifti1Image, path: str | PathLike[str], options: GreyOptions) -> Radiograph:
+    """Decode, turn and scale one slice."""
+    header = image.header
+    oriented = header["qform_code"] > 0 or header["sform_code"] > 0
+    pixel_map, (rows, columns), step = film_axes(image.shape, image.affine if oriented else None)
+    film = to_film(np.asanyarray(image.dataobj), pixel_map)  # [H, W]; floats where a scale factor is set
+    low, high = float(header["cal_min"]), float(header["cal_max"])
+    declared = (low, high) if np.isfinite([low, high]).all() and low < high else None
+    array, range_step = unit_range(film, path, options, declared, _RANGE_REMEDY)
+    unit = header.get_xyzt_units()[0]
+    zooms = [float(zoom) for zoom in header.get_zooms()]
+    meta = describe(
+        path,
+        pixel_map,
+        bits=8 * image.get_data_dtype().itemsize,
+        photometric=str(image.get_data_dtype()),
+        steps=[step, range_step],
+        spacing=known_spacing(zooms[rows], zooms[columns], None if unit == "unknown" else unit),
+    )
+    return Radiograph(np.ascontiguousarray(array)[None], meta)  # [1, H, W]

@@ -1,0 +1,180 @@
+"""PNG, JPEG and TIFF through Pillow.
+
+What is and isn't honoured, none of it silently (``meta["steps"]`` tells):
+
+- Samples are scaled by their depth: 8 bits by 255, 16 bits by 65535, a TIFF's 12 bits by 4095.
+- RGB, RGBA, palette and CMYK become ITU-R 601-2 luma at 8 bits; transparency is dropped.
+- EXIF orientation (JPEG, PNG) is *not* applied, so that masks and boxes drawn on the stored grid keep their place.
+  A TIFF's orientation tag belongs to its pixel layout and is applied by Pillow; ``meta["pixel_map"]`` holds it.
+- A TIFF's WhiteIsZero is inverted. Resolution tags (dpi) describe paper, not the detector: spacing is unknown.
+- Truncated files are errors, also where another part of the program has told Pillow to let them pass.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile
+
+from cxw_monai.io.image import RESAMPLE, Radiograph, RadiographError, describe, refuse_huge
+from cxw_monai.io.pixel_map import PixelMap
+from cxw_monai.io.scaling import GreyOptions, ScalingError, full_range, scale_as_asked
+
+from .integrity import refuse_short_png
+
+__all__ = ["is_raster_header", "read_raster"]
+
+_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_ORIENTATION = int(ExifTags.Base.Orientation)
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_PHOTOMETRIC = 256, 257, 258, 262
+_LUMA_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "LA", "La", "RGBa", "CMYK", "YCbCr")
+_TURNS = {2: (1,), 3: (0, 1), 4: (0,), 5: (None,), 6: (0, None), 7: (0, 1, None), 8: (None, 0)}  # axes; None transposes
+_RANGE_REMEDY = "save it as 8 or 16 bits or scaled to [0, 1], or read it with window=(center, width)"
+_AGAIN = "copy or export it again"
+_strict = threading.Lock()
+
+
+def is_raster_header(head: bytes) -> bool:
+    """Whether a file's first bytes are those of a PNG, JPEG or TIFF."""
+    return head.startswith(_MAGIC)
+
+
+def read_raster(path: str | PathLike[str], *, options: GreyOptions, max_pixels: int) -> Radiograph:
+    """Read a PNG, JPEG or TIFF of one frame; see the module for what is honoured.
+
+    Args:
+        path: the file.
+        options: the choice of grey scale.
+        max_pixels: the most pixels that are decoded.
+
+    Returns:
+        The radiograph, float32 ``[1, H, W]`` in [0, 1].
+
+    Raises:
+        RadiographError: truncated, damaged, several frames, too large, or samples without a declared range.
+    """
+    try:
+        # As a stream: by its name, Pillow maps an uncompressed TIFF into memory, and scrambles a turned one
+        with warnings.catch_warnings(), _no_half_pictures(), open(path, "rb") as stream:
+            warnings.simplefilter("ignore")  # of odd metadata, and above Pillow's own size limit; max_pixels decides
+            with Image.open(stream, formats=("PNG", "JPEG", "TIFF")) as image:
+                _refuse_unusable(image, path, max_pixels)
+                mode, bits, white_is_zero = image.mode, _bits(image), _white_is_zero(image)
+                steps, pixel_map = _colour_notes(image), PixelMap.identity(image.size[::-1])
+                if image.format == "TIFF":
+                    pixel_map = _turn(image, steps)
+                image.load()
+                if image.format != "TIFF":
+                    _note_orientation(image, steps)
+                if image.format == "PNG" and _has_black_end(image):
+                    refuse_short_png(path)
+                values = _grey(image)  # [H, W]
+        array, scaling = _unit_range(values, bits, options)
+    except RadiographError:
+        raise
+    except ScalingError as error:
+        raise RadiographError(path, str(error), error.remedy or _RANGE_REMEDY) from error
+    except Image.DecompressionBombError as error:
+        raise RadiographError(path, f"more than {max_pixels} pixels", RESAMPLE) from error
+    except Exception as error:  # Pillow's parsers raise whatever the damage provokes (OSError, SyntaxError, ...)
+        reason = "cannot be decoded, damaged or truncated"
+        raise RadiographError(path, reason, _AGAIN) from error
+    steps += scaling
+    if white_is_zero:
+        array = 1 - array
+        steps.append("WhiteIsZero inverted")
+    return Radiograph(array[None], describe(path, pixel_map, bits=bits, photometric=mode, steps=steps))  # [1, H, W]
+
+
+def _refuse_unusable(image: Image.Image, path: str | PathLike[str], max_pixels: int) -> None:
+    """Refuse, from the header alone, what must not be decoded."""
+    refuse_huge(path, image.size[::-1], max_pixels)
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise RadiographError(path, f"multi-frame image ({frames} frames)", "export each frame to a file of its own")
+
+
+@contextmanager
+def _no_half_pictures() -> Iterator[None]:
+    """Truncation is an error, whatever another part of the program has set ``ImageFile.LOAD_TRUNCATED_IMAGES`` to."""
+    if not ImageFile.LOAD_TRUNCATED_IMAGES:
+        yield
+        return
+    with _strict:  # one thread at a time, so that the setting is found and left as it was
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = True
+
+
+def _has_black_end(image: Image.Image) -> bool:
+    """Whether one of the last two rows holds nothing: Pillow leaves missing rows so, every other one if interlaced."""
+    rows = np.asarray(image)[-2:]
+    return not rows.reshape(len(rows), -1).any(axis=1).all()
+
+
+def _bits(image: Image.Image) -> int:
+    """Bits of a grey sample as it will be decoded."""
+    if image.mode in _LUMA_MODES:
+        return 8
+    if image.format == "TIFF":
+        return int(image.tag_v2.get(_TIFF_BITS, (1,))[0])
+    return {"1": 1, "L": 8}.get(image.mode, 16)
+
+
+def _white_is_zero(image: Image.Image) -> bool:
+    """Whether a TIFF's 16-bit samples still have to be inverted (Pillow inverts the lower depths only)."""
+    return image.format == "TIFF" and image.mode.startswith("I;16") and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0
+
+
+def _colour_notes(image: Image.Image) -> list[str]:
+    """What decoding does to colour; has to be taken before the pixels are loaded."""
+    if image.mode not in _LUMA_MODES:
+        return []
+    reduced = any("16" in str(tile[3]) for tile in image.tile)
+    return ["16-bit colour reduced to 8 bits"] * reduced + [f"{image.mode} to luma"]
+
+
+def _note_orientation(image: Image.Image, steps: list[str]) -> None:
+    """Tell an EXIF orientation; a PNG's may stand behind the pixels, so load them before."""
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    if orientation != 1:
+        steps.insert(0, f"EXIF orientation {orientation} not applied")
+
+
+def _turn(image: Image.Image, steps: list[str]) -> PixelMap:
+    """From a TIFF's stored grid to the turned one that Pillow will give; TIFF 6.0, tag 274."""
+    pixel_map = PixelMap((image.tag_v2[_TIFF_HEIGHT], image.tag_v2[_TIFF_WIDTH]))
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    if orientation not in _TURNS:
+        return pixel_map
+    steps.insert(0, f"TIFF orientation {orientation} applied")
+    for axis in _TURNS[orientation]:
+        pixel_map = pixel_map.transpose() if axis is None else pixel_map.flip(axis)
+    return pixel_map
+
+
+def _grey(image: Image.Image) -> np.ndarray:
+    """Grey values ``[H, W]``: uint8, uint16, int32 or float32."""
+    if image.mode in _LUMA_MODES or image.mode == "1":
+        return np.asarray(image.convert("L"))
+    values = np.asarray(image)
+    if image.mode.startswith("I;16"):
+        return values.astype(np.uint16, copy=False)  # native byte order
+    if image.mode == "I" and image.format == "PNG":  # older Pillow, for 16 bits
+        return values.astype(np.uint16)
+    return values
+
+
+def _unit_range(values: np.ndarray, bits: int, options: GreyOptions) -> tuple[np.ndarray, list[str]]:
+    """float32 in [0, 1], and the step of an undeclared range."""
+    scaled = scale_as_asked(values, options)
+    if scaled is not None:
+        return scaled[0], [scaled[1]]
+    return full_range(values, max(bits, 8)), []  # Pillow widens 1, 2 and 4 bits to the full 8

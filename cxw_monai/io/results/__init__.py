@@ -1,0 +1,1 @@
+"""Results out: masks, DICOM segmentations, pictures, and the folders that hold them."""

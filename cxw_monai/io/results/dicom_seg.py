@@ -1,0 +1,382 @@
+"""Masks of a DICOM film as a DICOM Segmentation (SEG) through highdicom.
+
+One instance in a series of its own, in the film's study: a segment per structure, segments may overlap, every segment
+has one frame of exactly the film's rows and columns. A structure that wasn't found keeps its segment, with a frame of
+zeros: it says that the structure was looked for.
+
+A projection has no patient geometry, so there is neither a frame of reference nor a position of a plane. The shared
+functional groups hold two things all the same, without which viewers (OHIF 3.13) show nothing: pixel measures, with the
+film's spacing where it has a valid one (PixelSpacing, else ImagerPixelSpacing, as viewers take it for the film itself)
+and a slice thickness of 1 that means nothing; and a plane orientation, rows to the right and columns down, which is a
+viewer's convention and says nothing of the patient. Without a spacing, ``highdicom.imread`` opens the file, but
+``highdicom.seg.segread`` insists on one.
+
+Masks are BINARY where every reader finds the frames: one frame, or frames of whole bytes (rows x columns a multiple of
+8). Else a frame begins within a byte, where some readers (OHIF 3.13) look at the next whole one and show it scrambled;
+then they are FRACTIONAL: occupancy, 0 and 255 only, in RLE Lossless.
+
+Of the film's header only what belongs to patient, study and reference is read, and goes nowhere but into the SEG.
+Identifiers are copied as they are, since an archive files by them; dates, times, sex and orientation that don't follow
+the standard become empty, which it allows, as does what is missing (old CR files). A film without the UIDs that a
+reference needs is refused: a SEG that points at nothing could not be opened with its film.
+
+UIDs are functions of the film's SOP Instance UID, the algorithm, the names and the masks: a second run over the same
+film with the same model gives the same instance, so an archive keeps one. With the same time of creation the file is
+the same to the byte.
+
+Sources: DICOM PS3.3 A.51 and C.8.20.2 (Segmentation IOD), https://dicom.nema.org/medical/dicom/current/output/chtml/part03/sect_A.51.html;
+UIDs under 2.25 from name-based UUIDs, PS3.5 B.2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from datetime import datetime
+from os import PathLike
+from typing import IO
+from uuid import NAMESPACE_OID, uuid5
+
+import highdicom as hd
+import numpy as np
+import pydicom
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from PIL import Image, ImageCms
+from pydicom.config import RAISE
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
+from pydicom.valuerep import DS, validate_value
+
+from cxw_monai import __version__
+from cxw_monai.io.dicom.film import PREAMBLE, looks_like_bare_dicom
+from cxw_monai.io.files.atomic import atomic_file
+from cxw_monai.io.image import RadiographError
+from cxw_monai.io.structures import PRIVATE_SCHEME, describe_structure, structure_colours
+
+from .mask_files import check_structures
+
+__all__ = ["SEG_TYPES", "SegAlgorithm", "checked_seg_type", "is_dicom", "write_dicom_seg"]
+
+SEG_TYPES = ("auto", "binary", "fractional")
+"""How masks may be stored; ``auto`` is binary where all readers find the frames, else fractional."""
+
+_UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+_AS_THEY_ARE = (
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "AccessionNumber",
+    "StudyID",
+    "ReferringPhysicianName",
+    "StudyDescription",
+)
+_IF_VALID = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "PatientOrientation")
+_MAY_BE_ABSENT = ("IssuerOfPatientID", "StudyDescription")
+_LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+_GRID = ("Rows", "Columns", "NumberOfFrames", "Modality", "SeriesNumber", "SpecificCharacterSet")
+_SPACING = ("PixelSpacing", "ImagerPixelSpacing")  # the first that is valid, as viewers take it for the film
+_TO_THE_RIGHT_AND_DOWN = [1, 0, 0, 0, 1, 0]
+_PYDICOM = int(pydicom.__version__.split(".")[0])
+_SERIES_OFFSET = 1000  # a SEG's series number is its film's plus this
+
+
+@dataclass(frozen=True)
+class SegAlgorithm:
+    """What made the masks, as the SEG names it.
+
+    Attributes:
+        name: of the algorithm, and the device's model name.
+        version: of the weights or the software.
+        manufacturer: who answers for it.
+        description: the series' description.
+        type: ``AUTOMATIC``, or ``SEMIAUTOMATIC`` where a person drew or corrected them.
+    """
+
+    name: str = "chexworld_segmentation"
+    version: str = __version__
+    manufacturer: str = "cxw_monai"
+    description: str = "Segmentation by chexworld_segmentation"
+    type: str = "AUTOMATIC"
+
+    def doubted(self) -> SegAlgorithm:
+        """The same, with a description that says first that the masks are implausible."""
+        return replace(self, description=f"IMPLAUSIBLE, look at it. {self.description}"[:64])
+
+    def __post_init__(self) -> None:
+        for field, text in vars(self).items():
+            if not 1 <= len(text) <= 64 or "\\" in text or not text.isascii():
+                raise ValueError(f"SegAlgorithm {field} must be 1 to 64 ASCII characters without '\\', got {text!r}")
+
+
+def checked_seg_type(seg_type: str) -> str:
+    """The setting, if it is one of :data:`SEG_TYPES`.
+
+    Raises:
+        ValueError: it isn't.
+    """
+    if seg_type not in SEG_TYPES:
+        raise ValueError(f"seg_type must be one of {', '.join(SEG_TYPES)}, got {seg_type!r}")
+    return seg_type
+
+
+def is_dicom(path: str | PathLike[str]) -> bool:
+    """Whether a file's first bytes are those of a DICOM file, with or without preamble."""
+    with open(path, "rb") as stream:
+        head = stream.read(132)
+    return head[128:132] == PREAMBLE or looks_like_bare_dicom(head)
+
+
+def write_dicom_seg(
+    path: str | PathLike[str],
+    source: str | PathLike[str],
+    masks: np.ndarray,
+    structures: Sequence[str],
+    *,
+    created: datetime,
+    algorithm: SegAlgorithm | None = None,
+    seg_type: str = "auto",
+) -> None:
+    """Write a DICOM SEG of a film.
+
+    Args:
+        path: the SEG.
+        source: the film's own DICOM file, of any transfer syntax, with or without preamble.
+        masks: bool ``[S, Rows, Columns]`` on the film's stored pixel grid.
+        structures: S names, see :func:`~cxw_monai.io.results.mask_files.check_structures`; they are the segments'
+            labels.
+        created: time of creation, in the clinic's own time.
+        algorithm: what made the masks.
+        seg_type: one of :data:`SEG_TYPES`; see the module.
+
+    Raises:
+        RadiographError: the source is no DICOM image, has several frames, lacks a UID that a reference needs, or is of
+            a class that highdicom doesn't know.
+        ValueError: masks or names of another form, or an unknown type.
+    """
+    names = check_structures(structures)
+    if checked_seg_type(seg_type) == "auto":
+        seg_type = "binary" if len(masks) == 1 or masks[0].size % 8 == 0 else "fractional"
+    algorithm = algorithm or SegAlgorithm()
+    with _quiet():
+        header = _read_header(source)
+        shape = (len(names), header.Rows, header.Columns)
+        if masks.dtype != bool or masks.shape != shape:
+            raise ValueError(f"{source}: masks must be bool {list(shape)}, got {masks.dtype} of shape {masks.shape}")
+        try:
+            seg = _build(header, masks, names, algorithm, seg_type)
+        except KeyError as error:  # highdicom looks the class of the source up in its copy of the standard
+            reason = f"of SOP class {header.SOPClassUID}, which the DICOM standard doesn't have as an image"
+            raise RadiographError(source, reason, "convert it to CR or DX, or leave out the format 'seg'") from error
+        _copy_patient_and_study(header, seg)
+        _date(seg, created)
+        with atomic_file(path) as stream:
+            _save(seg, stream)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence warnings and log lines of pydicom and highdicom, which may quote the values of attributes."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom.base")]
+
+    def silence(record: logging.LogRecord) -> bool:
+        return False
+
+    for logger in loggers:
+        logger.addFilter(silence)  # a filter of its own, so that other threads can't undo each other
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(silence)
+
+
+def _read_header(source: str | PathLike[str]) -> Dataset:
+    """The attributes named above of a film that a SEG can refer to."""
+    tags = [*_UIDS, *_AS_THEY_ARE, *_IF_VALID, *_LOSSY, *_GRID, *_SPACING]
+    if not is_dicom(source):
+        raise RadiographError(source, "not a DICOM file, which a DICOM SEG must refer to", "leave out the format 'seg'")
+    try:
+        header = pydicom.dcmread(source, force=True, stop_before_pixels=True, specific_tags=tags)
+        missing = [name for name in (*_UIDS, "Rows", "Columns") if not header.get(name)]
+        frames = int(header.get("NumberOfFrames") or 1)
+    except Exception as error:  # pydicom's parser raises whatever the damage provokes
+        reason = f"cannot be parsed as DICOM, damaged or truncated ({type(error).__name__})"
+        raise RadiographError(source, reason, "copy it again from its source") from error
+    if missing:
+        reason = f"no {', '.join(missing)} in its header, which a DICOM SEG must refer to"
+        raise RadiographError(source, reason, "export it again from the archive, or leave out the format 'seg'")
+    if frames > 1:
+        reason = f"multi-frame DICOM ({frames} frames)"
+        raise RadiographError(source, reason, "export each frame to a file of its own")
+    return header
+
+
+def _reference(header: Dataset) -> Dataset:
+    """The header without anything of the patient's: what highdicom is shown."""
+    reference = Dataset()
+    for name in _UIDS:
+        setattr(reference, name, header.get(name))
+    for name in (*_AS_THEY_ARE, *_IF_VALID):
+        if name not in _MAY_BE_ABSENT:
+            setattr(reference, name, "")
+    reference.Rows, reference.Columns, reference.NumberOfFrames = header.Rows, header.Columns, 1
+    groups = Dataset()  # highdicom asks for it where the class may hold several frames (RF); _build takes it out again
+    groups.PixelMeasuresSequence = hd.PixelMeasuresSequence((1.0, 1.0), slice_thickness=1.0)
+    reference.SharedFunctionalGroupsSequence = [groups]
+    return reference
+
+
+def _build(
+    header: Dataset,
+    masks: np.ndarray,
+    names: Sequence[str],
+    algorithm: SegAlgorithm,
+    seg_type: str,
+) -> hd.seg.Segmentation:
+    """The SEG, still without patient, study and dates."""
+    digest = hashlib.sha256(np.packbits(masks).tobytes()).hexdigest()
+    identity = [header.SOPInstanceUID, *map(str, masks.shape), *vars(algorithm).values(), *names, digest, seg_type]
+    private = any(not describe_structure(name).known for name in names)
+    number = header.get("SeriesNumber")
+    seg = hd.seg.Segmentation(
+        source_images=[_reference(header)],
+        pixel_array=np.ascontiguousarray(masks.transpose(1, 2, 0)[None], dtype=np.uint8),  # [1, Rows, Columns, S]
+        segmentation_type=hd.seg.SegmentationTypeValues(seg_type.upper()),
+        fractional_type=hd.seg.SegmentationFractionalTypeValues.OCCUPANCY,  # of a fractional one
+        max_fractional_value=255,
+        segment_descriptions=_segments(names, algorithm),
+        series_instance_uid=_uid("series", identity),
+        series_number=_SERIES_OFFSET + (int(number) if number is not None and 0 <= number < 1 << 20 else 0),
+        sop_instance_uid=_uid("instance", identity),
+        instance_number=1,
+        manufacturer=algorithm.manufacturer,
+        manufacturer_model_name=algorithm.name,
+        software_versions=algorithm.version,
+        device_serial_number=algorithm.version,
+        content_label="SEGMENTATION",
+        content_description=algorithm.description,
+        series_description=algorithm.description,
+        transfer_syntax_uid=ExplicitVRLittleEndian if seg_type == "binary" else RLELossless,
+        omit_empty_frames=False,
+    )
+    if header.get("LossyImageCompression") == "01":
+        for name in _LOSSY:
+            if header.get(name) not in (None, ""):
+                setattr(seg, name, header.get(name))
+    if private:
+        seg.CodingSchemeIdentificationSequence = [CodingSchemeIdentificationItem(PRIVATE_SCHEME, name="cxw_monai")]
+    _place(seg.SharedFunctionalGroupsSequence[0], header)
+    for frame in seg.PerFrameFunctionalGroupsSequence:  # highdicom before 0.24 names the only frame of the film
+        for derivation in frame.get("DerivationImageSequence", []):
+            for image in derivation.SourceImageSequence:
+                image.pop("ReferencedFrameNumber", None)
+    dimensions = _uid("dimensions", identity)
+    for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
+        item.DimensionOrganizationUID = dimensions
+    return seg
+
+
+def _place(groups: Dataset, header: Dataset) -> None:
+    """Pixel measures and plane orientation, as the module tells."""
+    measures, orientation = Dataset(), Dataset()
+    spacing = next(filter(None, (_valid_spacing(header, name) for name in _SPACING)), None)
+    if spacing:
+        measures.PixelSpacing = [DS(size, auto_format=True) for size in spacing]
+    measures.SliceThickness = DS(1)
+    orientation.ImageOrientationPatient = [DS(one) for one in _TO_THE_RIGHT_AND_DOWN]
+    groups.PixelMeasuresSequence, groups.PlaneOrientationSequence = [measures], [orientation]
+
+
+def _valid_spacing(header: Dataset, name: str) -> list[float] | None:
+    """Spacing of rows and columns in mm, or None where it isn't two numbers above 0."""
+    try:
+        spacing = [float(size) for size in header.get(name) or ()]
+    except (TypeError, ValueError, OverflowError):  # one number alone, or text
+        return None
+    return spacing if len(spacing) == 2 and all(np.isfinite(size) and size > 0 for size in spacing) else None
+
+
+def _uid(role: str, identity: Sequence[str]) -> UID:
+    return UID(f"2.25.{uuid5(NAMESPACE_OID, chr(10).join((role, *identity))).int}")
+
+
+def _segments(names: Sequence[str], algorithm: SegAlgorithm) -> list[hd.seg.SegmentDescription]:
+    """A description per structure, with its codes, its side and its colour."""
+    identification = hd.AlgorithmIdentificationSequence(
+        name=algorithm.name,
+        family=Code("123110", "DCM", "Artificial Intelligence"),
+        version=algorithm.version,
+        source=algorithm.manufacturer,
+    )
+    descriptions = []
+    for number, (name, colour) in enumerate(zip(names, structure_colours(names), strict=True), start=1):
+        code = describe_structure(name)
+        description = hd.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=name,
+            segmented_property_category=Code(*code.category),
+            segmented_property_type=Code(*code.type),
+            algorithm_type=hd.seg.SegmentAlgorithmTypeValues(algorithm.type),
+            algorithm_identification=identification,
+        )
+        description.RecommendedDisplayCIELabValue = _cielab(colour)
+        if code.side_code:
+            side = hd.sr.CodedConcept(*code.side_code)
+            description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]
+        descriptions.append(description)
+    return descriptions
+
+
+def _cielab(rgb: tuple[int, int, int]) -> list[int]:
+    """An sRGB colour of 0 to 255 as DICOM's three 16-bit numbers (PS3.3 C.10.7.1.1)."""
+    profiles = [ImageCms.createProfile(space) for space in ("sRGB", "LAB")]
+    lab = ImageCms.profileToProfile(Image.new("RGB", (1, 1), rgb), *profiles, outputMode="LAB").tobytes()
+    lightness, a, b = np.frombuffer(lab, dtype=np.uint8).astype(int)  # Pillow's a and b are signed bytes
+    return [int(lightness) * 257, *(((int(value) + 128) % 256) * 257 for value in (a, b))]
+
+
+def _save(seg: Dataset, stream: IO[bytes]) -> None:
+    """Write a whole file, with preamble and file meta."""
+    if _PYDICOM < 3:
+        seg.save_as(stream, write_like_original=False)
+    else:
+        seg.save_as(stream, enforce_file_format=True)
+
+
+def _copy_patient_and_study(header: Dataset, seg: Dataset) -> None:
+    """Patient and study attributes of the film; highdicom, which logs names, never sees them."""
+    seg.pop("SpecificCharacterSet", None)
+    for name in ("SpecificCharacterSet", *_AS_THEY_ARE, *_IF_VALID):
+        if name in header and (name not in _IF_VALID or _is_valid(header, name)):
+            seg[name] = deepcopy(header[name])
+        elif name not in _MAY_BE_ABSENT and name != "SpecificCharacterSet":
+            setattr(seg, name, "")
+
+
+def _is_valid(header: Dataset, name: str) -> bool:
+    """Whether a date, time, sex or orientation follows the standard."""
+    value = header[name].value
+    if name == "PatientOrientation":  # towards where rows and columns run
+        return not isinstance(value, str) and len(value) == 2 and all(set(one) <= set("APLRFH") for one in value)
+    try:
+        validate_value(header[name].VR, str(value or ""), RAISE)
+    except ValueError:
+        return False
+    return name != "PatientSex" or value in ("M", "F", "O")
+
+
+def _date(seg: Dataset, created: datetime) -> None:
+    """Dates of creation: content, instance, and highdicom's part in it."""
+    for name in ("Content", "InstanceCreation"):
+        setattr(seg, f"{name}Date", created.strftime("%Y%m%d"))
+        setattr(seg, f"{name}Time", created.strftime("%H%M%S"))
+    for item in seg.get("ContributingEquipmentSequence", []):
+        item.ContributionDateTime = created.strftime("%Y%m%d%H%M%S")

@@ -1,0 +1,115 @@
+"""One run at a time writes to an output folder."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from cxw_monai.io.files.atomic import check_writable
+
+from .result_folders import is_result_folder, mark
+
+__all__ = ["LOCK", "OutputBusyError", "hold_output", "mark_own", "output_lock", "release_output"]
+
+LOCK = ".cxw_lock"
+"""Name of the file that is locked. It stays when the lock is gone, and means nothing then."""
+
+_PATIENCE = 2.0  # s; processes that a killed run had started may hold its lock until they notice
+_UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
+
+_logger = logging.getLogger(__name__)
+_held: dict[str, FileLock] = {}
+
+
+class OutputBusyError(ValueError):
+    """Another run writes to the output folder."""
+
+    exit_status = 2
+
+
+@contextmanager
+def output_lock(folder: str | PathLike[str]) -> Iterator[None]:
+    """Let no other run into an output folder, on this machine or, where the file system has locks, on another.
+
+    The system holds the lock (``flock``): it ends with the process, however that ends, and leaves only an empty file.
+    Where the file system has no locks (some network mounts), a warning says so and the run goes on.
+
+    Args:
+        folder: is made.
+
+    Raises:
+        OutputBusyError: another run has it.
+        OSError: the folder can't be made or written; it names the folder.
+    """
+    lock = _locked(folder)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def hold_output(folder: str | PathLike[str]) -> None:
+    """Take an :func:`output_lock` until :func:`release_output` or the end of this process.
+
+    A process that has it already goes on with it.
+
+    Args:
+        folder: is made.
+
+    Raises:
+        OutputBusyError, OSError: as :func:`output_lock`.
+    """
+    key = os.path.realpath(folder)
+    if key not in _held:
+        lock = _locked(folder)
+        if lock is not None:
+            _held[key] = lock
+
+
+def release_output(folder: str | PathLike[str]) -> None:
+    """Give a folder back that this process holds; any other stays as it is."""
+    lock = _held.pop(os.path.realpath(folder), None)
+    if lock is not None:
+        lock.release()
+
+
+def mark_own(folder: str | PathLike[str]) -> bool:
+    """Mark a folder as one of results if it is new or empty; one with other files, films perhaps, stays as it is.
+
+    Returns:
+        Whether the folder is marked, now or before.
+
+    Raises:
+        OSError: it can't be written; it names the marker.
+    """
+    if is_result_folder(folder):
+        return True
+    if os.path.isdir(folder) and set(os.listdir(folder)) - {LOCK}:
+        return False
+    mark(folder)
+    return True
+
+
+def _locked(folder: str | PathLike[str]) -> FileLock | None:
+    """A lock that is held; None where the file system has none."""
+    check_writable(folder)
+    lock = FileLock(Path(folder) / LOCK, timeout=_PATIENCE)
+    try:
+        lock.acquire(poll_interval=0.1)
+    except Timeout:
+        told = f"{folder}: another run is writing there; wait for its end, or give another output folder"
+        raise OutputBusyError(told) from None
+    except (OSError, NotImplementedError) as error:  # the latter of older versions of filelock
+        if isinstance(error, OSError) and error.errno not in _UNSUPPORTED:
+            raise
+        _logger.warning("%s: its file system has no locks: see to it that no other run writes there", folder)
+        return None
+    return lock

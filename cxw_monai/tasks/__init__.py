@@ -1,0 +1,1 @@
+"""What the package trains: a folder per task, with its step, settings, data, evaluation and pictures."""

@@ -1,0 +1,207 @@
+"""Which films of a manifest have masks of which structures, and which are for training, validation and test."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cxw_monai.data.manifest import load_items, split_by_patient
+
+__all__ = ["SUBSETS", "SegmentationSplits", "annotated_items", "segmentation_splits", "segmentation_subset"]
+
+SUBSETS = ("train", "validation", "test", "all")
+_COLUMN = {"training": "train", "validation": "validation", "test": "test"}
+
+_logger = logging.getLogger(__name__)
+
+Item = dict[str, Any]
+StructureMap = Mapping[str, "str | Sequence[str]"]
+
+
+class SegmentationSplits(NamedTuple):
+    """Films for training, for choosing the best epoch, and for the one test at the end (may be empty)."""
+
+    train: list[Item]
+    validation: list[Item]
+    test: list[Item]
+
+
+def annotated_items(
+    datalist: str | PathLike[str],
+    structures: Sequence[str],
+    structure_map: StructureMap | None = None,
+    absent_labels: Mapping[str, str] | None = None,
+    all_columns: bool = True,
+) -> list[Item]:
+    """Films of a manifest with at least one known mask among the structures.
+
+    An empty mask cell means that nobody drew the structure on that film: it is unknown there, which is not the same as
+    absent.
+
+    Args:
+        datalist: manifest with columns `mask_<structure>`, paths relative to it.
+        structures: names of the wanted structures.
+        structure_map: where a structure is not the column of its name: another name, or several whose masks are
+            united (`{"heart": "cardiomediastinum", "lungs": ["lung_left", "lung_right"]}`); a column without the
+            prefix `mask_` is given by its full name. A union is known where all of its parts are.
+        absent_labels: `{structure: column}`; an empty cell of the structure where this column is 0 means that it is
+            known to be absent (a film without the finding).
+        all_columns: false takes a structure without a column as one that nobody drew on any of the films.
+
+    Returns:
+        The manifest's items without its mask columns, with `masks`: the files of each known structure, an empty list
+        where it is known to be absent.
+
+    Raises:
+        ValueError: a column that the manifest does not have (of all structures, where `all_columns` is false), or no
+            film with a mask.
+    """
+    items = load_items(datalist=datalist, section="all")
+    folder = Path(os.path.abspath(datalist)).parent
+    present = dict.fromkeys(column for item in items for column in item)
+    columns = {name: _columns(name, structure_map or {}, present, datalist, all_columns) for name in structures}
+    absent = dict(absent_labels or {})
+    if not any(columns.values()) and not absent:
+        _columns(structures[0], structure_map or {}, present, datalist)  # says which columns there are
+    unknown = [name for name in absent if name not in columns] + [c for c in absent.values() if c not in present]
+    if unknown:
+        raise ValueError(f"{datalist}: absent_labels names {unknown}, not among the structures or the columns.")
+    annotated = []
+    for item in items:
+        masks = {name: _files(item, columns[name], absent.get(name), folder) for name in structures}
+        masks = {name: files for name, files in masks.items() if files is not None}
+        if masks:
+            kept = {name: value for name, value in item.items() if not name.startswith(("mask_", "finding_mask_"))}
+            annotated.append({**kept, "masks": masks})
+    if not annotated:
+        raise ValueError(f"{datalist}: none of its {len(items)} films has a mask of {', '.join(structures)}.")
+    if len(annotated) < len(items):
+        _logger.info("%s: %d of %d films have a mask of these structures.", datalist, len(annotated), len(items))
+    return annotated
+
+
+def _columns(
+    name: str, structure_map: StructureMap, present: Iterable[str], datalist: Any, required: bool = True
+) -> list[str]:
+    """The manifest's columns whose union is a structure; none where one is missing and not `required`."""
+    wanted = structure_map.get(name, name)
+    columns = []
+    for part in [wanted] if isinstance(wanted, str) else wanted:
+        column = f"mask_{part}" if f"mask_{part}" in present else part
+        if column not in present:
+            if not required:
+                return []
+            have = [c for c in present if c.startswith(("mask_", "finding_mask_"))]
+            raise ValueError(
+                f"{datalist}: no column mask_{part} for the structure {name!r}; its mask columns are "
+                f"{', '.join(have) or 'none'}. Set structures or structure_map."
+            )
+        columns.append(column)
+    return columns
+
+
+def _files(item: Item, columns: Sequence[str], absent_label: str | None, folder: Path) -> list[str] | None:
+    """Mask files of a structure on a film; empty where it is known to be absent, None where it is unknown."""
+    cells = [item.get(column) for column in columns]
+    if cells and all(cells):
+        return [os.path.abspath(folder / str(cell)) for cell in cells]
+    value = item.get(absent_label) if absent_label else None
+    return [] if not any(cells) and value not in (None, "") and float(value) == 0 else None
+
+
+def segmentation_splits(
+    datalist: str | PathLike[str],
+    structures: Sequence[str],
+    structure_map: StructureMap | None = None,
+    absent_labels: Mapping[str, str] | None = None,
+    splits: str = "patient",
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.0,
+    test_datalist: str | PathLike[str] | None = None,
+    seed: int = 0,
+    all_columns: bool = True,
+) -> SegmentationSplits:
+    """Films for training, validation and test, each patient on one side.
+
+    Args:
+        datalist, structures, structure_map, absent_labels, all_columns: see `annotated_items`.
+        splits: `patient` draws validation and test patients; `column` follows the manifest's column `split`
+            (`training`, `validation`, `test`) and draws validation patients where it has none.
+        val_fraction: share of the patients that are drawn for validation.
+        test_fraction: share of all patients that are drawn for the test; 0 for none.
+        test_datalist: a manifest of its own for the test, in the place of the first one's.
+        seed: another seed, another draw.
+
+    Raises:
+        ValueError: a setting out of its range, films without a split, a patient on two sides, no film to train on, or
+            a film that is in both manifests.
+    """
+    if splits not in ("patient", "column"):
+        raise ValueError(f"splits must be 'patient' or 'column', got {splits!r}.")
+    items = annotated_items(datalist, structures, structure_map, absent_labels, all_columns)
+    if splits == "column":
+        parts = _by_column(items, datalist)
+    else:
+        if any(item.get("split") for item in items):
+            _logger.warning("%s has a column split, which is not followed: set splits to 'column' to do so.", datalist)
+        rest, test = split_by_patient(items, test_fraction, seed) if test_fraction else (items, [])
+        parts = {"train": rest, "validation": [], "test": test}
+    if not parts["train"]:
+        raise ValueError(f"{datalist}: no film with a mask is left for training.")
+    if not parts["validation"]:
+        parts["train"], parts["validation"] = split_by_patient(parts["train"], val_fraction, seed)
+    if test_datalist:
+        parts["test"] = annotated_items(test_datalist, structures, structure_map, absent_labels, all_columns)
+        used = {item["image"] for name in ("train", "validation") for item in parts[name]}
+        again = [item["image"] for item in parts["test"] if item["image"] in used]
+        if again:
+            raise ValueError(f"{test_datalist}: {len(again)} of its films are also in {datalist}, such as {again[0]}.")
+    _logger.info("Films: %s.", ", ".join(f"{len(part)} {name}" for name, part in parts.items()))
+    return SegmentationSplits(**parts)
+
+
+def _by_column(items: Sequence[Item], datalist: Any) -> dict[str, list[Item]]:
+    parts: dict[str, list[Item]] = {"train": [], "validation": [], "test": []}
+    sides: dict[str, str] = {}
+    for item in items:
+        side = _COLUMN.get(str(item.get("split")))
+        if side is None:
+            raise ValueError(
+                f"{datalist}: {item['image']} has the split {item.get('split')!r}, expected one of "
+                f"{', '.join(_COLUMN)}; set splits to 'patient' to draw them."
+            )
+        patient = item.get("patient_id")
+        if patient and sides.setdefault(str(patient), side) != side:
+            raise ValueError(
+                f"{datalist}: a patient is in two splits, one with the film {item['image']}; mend the column."
+            )
+        parts[side].append(item)
+    return parts
+
+
+def segmentation_subset(subset: str, datalist: str | PathLike[str], **settings: Any) -> list[Item]:
+    """The films of one subset for an evaluation, with masks of whatever structures the manifest has.
+
+    Args:
+        subset: `train`, `validation` or `test` of `segmentation_splits`, or `all` films of the manifest.
+        datalist: the manifest.
+        settings: further arguments of `segmentation_splits`.
+
+    Raises:
+        ValueError: an unknown or empty subset.
+    """
+    if subset not in SUBSETS:
+        raise ValueError(f"subset must be one of {', '.join(SUBSETS)}, got {subset!r}.")
+    if subset == "all":
+        wanted = {name: settings.get(name) for name in ("structures", "structure_map", "absent_labels")}
+        return annotated_items(datalist, **wanted, all_columns=False)
+    items = getattr(segmentation_splits(datalist, **settings, all_columns=False), subset)
+    if not items:
+        raise ValueError(
+            f"{datalist}: its {subset} subset is empty; set test_fraction, test_datalist or splits, or 'all'."
+        )
+    return items

@@ -1,0 +1,95 @@
+"""The fit finds what tells the 16 ways apart, and pictures that are made up are what they should be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.quality.fitting import fit_network, thresholds_of
+from benchmarks.quality.other_films import SIDE, altered, drawn, frontal, rendered
+from benchmarks.quality.trial import confusion, verdict
+from cxw_monai.quality.film_model import FilmModel, thumbnail
+
+
+def scene(seed: int) -> np.ndarray:
+    """A bright L on a ramp, not the same in any two of the 16 ways."""
+    rng = np.random.default_rng(seed)
+    film = np.linspace(0.1, 0.5, SIDE)[:, None] + rng.normal(0, 0.05, (SIDE, SIDE))
+    film[20:110, 20:40] += 0.4
+    film[90:110, 20:90] += 0.4
+    return np.rint(np.clip(film, 0, 1) * 255).astype(np.uint8)
+
+
+def noise(rng: np.random.Generator, chest: np.ndarray) -> np.ndarray:
+    return np.kron(rng.random((8, 8)), np.ones((SIDE // 8, SIDE // 8)))
+
+
+def test_a_short_fit_knows_position_and_polarity_and_what_is_neither():
+    films = np.stack([scene(seed) for seed in range(12)])
+    model = fit_network({"made": films}, {"made": 1.0}, noise, steps=20)
+    model = FilmModel(model.layers, model.weights, model.bias, thresholds_of(model, [films]))
+    unseen = scene(99) / np.float32(255)
+    right = model.scores(thumbnail(unseen))
+    assert max(right.inverted, right.rotated, right.mirrored, right.unlike) < 0
+    assert model.scores(thumbnail(1 - unseen)).inverted > 0
+    assert model.scores(thumbnail(np.rot90(unseen))).rotated > 0
+    assert model.scores(thumbnail(unseen[:, ::-1])).mirrored > 0
+    others = [model.scores(thumbnail(noise(np.random.default_rng(seed), unseen))).unlike for seed in range(20)]
+    assert np.mean(np.array(others) > right.unlike) > 0.9
+    assert model.thresholds["inverted"] >= 0
+
+
+def test_the_same_seed_gives_the_same_weights():
+    films = np.stack([scene(seed) for seed in range(3)])
+    first, second, third = (
+        fit_network({"made": films}, {"made": 1.0}, noise, steps=2, seed=seed).weights for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, second)
+    assert not np.allclose(first, third)
+
+
+def body() -> np.ndarray:
+    """A block of water with two holes of air, ``[X, Y, Z]``, 3 mm."""
+    density = np.zeros((60, 40, 50), dtype=np.float32)
+    density[5:-5, 5:-5] = 1
+    density[10:25, 12:28, 10:40] = density[35:50, 12:28, 10:40] = 0.1
+    return density
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_made_up_films_have_the_size_and_range_of_films(seed):
+    rng = np.random.default_rng(seed)
+    chest = scene(seed) / np.float32(255)
+    for film in (drawn(rng), altered(chest, rng), rendered(body(), rng), frontal(body(), rng)):
+        assert film.shape == (SIDE, SIDE) and film.dtype == np.float32
+        assert film.min() >= 0 and film.max() <= 1 and film.std() > 0
+
+
+def test_a_rendered_chest_has_its_lungs_dark_and_side_by_side():
+    film = frontal(body(), np.random.default_rng(3))
+    middle = film[SIDE // 2]
+    assert min(middle[30:50].mean(), middle[78:98].mean()) < middle[58:70].mean()
+
+
+def test_verdicts_and_the_table_that_counts_them():
+    assert verdict(["rotated", "inverted", "border"]) == "inverted and rotated"
+    assert verdict(["mirrored", "not_frontal_chest"]) == "not_frontal_chest"
+    assert verdict(["too_small"]) == "none"
+    template = scene(0) / np.float32(255)
+    own = thumbnail(template)
+    limits = dict.fromkeys(("inverted", "rotated", "mirrored", "unlike"), 0.0)
+    model = FilmModel((), own[None] * (20 / own.size), -12.0, limits)
+    table = confusion({"here": [template]}, {"noise": [np.random.default_rng(0).random((SIDE, SIDE))]}, model)
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    found = {row[0]: cells[0][row.index("1", 2)] for row in cells[2:]}
+    assert found == {
+        "here, untouched": "none",
+        "here, inverted": "inverted",
+        "here, turned 90": "rotated",
+        "here, turned 180": "rotated",
+        "here, turned 270": "rotated",
+        "here, upside down (flipped)": "rotated",
+        "here, inverted and turned 90": "inverted and rotated",
+        "here, mirrored": "mirrored",
+        "noise": "not_frontal_chest",
+    }

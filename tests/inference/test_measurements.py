@@ -1,0 +1,112 @@
+"""Areas and the cardiothoracic ratio on shapes whose numbers are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cxw_monai.inference.measurements import measure, measurement_columns
+
+STRUCTURES = ("lung_right", "left_lung", "heart")
+
+
+def _rectangles(rows: int = 100, columns: int = 200) -> np.ndarray:
+    """Right lung columns 20-79, left lung 110-189 (rows 10-59), heart 70-129 (rows 40-69)."""
+    masks = np.zeros((3, rows, columns), dtype=bool)
+    masks[0, 10:60, 20:80] = True
+    masks[1, 10:60, 110:190] = True
+    masks[2, 40:70, 70:130] = True
+    return masks
+
+
+def test_rectangles_by_hand():
+    found = measure(_rectangles(), STRUCTURES, (0.5, 0.2))
+    assert list(found) == measurement_columns(STRUCTURES)
+    assert found == pytest.approx({
+        "area_px_lung_right": 3000, "area_mm2_lung_right": 300.0,
+        "area_px_left_lung": 4000, "area_mm2_left_lung": 400.0,
+        "area_px_heart": 1800, "area_mm2_heart": 180.0,
+        "cardiothoracic_ratio": 60 / 170,
+        "heart_diameter_px": 60, "heart_diameter_mm": 12.0, "heart_first_column": 70, "heart_last_column": 129,
+        "thorax_diameter_px": 170, "thorax_diameter_mm": 34.0, "thorax_row": 35,
+        "thorax_first_column": 20, "thorax_last_column": 189,
+        "lung_left_right_area_ratio": 4 / 3,
+    })  # fmt: skip
+
+
+def test_without_a_spacing_millimetres_are_empty_and_ratios_stay():
+    found = measure(_rectangles(), STRUCTURES, None)
+    assert [name for name, value in found.items() if value is None] == [
+        "area_mm2_lung_right", "area_mm2_left_lung", "area_mm2_heart", "heart_diameter_mm", "thorax_diameter_mm",
+    ]  # fmt: skip
+    assert found["cardiothoracic_ratio"] == 60 / 170
+
+
+def test_the_heart_counts_its_ends_in_whatever_rows_and_the_thorax_one_row():
+    masks = np.zeros((3, 60, 100), dtype=bool)
+    masks[0, 10:20, 10:30], masks[0, 20:50, 5:30] = True, True  # right lung, wider below
+    masks[1, 10:30, 60:95], masks[1, 30:50, 60:80] = True, True  # left lung, wider above
+    masks[2, 20:25, 30:50], masks[2, 25:40, 45:75] = True, True  # heart: 30 to 74 over two levels
+    found = measure(masks, STRUCTURES, None)
+    # rows 10-19: 10 to 94 (85); 20-29: 5 to 94 (90); 30-49: 5 to 79 (75)
+    assert (found["thorax_row"], found["thorax_diameter_px"]) == (25, 90)
+    assert (found["heart_diameter_px"], found["cardiothoracic_ratio"]) == (45, 0.5)
+
+
+def test_stray_pixels_move_no_diameter_but_count_as_area():
+    masks = _rectangles()
+    masks[:, 30, 0], masks[:, 30, 199] = True, True
+    clean, found = measure(_rectangles(), STRUCTURES, None), measure(masks, STRUCTURES, None)
+    assert found["cardiothoracic_ratio"] == clean["cardiothoracic_ratio"]
+    assert found["area_px_heart"] == clean["area_px_heart"] + 2
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_a_structure_without_pixels_leaves_the_ratio_empty(missing):
+    masks = _rectangles()
+    masks[missing] = False
+    found = measure(masks, STRUCTURES, (1, 1))
+    assert found["cardiothoracic_ratio"] is None and found[f"area_px_{STRUCTURES[missing]}"] == 0
+    assert (found["heart_diameter_px"] is None) == (missing == 2)
+    assert (found["thorax_diameter_px"] is None) == (found["lung_left_right_area_ratio"] is None) == (missing < 2)
+
+
+def test_lungs_that_share_no_row_have_no_thorax():
+    masks = _rectangles()
+    masks[1] = False
+    masks[1, 70:90, 110:190] = True
+    assert measure(masks, STRUCTURES, None)["thorax_diameter_px"] is None
+
+
+def test_one_mask_of_both_lungs():
+    masks = _rectangles()
+    masks = np.stack([masks[0] | masks[1], masks[2]])
+    masks[0, 90, 199] = True  # a stray pixel
+    found = measure(masks, ("lungs", "heart"), None)
+    assert found["cardiothoracic_ratio"] == 60 / 170 and found["lung_left_right_area_ratio"] is None
+    assert measure(masks, ("abdomen", "mediastinum"), None)["cardiothoracic_ratio"] is None
+
+
+def _ellipse(shape: tuple[int, int], centre: tuple[float, float], radii: tuple[float, float], spacing) -> np.ndarray:
+    """An ellipse given in mm on a grid of some spacing."""
+    row, column = ((np.arange(size) + 0.5) * step for size, step in zip(shape, spacing, strict=True))
+    return ((row[:, None] - centre[0]) / radii[0]) ** 2 + ((column - centre[1]) / radii[1]) ** 2 <= 1
+
+
+@pytest.mark.parametrize("spacing", [(0.5, 0.5), (1.0, 1.0), (0.5, 1.25)])
+def test_millimetres_do_not_depend_on_the_grid(spacing):
+    shape = (round(400 / spacing[0]), round(400 / spacing[1]))
+    ellipses = [((180, 110), (120, 60)), ((180, 290), (120, 60)), ((230, 220), (50, 70))]  # (centre, radii), mm
+    masks = np.stack([_ellipse(shape, centre, radii, spacing) for centre, radii in ellipses])
+    found = measure(masks, STRUCTURES, spacing)
+    assert found["area_mm2_lung_right"] == pytest.approx(np.pi * 120 * 60, rel=0.005)
+    assert found["area_mm2_heart"] == pytest.approx(np.pi * 50 * 70, rel=0.005)
+    assert found["heart_diameter_mm"] == pytest.approx(140, abs=2 * spacing[1])
+    assert found["thorax_diameter_mm"] == pytest.approx(300, abs=2 * spacing[1])
+    assert found["cardiothoracic_ratio"] == pytest.approx(140 / 300, abs=0.01)
+    assert (found["thorax_row"] + 0.5) * spacing[0] == pytest.approx(180, abs=2)
+
+
+def test_masks_of_another_form_are_refused():
+    with pytest.raises(ValueError, match=r"masks must be bool \[2, H, W\], got uint8"):
+        measure(np.zeros((2, 5, 5), np.uint8), ("heart", "lungs"), None)

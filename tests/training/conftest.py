@@ -1,0 +1,136 @@
+"""The server of very small runs, and what tests ask of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.helpers import tiny_runs as tiny_runs_server
+
+SERVER = Path(tiny_runs_server.__file__)
+
+
+class TinyRuns:
+    """Starts runs in processes of their own, waits for them, and compares what they leave."""
+
+    def __init__(self, server, films, make_films):
+        self.server, self.films, self.make_films = server, films, make_films
+
+    def _ask(self, order):
+        self.server.stdin.write(json.dumps(order) + "\n")
+        self.server.stdin.flush()
+        return json.loads(self.server.stdout.readline())
+
+    def start(self, folder, **settings):
+        """Begin a run, in as many processes as its `world` says; their ids."""
+        world, logs = settings.get("world", 1), folder.parent
+        common = {
+            "films": str(settings.pop("films", self.films)),
+            "folder": str(folder),
+            "batch_size": 4,
+            "log": str(logs / f"{folder.name}.log"),
+            "store": str(logs / f"{folder.name}.store.{time.monotonic_ns()}"),
+        }
+        return [self._ask({"run": {**common, **settings, "rank": rank}}) for rank in range(world)]
+
+    def wait(self, pids):
+        """Exit status of each; negative for a signal."""
+        return [self._ask({"wait": pid}) for pid in pids]
+
+    def finish(self, folder, **settings):
+        """A run from its start to its end."""
+        status = self.wait(self.start(folder, **settings))
+        assert set(status) == {0}, self.log(folder)
+        return folder
+
+    def paused(self, folder, pids):
+        """Wait until every process has paused; the files whose removal lets them go on."""
+        marks = [folder / f"paused_{rank}" for rank in range(len(pids))]
+        deadline = time.monotonic() + 300
+        while not all(mark.exists() for mark in marks):
+            assert time.monotonic() < deadline, self.log(folder)
+            time.sleep(0.005)
+        return marks
+
+    def kill(self, pids, number=signal.SIGKILL):
+        for pid in pids:
+            os.kill(pid, number)
+
+    @staticmethod
+    def log(folder):
+        return folder.with_name(f"{folder.name}.log").read_text()
+
+    @staticmethod
+    def last_line(folder):
+        return TinyRuns.log(folder).strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="session")
+def tiny_runs(tmp_path_factory):
+    """The server with two dozen films; one for all tests of a process."""
+    films = tmp_path_factory.mktemp("tiny")
+    tiny_runs_server.make_films(films)
+    with subprocess.Popen(
+        [sys.executable, str(SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as server:  # fmt: skip
+        assert server.stdout.readline() == "ready\n"
+        yield TinyRuns(server, films, tiny_runs_server.make_films)
+        server.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def whole(tiny_runs, tmp_path_factory):
+    """Folder of an uninterrupted run of these settings, made once; without workers, saved at epochs' ends alone."""
+    folder, made = tmp_path_factory.mktemp("whole"), {}
+
+    def run(**settings):
+        settings = {
+            name: value for name, value in settings.items() if name in ("kind", "accumulation", "world", "sharded")
+        }
+        key = str(sorted(settings.items()))
+        if key not in made:
+            made[key] = tiny_runs.finish(folder / str(len(made)), batch_size=4 // settings.get("world", 1), **settings)
+        return made[key]
+
+    return run
+
+
+def differences(first, second, place=""):
+    """Where two contents of checkpoints differ in a bit."""
+    if isinstance(first, torch.Tensor):
+        return [] if torch.equal(first, second) else [place]
+    if isinstance(first, dict):
+        assert first.keys() == second.keys(), place
+        return [d for key in first for d in differences(first[key], second[key], f"{place}/{key}")]
+    if isinstance(first, list | tuple):
+        assert len(first) == len(second), place
+        pairs = enumerate(zip(first, second, strict=True))
+        return [d for i, pair in pairs for d in differences(*pair, f"{place}/{i}")]
+    return [] if first == second else [place]
+
+
+@pytest.fixture(scope="session")
+def assert_same_end():
+    """Two whole runs left the same bits: weights, optimiser, generators, best epoch and record, save for the time."""
+
+    def record(folder):
+        with (folder / "metrics.csv").open() as file:
+            return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
+
+    def check(first, second):
+        for name in ("checkpoint_epoch=2.pt", "model.pt"):
+            contents = [torch.load(folder / name, weights_only=True) for folder in (first, second)]
+            assert [d for d in differences(*contents) if not d.endswith("images_per_second")] == [], name
+        assert record(first) == record(second)
+
+    return check
