@@ -27,4 +27,7 @@ if [ "$(cat "$environment/cxw_monai.stamp" 2> /dev/null)" != "$wanted" ]; then
     printf '%s' "$wanted" > "$environment/cxw_monai.stamp"
 fi
 export PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}"
+for option in "$@"; do  # the self-test is one of the tests, which are in the checkout only
+    [ "$option" != --selftest ] || exec "$environment/bin/python" -P -m tests.label.selftest "$@"
+done
 exec "$environment/bin/python" -m cxw_monai.label --app "$project/.monailabel" "$@"  # a later --app counts

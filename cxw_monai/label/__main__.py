@@ -1,4 +1,4 @@
-"""Serves the segmentation bundle through MONAI Label, or tries all that it should do (`--selftest`)."""
+"""Serves the segmentation bundle through MONAI Label."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from .serve import lay_out, model_file, server_command, server_environment
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="monailabel.sh", description=__doc__)
+    epilog = "In a checkout, `scripts/monailabel.sh --selftest` starts servers of its own and tries everything."
+    parser = argparse.ArgumentParser(prog="monailabel.sh", description=__doc__, epilog=epilog)
     parser.add_argument("studies", nargs="?", help="folder of films, or address of a DICOMweb server")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine)")
     parser.add_argument("--port", type=int, default=8000, help="port (default 8000)")
@@ -25,16 +26,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--bundle", default="chexworld_segmentation", help="name or folder of the bundle to serve")
     parser.add_argument("--model", type=Path, help="model to begin with (default the bundle's)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
-    parser.add_argument("--selftest", action="store_true", help="start a server on made-up studies, try it, stop it")
     a = parser.parse_args(argv)
-    if not a.selftest and not a.studies:
+    if not a.studies:
         parser.error("give the folder of the films, or the address of a DICOMweb server")
     try:
         bundle = find_bundle(a.bundle).resolve()
-        if a.selftest:
-            from .selftest import run_selftest  # needs the server's environment
-
-            return run_selftest(bundle)
         app, model = a.app.resolve(), a.model or bundle / "models" / "model.pt"
         served = model_file(app) if model_file(app).exists() else model
         read_segmenter(served)  # before it is copied, or a server starts

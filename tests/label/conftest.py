@@ -36,7 +36,7 @@ def model_file(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def film_files(tmp_path_factory) -> dict[str, Path]:
     """Six films: PNG of 8 and 16 bits, JPEG, NIfTI, CR, DX."""
-    from cxw_monai.label.selftest_films import make_films
+    from tests.label.selftest.films import make_films
 
     return make_films(tmp_path_factory.mktemp("films"))
 

@@ -147,7 +147,7 @@ def test_what_is_no_film_of_the_datastore(app, film_files, tmp_path):
 
 
 def test_bad_films_are_answered_with_a_reason(app, film_files, uploads, tmp_path):
-    from cxw_monai.label.selftest_films import make_bad_files
+    from tests.label.selftest.films import make_bad_files
 
     store = app.datastore()
     for name, file in make_bad_files(tmp_path / "bad", film_files).items():

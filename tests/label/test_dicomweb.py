@@ -23,8 +23,8 @@ from fastapi import HTTPException  # noqa: E402
 from cxw_monai.io import read_radiograph  # noqa: E402
 from cxw_monai.label.app import SEGMENTATION, CxwLabelApp  # noqa: E402
 from cxw_monai.label.label_files import write_result  # noqa: E402
-from cxw_monai.label.selftest_films import PATIENT  # noqa: E402
 from cxw_monai.weights.bundles import named_bundle  # noqa: E402
+from tests.label.selftest.films import PATIENT  # noqa: E402
 
 NAMES = ("lung_left", "heart")
 BOUNDARY = b"boundary-of-parts"

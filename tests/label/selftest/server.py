@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import requests
 
-from .serve import lay_out, server_command, server_environment
+from cxw_monai.label.serve import lay_out, server_command, server_environment
 
 __all__ = ["RunningServer", "free_port"]
 

@@ -18,11 +18,11 @@ from dicomweb_client import DICOMwebClient
 from pydicom.uid import generate_uid
 
 from cxw_monai.io import read_radiograph
+from cxw_monai.label.label_files import write_result
+from cxw_monai.label.label_maps import paint
 
-from .label_files import write_result
-from .label_maps import paint
-from .selftest_films import PATIENT, make_films
-from .selftest_server import RunningServer, free_port
+from .films import PATIENT, make_films
+from .server import RunningServer, free_port
 
 __all__ = ["Orthanc", "missing", "try_dicomweb"]
 

@@ -23,13 +23,13 @@ from monailabel.client import MONAILabelClient
 from PIL import Image
 
 from cxw_monai.io import read_radiograph
+from cxw_monai.label.label_files import read_label, write_result
+from cxw_monai.label.label_maps import paint
+from cxw_monai.label.model import LabelModel
 
-from .label_files import read_label, write_result
-from .label_maps import paint
-from .model import LabelModel
-from .selftest_dicomweb import missing, try_dicomweb
-from .selftest_films import PATIENT, make_bad_files, make_films
-from .selftest_server import RunningServer
+from .dicomweb import missing, try_dicomweb
+from .films import PATIENT, make_bad_files, make_films
+from .server import RunningServer
 
 __all__ = ["Journey", "run_selftest"]
 
