@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from cxw_monai.io.files.printable import printable
-from cxw_monai.io.results.output_lock import output_lock
+from cxw_monai.io.results.folders import output_lock
 from cxw_monai.quality import CHECKS, QualitySettings, check_radiographs, write_csv, write_page
 
 

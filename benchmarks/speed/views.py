@@ -19,7 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from cxw_monai.data.cache import build_cache
-from cxw_monai.io.radiograph import read_radiograph
+from cxw_monai.io.read import read_radiograph
 from cxw_monai.tasks.pretraining.dataset import ViewPairDataset
 from cxw_monai.transforms import RandActiond, RandWorldViewPaird
 

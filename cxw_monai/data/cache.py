@@ -31,8 +31,8 @@ from tqdm import tqdm
 
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.csv_files import CsvWriter
-from cxw_monai.io.image import Radiograph, RadiographError
-from cxw_monai.io.radiograph import read_radiograph, reader_options
+from cxw_monai.io.radiograph import Radiograph, RadiographError
+from cxw_monai.io.read import read_radiograph, reader_options
 from cxw_monai.io.results.film_names import film_name
 
 from .cache_estimate import estimate_cache
@@ -77,7 +77,7 @@ def build_cache(
         workers: decoding processes; 0 decodes in this one.
         progress: show progress bars.
         verify: read a finished cache whole, and decode again what doesn't have its checksum.
-        reader: how films are read, see :func:`~cxw_monai.io.radiograph.reader_options`.
+        reader: how films are read, see :func:`~cxw_monai.io.read.reader_options`.
 
     Returns:
         The cache, of at least one image.

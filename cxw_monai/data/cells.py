@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from cxw_monai.io.files.csv_files import unguarded
-from cxw_monai.io.files.json_file import parse_json
-from cxw_monai.io.files.shown import shown
+from cxw_monai.io.files.json_files import parse_json
+from cxw_monai.io.files.printable import shown
 
 from .tables import finite
 

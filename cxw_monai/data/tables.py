@@ -1,7 +1,7 @@
 """CSV files as this package reads them: one strict parser, whose errors name the file and the place.
 
 What could be understood in two ways is refused: a column that is there twice, rows of another length than the header,
-other encodings than UTF-8. JSON: :mod:`cxw_monai.io.files.json_file`.
+other encodings than UTF-8. JSON: :mod:`cxw_monai.io.files.json_files`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cxw_monai.io.files.csv_files import unguarded
-from cxw_monai.io.files.shown import shown
+from cxw_monai.io.files.printable import shown
 
 __all__ = ["csv_rows", "finite"]
 

@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterable, Iterator
 from os import PathLike
 
-from cxw_monai.io.files.shown import shown
+from cxw_monai.io.files.printable import shown
 from cxw_monai.io.formats.pictures import open_picture
-from cxw_monai.io.image import RadiographError
+from cxw_monai.io.radiograph import RadiographError
 
 from .cells import SLACK, check_boxes
 from .schema import SPLITS, Record

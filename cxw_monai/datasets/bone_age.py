@@ -19,7 +19,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cxw_monai.data.schema import Record
-from cxw_monai.io.files.shown import shown
+from cxw_monai.io.files.printable import shown
 
 from .common import Job, index_images
 from .registry import Option, PublicDataset

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from cxw_monai.data.schema import Record
-from cxw_monai.io.image import RadiographError
+from cxw_monai.io.radiograph import RadiographError
 
 from .common import Job, hold_out, index_images
 from .films import NewFilm, store_films

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cxw_monai.data.schema import Box, Record
-from cxw_monai.io.files.json_file import read_json
+from cxw_monai.io.files.json_files import read_json
 
 from .common import Job, MaskFile, hold_out
 from .masks import polygon_mask

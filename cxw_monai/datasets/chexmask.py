@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from cxw_monai.data.schema import Record, read_records
-from cxw_monai.io.image import RadiographError
+from cxw_monai.io.radiograph import RadiographError
 
 from .common import Job, MaskFile, image_size
 from .masks import on_grid

@@ -21,7 +21,7 @@ from cxw_monai.data.schema import Record
 from cxw_monai.data.tables import csv_rows
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.formats.pictures import refuse_unless_file
-from cxw_monai.io.image import RadiographError
+from cxw_monai.io.radiograph import RadiographError
 
 __all__ = ["Job", "LeftOut", "MaskFile", "hold_out", "image_size", "index_images", "view_name", "years"]
 

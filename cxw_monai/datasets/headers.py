@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 
 from cxw_monai.data.schema import Record
 from cxw_monai.io.formats.pictures import refuse_unless_file
-from cxw_monai.io.image import RadiographError
+from cxw_monai.io.radiograph import RadiographError
 
 from .common import Job, view_name, years
 

@@ -26,7 +26,7 @@ from PIL import Image
 
 from cxw_monai.data.schema import Box, Record
 from cxw_monai.io.files.identity import file_identity
-from cxw_monai.io.image import RadiographError
+from cxw_monai.io.radiograph import RadiographError
 
 from .common import Job, MaskFile, hold_out
 from .films import NewFilm, store_films

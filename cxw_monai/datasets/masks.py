@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from cxw_monai.io.formats.pictures import refuse_unless_file
-from cxw_monai.io.image import RadiographError
+from cxw_monai.io.radiograph import RadiographError
 
 __all__ = ["on_grid", "polygon_mask", "stored_mask"]
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from cxw_monai.data.schema import Record
 from cxw_monai.io.files.identity import file_identity
-from cxw_monai.io.image import RadiographError
+from cxw_monai.io.radiograph import RadiographError
 
 from .common import Job, MaskFile, index_images
 from .masks import stored_mask

@@ -15,9 +15,9 @@ from cxw_monai.data.schema import SPLITS, Record, write_csv, write_datalist
 from cxw_monai.data.validation import validate
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.csv_files import CsvWriter
-from cxw_monai.io.files.json_file import read_json
-from cxw_monai.io.image import RadiographError
-from cxw_monai.io.results.output_lock import LOCK, output_lock
+from cxw_monai.io.files.json_files import read_json
+from cxw_monai.io.radiograph import RadiographError
+from cxw_monai.io.results.folders import LOCK, output_lock
 
 from .common import Job, LeftOut
 from .registry import PublicDataset, datasets

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from cxw_monai.data.schema import Box, Record
-from cxw_monai.io.files.json_file import read_json
+from cxw_monai.io.files.json_files import read_json
 
 from .common import Job, MaskFile
 from .headers import fill_from_headers

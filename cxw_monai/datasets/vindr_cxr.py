@@ -31,7 +31,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from cxw_monai.data.schema import Box, Record
-from cxw_monai.io.files.shown import shown
+from cxw_monai.io.files.printable import shown
 
 from .common import Job, hold_out
 from .headers import fill_from_headers

@@ -36,14 +36,13 @@ import numpy as np
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.csv_files import CsvWriter, read_rows, write_rows
 from cxw_monai.io.files.identity import FileIdentity, file_identity
-from cxw_monai.io.image import Radiograph, RadiographError
 from cxw_monai.io.pixel_map import PixelMap
+from cxw_monai.io.radiograph import Radiograph, RadiographError
 from cxw_monai.io.results.dicom_seg import SegAlgorithm, checked_seg_type, write_dicom_seg
 from cxw_monai.io.results.film_names import film_name, result_folders
+from cxw_monai.io.results.folders import is_result_folder, mark_own
 from cxw_monai.io.results.mask_files import check_structures, stores_columns_first, write_nifti_masks, write_png_masks
-from cxw_monai.io.results.output_lock import mark_own
 from cxw_monai.io.results.overlay import write_overlay
-from cxw_monai.io.results.result_folders import is_result_folder
 
 from .measurements import measure, measurement_columns
 
@@ -66,7 +65,7 @@ class SegmentationWriter:
 
     Every file is whole or not there, and a film's row in the table comes last: after a killed run, the films that have
     a row are done. One process writes to a folder at a time (the caller holds
-    an :func:`~cxw_monai.io.results.output_lock.output_lock`). A film's folder is marked as one of results, so that no
+    an :func:`~cxw_monai.io.results.folders.output_lock`). A film's folder is marked as one of results, so that no
     search for films enters it; what an earlier run left in a marked one goes before the film is written anew.
 
 

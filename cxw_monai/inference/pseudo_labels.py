@@ -28,8 +28,8 @@ from cxw_monai.io import Radiograph, RadiographError, read_radiograph
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.csv_files import write_rows
 from cxw_monai.io.results.film_names import film_name, result_folders
+from cxw_monai.io.results.folders import mark_own, output_lock
 from cxw_monai.io.results.mask_files import write_png_masks
-from cxw_monai.io.results.output_lock import mark_own, output_lock
 from cxw_monai.networks.decoders.layers import BatchNorm2d
 from cxw_monai.training.precision import Precision
 from cxw_monai.transforms.warp import WholeFilmd

@@ -46,7 +46,7 @@ from cxw_monai.io.files.identity import FileIdentity, file_identity, file_state
 from cxw_monai.io.pixel_map import PixelMap
 from cxw_monai.io.results.dicom_seg import SegAlgorithm
 from cxw_monai.io.results.film_names import film_name
-from cxw_monai.io.results.output_lock import output_lock
+from cxw_monai.io.results.folders import output_lock
 from cxw_monai.io.structures import is_one_part
 from cxw_monai.training.errors import install_error_hook, runs_bundle_command
 from cxw_monai.training.precision import autocast, supported_amp

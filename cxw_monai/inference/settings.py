@@ -15,8 +15,8 @@ from torch import nn
 
 from cxw_monai.data.manifest import IMAGE_EXTENSIONS, find_images, read_datalist
 from cxw_monai.io.files.identity import file_identity
-from cxw_monai.io.image import MAX_PIXELS
-from cxw_monai.io.radiograph import reader_options
+from cxw_monai.io.radiograph import MAX_PIXELS
+from cxw_monai.io.read import reader_options
 from cxw_monai.io.results.dicom_seg import checked_seg_type
 from cxw_monai.quality.review import checked_choice
 from cxw_monai.training.precision import checked_amp

@@ -1,154 +1,121 @@
-"""Reads a radiograph of any supported format into the package's one convention.
-
-The format is told by the file's content, not by its name. A reader that fails never falls through to another one.
-"""
+"""The package's one convention for a radiograph, and the one error for files that can't meet it."""
 
 from __future__ import annotations
 
-import gzip
-import zlib
+import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
-from cxw_monai.io.dicom.file import PREAMBLE, looks_like_bare_dicom
-from cxw_monai.io.dicom.film import read_dicom
-from cxw_monai.io.formats.masks_as_films import refuse_mask
-from cxw_monai.io.formats.nifti import is_nifti_header, read_nifti
-from cxw_monai.io.formats.nrrd import is_nrrd_header, read_nrrd
-from cxw_monai.io.formats.pictures import refuse_unless_file
-from cxw_monai.io.formats.raster import is_raster_header, read_raster
+from cxw_monai.io.files.printable import printable
 
-from .image import MAX_PIXELS, Radiograph, RadiographError
-from .scaling import GreyOptions
+from .pixel_map import PixelMap
 
-__all__ = ["Radiograph", "RadiographError", "read_radiograph", "reader_options"]
+__all__ = ["MAX_PIXELS", "RESAMPLE", "Radiograph", "RadiographError", "describe", "refuse_huge"]
 
-_HEAD_BYTES = 352  # a NIfTI-1 header with its magic; more than DICOM's 132 and any raster magic
-_FORMATS = "give a DICOM, PNG, JPEG, TIFF, 2-D NIfTI or 2-D NRRD file"
+MAX_PIXELS = 80_000_000
+"""Largest image decoded by default, in pixels: twice a whole-spine film, and below Pillow's own bomb warning."""
+RESAMPLE = "resample it, or read it with a larger max_pixels"
 
 
-def read_radiograph(
-    path: str | PathLike[str],
-    *,
-    voi: str = "auto",
-    voi_item: int | str = 0,
-    window: tuple[float, float] | None = None,
-    percentiles: tuple[float, float] | None = None,
-    min_size: int = 16,
-    max_pixels: int = MAX_PIXELS,
-) -> Radiograph:
-    """Read one radiograph.
+class RadiographError(ValueError):
+    """A file that cannot be used as a radiograph.
 
-    Grey values are scaled by the range that the file declares, never by the image's own extremes (unless
-    ``percentiles`` asks for it):
-
-    - DICOM: Modality LUT, VOI LUT or window, inversion of MONOCHROME1, declared output range, padding to black
-      (:mod:`cxw_monai.io.dicom.film`).
-    - PNG, JPEG, TIFF: the depth of the samples; colour becomes luma (:mod:`cxw_monai.io.formats.raster`).
-    - NIfTI, NRRD: ``cal_min``/``cal_max``, the unsigned integer type, or floats in [0, 1]
-      (:mod:`cxw_monai.io.formats.slices`).
-
-    Formats other than DICOM (and TIFF's WhiteIsZero) don't declare a polarity: they are taken to be bone bright.
+    The message is one line, ``path: reason; remedy``, and holds nothing of the file's own text (no names, ids, dates).
+    The path in it is :func:`~cxw_monai.io.files.printable.printable`.
 
     Args:
         path: the file.
-        voi: a DICOM's own grey scale. ``"auto"`` applies its VOI LUT, else its window, where it has one; ``"lut"`` or
-            ``"window"`` insists on one of them; ``"none"`` keeps the full declared range. No other format has one.
-        voi_item: which of several VOI LUTs or windows: its place from 0, or its explanation.
-        window: ``(center, width)`` to apply, whatever the file has, in modality values (DICOM) or stored ones.
-        percentiles: ``(low, high)`` percentiles of the image's own values to become 0 and 1; recorded in the steps.
-        min_size: the least number of pixels on the shorter side.
-        max_pixels: the most pixels that are decoded; larger images are refused from their header.
-
-    Returns:
-        The radiograph: float32 ``[1, H, W]`` in [0, 1] and its ``meta``.
-
-    Raises:
-        RadiographError: the file is missing, empty, truncated, no image, has several frames or is a volume, is a
-            colour DICOM, needs a decoder that isn't installed, holds NaN or infinity, is constant, too small or too
-            large, a mask or a map of labels (:mod:`cxw_monai.io.formats.masks_as_films`), a DICOM object
-            of another kind (:mod:`cxw_monai.io.dicom.film_classes`), or lacks the VOI LUT or window that is asked for.
-        ValueError: an argument is wrong.
+        reason: what is wrong with it.
+        remedy: what the user can do about it.
     """
-    options = GreyOptions(voi, voi_item, window, percentiles)
-    head = _read_head(path)
-    if head[128:132] == PREAMBLE or looks_like_bare_dicom(head):
-        read = read_dicom
-    elif is_raster_header(head):
-        read = read_raster
-    elif is_nrrd_header(head):
-        read = read_nrrd
-    elif is_nifti_header(_gunzipped_head(path) if head[:2] == b"\x1f\x8b" else head):
-        read = read_nifti
-    else:
-        raise RadiographError(path, "not an image of a known format", _FORMATS)
-    radiograph = read(path, options=options, max_pixels=max_pixels)
-    _check(radiograph, min_size, options)
-    refuse_mask(radiograph)
-    return radiograph
+
+    def __init__(self, path: str | PathLike[str], reason: str, remedy: str) -> None:
+        self.path = str(path)
+        self.reason = " ".join(reason.split())
+        self.remedy = " ".join(remedy.split())
+        super().__init__(printable(f"{self.path}: {self.reason}; {self.remedy}"))
+
+    def __reduce__(self) -> tuple[type[RadiographError], tuple[str, str, str]]:
+        # The default would rebuild the error from its message alone, and fail on the way out of a worker process.
+        return type(self), (self.path, self.reason, self.remedy)
 
 
-def reader_options(
-    voi: str = "auto",
-    voi_item: int | str = 0,
-    window: Sequence[float] | None = None,
-    percentiles: Sequence[float] | None = None,
-    max_pixels: int = MAX_PIXELS,
+@dataclass
+class Radiograph:
+    """One grey image in the package's convention.
+
+    Attributes:
+        array: float32 ``[1, H, W]`` in [0, 1], bone bright (fluoroscopy: as declared, see ``steps``), rows downwards.
+        meta: what is known of it; all but ``pixel_map`` are JSON values:
+
+            - ``path`` (str): the source file.
+            - ``spacing_mm`` ((row, column) or None): pixel spacing of ``array``; None where the file declares none.
+            - ``spacing_from`` (str, of a DICOM only): the attributes that it comes from, or ``"unknown"``.
+            - ``original_shape`` ((H, W)): rows and columns as read.
+            - ``bits`` (int): bits per stored grey value.
+            - ``photometric`` (str): DICOM's photometric interpretation, Pillow's mode or the NIfTI/NRRD data type.
+            - ``intent`` (str or None): DICOM's ``FOR PRESENTATION`` or ``FOR PROCESSING``.
+            - ``view``, ``laterality`` (str or None): as declared.
+            - ``steps`` (list of str): what was applied, in order.
+            - ``pixel_map`` (:class:`~cxw_monai.io.pixel_map.PixelMap`): from the stored pixel grid to ``array``.
+    """
+
+    array: np.ndarray
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+def describe(
+    path: str | PathLike[str],
+    pixel_map: PixelMap,
+    *,
+    bits: int,
+    photometric: str,
+    steps: Sequence[str],
+    spacing: tuple[float, float] | None = None,
+    spacing_from: str | None = None,
+    intent: str | None = None,
+    view: str | None = None,
+    laterality: str | None = None,
 ) -> dict[str, Any]:
-    """How to read the films of a data set, as keyword arguments of :func:`read_radiograph` that aren't the default.
+    """The ``meta`` of a :class:`Radiograph`."""
+    return {
+        "path": str(path),
+        "spacing_mm": spacing,
+        **({} if spacing_from is None else {"spacing_from": spacing_from}),
+        "original_shape": pixel_map.shape,
+        "bits": bits,
+        "photometric": photometric,
+        "intent": intent,
+        "view": view,
+        "laterality": laterality,
+        "steps": list(steps),
+        "pixel_map": pixel_map,
+    }
 
-    Args:
-        voi: see :func:`read_radiograph`, as for the following.
-        voi_item: which VOI LUT or window.
-        window: ``(center, width)`` to apply.
-        percentiles: ``(low, high)`` percentiles to become 0 and 1.
-        max_pixels: the most pixels that are decoded.
+
+def refuse_huge(path: str | PathLike[str], shape: Sequence[int], max_pixels: int) -> None:
+    """Raise where a header declares more than ``max_pixels`` pixels.
 
     Raises:
-        ValueError: an argument is wrong.
+        RadiographError: it does.
     """
-    asked = GreyOptions(voi, voi_item, window, percentiles)
-    if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
-        raise ValueError(f"max_pixels must be a whole number of at least 1, got {max_pixels!r}")
-    given = {**asdict(asked), "max_pixels": max_pixels}
-    default = {**asdict(GreyOptions()), "max_pixels": MAX_PIXELS}
-    return {name: value for name, value in given.items() if value != default[name]}
+    pixels = 1
+    for size in shape:
+        pixels *= int(size)
+    if pixels > max_pixels:
+        sizes = "x".join(str(int(size)) for size in shape)
+        raise RadiographError(path, f"{sizes} is more than the limit of {max_pixels} pixels", RESAMPLE)
 
 
-def _read_head(path: str | PathLike[str]) -> bytes:
-    """The first bytes of a file that exists and isn't empty."""
-    refuse_unless_file(path)
-    try:
-        with open(path, "rb") as stream:
-            head = stream.read(_HEAD_BYTES)
-    except OSError as error:
-        raise RadiographError(path, f"cannot be opened ({error.strerror})", "check its permissions") from error
-    if not head:
-        raise RadiographError(path, "the file is empty", "copy it again from its source")
-    return head
+def __getattr__(name: str) -> Any:
+    if name not in ("read_radiograph", "reader_options"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import read
 
-
-def _gunzipped_head(path: str | PathLike[str]) -> bytes:
-    """The first bytes of a gzip file's content."""
-    try:
-        with gzip.open(path, "rb") as stream:
-            return stream.read(_HEAD_BYTES)
-    except (OSError, EOFError, zlib.error) as error:
-        raise RadiographError(path, "the gzip stream is truncated or damaged", "copy it again") from error
-
-
-def _check(radiograph: Radiograph, min_size: int, options: GreyOptions) -> None:
-    """Refuse arrays that no model can learn from. They are finite: the formats see to it."""
-    array, path = radiograph.array, radiograph.meta["path"]
-    height, width = array.shape[1:]  # [1, H, W]
-    if min(height, width) < min_size:
-        reason = f"{height}x{width} pixels (rows x columns), smaller than {min_size}"
-        raise RadiographError(path, reason, "leave it out, or read it with a smaller min_size")
-    some = array[:, :: max(1, height // 64), :: max(1, width // 64)]  # nearly always enough to see a difference
-    if np.ptp(some) == 0 and np.ptp(array) == 0:
-        remedy = "leave it out" if options.window is None else "give another window, or leave it out"
-        raise RadiographError(path, f"constant image (every pixel is {array.flat[0]:.4g} of 1)", remedy)
+    told = f"{__name__}.{name} is {read.__name__}.{name} since version 0.2; the old path will be gone in 0.3."
+    warnings.warn(told, FutureWarning, stacklevel=2)
+    return getattr(read, name)

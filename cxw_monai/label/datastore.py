@@ -20,8 +20,8 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 
 from cxw_monai.inference.outputs import turn_upright
 from cxw_monai.io import Radiograph
+from cxw_monai.io.results.folders import mark
 from cxw_monai.io.results.mask_files import write_png_masks
-from cxw_monai.io.results.result_folders import mark
 
 from .label_files import label_ending, read_label
 from .label_maps import annotated_masks, structure_values

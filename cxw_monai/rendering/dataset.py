@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.csv_files import write_rows
-from cxw_monai.io.results.output_lock import output_lock
+from cxw_monai.io.results.folders import output_lock
 
 from .anatomy import Anatomy, build_anatomy
 from .detector import draw_collimation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from os import PathLike
 
-from cxw_monai.io.results import output_lock
+from cxw_monai.io.results import folders
 
 from .processes import is_main_process
 
@@ -25,10 +25,10 @@ def hold_output(folder: str | PathLike[str]) -> None:
         OSError: the folder can't be made or written; it names the folder.
     """
     if is_main_process():
-        output_lock.hold_output(folder)
-        output_lock.mark_own(folder)
+        folders.hold_output(folder)
+        folders.mark_own(folder)
 
 
 def release_output(folder: str | PathLike[str]) -> None:
     """Give the folder back."""
-    output_lock.release_output(folder)
+    folders.release_output(folder)

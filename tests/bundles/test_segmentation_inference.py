@@ -19,7 +19,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 from PIL import Image
 
-from cxw_monai.io.results.output_lock import LOCK, output_lock
+from cxw_monai.io.results.folders import LOCK, output_lock
 from cxw_monai.weights.segmenter import new_segmenter, save_segmenter, segmenter_settings
 from tests.helpers import dicom_files as _files
 

@@ -10,7 +10,7 @@ import random
 import pytest
 
 from cxw_monai.data.manifest import find_images, load_items, read_datalist, split_by_patient
-from cxw_monai.io.results.result_folders import mark
+from cxw_monai.io.results.folders import mark
 
 
 def _touch(folder, *names, content=b"x"):

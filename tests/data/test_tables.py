@@ -12,8 +12,8 @@ from cxw_monai.data.manifest import read_datalist
 from cxw_monai.data.schema import Box, Record, read_records, write_csv, write_datalist
 from cxw_monai.data.tables import csv_rows
 from cxw_monai.data.validation import validate
-from cxw_monai.io.files.json_file import read_json
-from cxw_monai.io.files.shown import shown
+from cxw_monai.io.files.json_files import read_json
+from cxw_monai.io.files.printable import shown
 
 DEEP = "[" * 100_000 + "]" * 100_000
 LONG = "x" * 10_000_000

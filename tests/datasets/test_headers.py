@@ -6,7 +6,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from cxw_monai.datasets.headers import read_header
-from cxw_monai.io.image import RadiographError
+from cxw_monai.io.radiograph import RadiographError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR CS", "ignore:End of file reached")
 

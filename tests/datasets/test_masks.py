@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cxw_monai.datasets.masks import on_grid, polygon_mask, stored_mask
-from cxw_monai.io.image import RadiographError
+from cxw_monai.io.radiograph import RadiographError
 
 
 def test_polygons_fill_to_their_corners_and_unite():

@@ -18,7 +18,7 @@ from cxw_monai.datasets.common import Job, MaskFile, hold_out, view_name, years
 from cxw_monai.datasets.films import NewFilm, store_films
 from cxw_monai.datasets.prepare import summarise
 from cxw_monai.io.files.csv_files import read_rows
-from cxw_monai.io.results import output_lock
+from cxw_monai.io.results import folders
 
 OURS = {"mimic_cxr", "chexpert", "nih", "vindr_cxr", "rsna_pneumonia", "siim_acr", "chestdr", "folder"}
 
@@ -160,10 +160,10 @@ def test_summary_counts():
 
 
 def test_a_second_run_into_the_same_folder_is_refused(films, root, tmp_path, monkeypatch):
-    monkeypatch.setattr(output_lock, "_PATIENCE", 0.0)
+    monkeypatch.setattr(folders, "_PATIENCE", 0.0)
     with (
-        output_lock.output_lock(tmp_path / "out"),
-        pytest.raises(output_lock.OutputBusyError, match="out: another run"),
+        folders.output_lock(tmp_path / "out"),
+        pytest.raises(folders.OutputBusyError, match="out: another run"),
     ):
         prepare_dataset("folder", root, tmp_path / "out")
     prepare_dataset("folder", root, tmp_path / "out")  # what the refused run left is in nobody's way

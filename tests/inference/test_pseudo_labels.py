@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from cxw_monai.inference.pseudo_labels import Committee, agreement_of, make_pseudo_labels
-from cxw_monai.io.results import output_lock
-from cxw_monai.io.results.result_folders import is_result_folder
+from cxw_monai.io.results import folders
+from cxw_monai.io.results.folders import is_result_folder
 from cxw_monai.networks.decoders.layers import BatchNorm2d
 from cxw_monai.tasks.segmentation.items import annotated_items
 from cxw_monai.weights.segmenter import save_segmenter, segmenter_settings
@@ -151,9 +151,9 @@ def test_masks_are_named_below_the_manifests_folder_and_marked_as_results(tmp_pa
     assert is_result_folder(tmp_path / "out" / "=a") and written.read_text().splitlines()[1].count("'=a/masks/") == 2
     (item,) = annotated_items(written, STRUCTURES)
     assert item["masks"]["heart"] == [str(tmp_path / "out" / "=a" / "masks" / "heart.png")]
-    monkeypatch.setattr(output_lock, "_PATIENCE", 0.0)
+    monkeypatch.setattr(folders, "_PATIENCE", 0.0)
     before = written.read_bytes()
-    with output_lock.output_lock(tmp_path / "out"), pytest.raises(output_lock.OutputBusyError):
+    with folders.output_lock(tmp_path / "out"), pytest.raises(folders.OutputBusyError):
         make_pseudo_labels(manifest, [tmp_path / "1.pt"], tmp_path / "out")
     assert written.read_bytes() == before
 

@@ -19,9 +19,9 @@ from cxw_monai.inference import run as segment
 from cxw_monai.inference.run import FilmSegmenter
 from cxw_monai.inference.settings import SegmentSettings, film_inferer, find_films
 from cxw_monai.io.files.csv_files import read_rows
-from cxw_monai.io.results import output_lock
+from cxw_monai.io.results import folders
 from cxw_monai.io.results.film_names import film_path
-from cxw_monai.io.results.result_folders import is_result_folder
+from cxw_monai.io.results.folders import is_result_folder
 from cxw_monai.transforms.warp import WholeFilmd
 from tests.helpers import dicom_files as _files
 
@@ -243,13 +243,13 @@ def test_films_of_a_manifest_are_named_below_its_folder(tmp_path):
 
 def test_two_runs_do_not_mix(tmp_path, monkeypatch):
     film(tmp_path / "films" / "x.png", 5)
-    monkeypatch.setattr(output_lock, "_PATIENCE", 0.0)
+    monkeypatch.setattr(folders, "_PATIENCE", 0.0)
     with (
-        output_lock.output_lock(tmp_path / "out"),
+        folders.output_lock(tmp_path / "out"),
         pytest.raises(ValueError, match="out: another run is writing there"),
     ):
         segmented(tmp_path / "films", tmp_path / "out")
-    assert os.listdir(tmp_path / "out") == [output_lock.LOCK]
+    assert os.listdir(tmp_path / "out") == [folders.LOCK]
     assert segmented(tmp_path / "films", tmp_path / "out")["films"] == 1
 
 

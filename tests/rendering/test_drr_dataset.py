@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from cxw_monai.io.results import output_lock
+from cxw_monai.io.results import folders
 from cxw_monai.rendering import (
     LANDMARKS,
     STRUCTURES,
@@ -117,8 +117,8 @@ def test_running_again_makes_only_what_is_missing(tmp_path, source, monkeypatch)
 
 
 def test_a_second_run_into_the_same_folder_is_refused(tmp_path, source, monkeypatch):
-    monkeypatch.setattr(output_lock, "_PATIENCE", 0.0)
-    with output_lock.output_lock(tmp_path / "out"), pytest.raises(output_lock.OutputBusyError, match="another run"):
+    monkeypatch.setattr(folders, "_PATIENCE", 0.0)
+    with folders.output_lock(tmp_path / "out"), pytest.raises(folders.OutputBusyError, match="another run"):
         make(tmp_path / "out", source, patients=1)
     assert not (tmp_path / "out" / "manifest.csv").exists()
 

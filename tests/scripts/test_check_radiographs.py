@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cxw_monai.io.files.csv_files import read_rows
-from cxw_monai.io.results import output_lock
+from cxw_monai.io.results import folders
 from cxw_monai.io.results.film_names import film_path
 
 CLEAN = ("00000061_012.jpg", "00000061_015.jpg", "00000193_019.jpg")
@@ -81,8 +81,8 @@ def test_wrong_usage_exits_with_2(command, tmp_path, monkeypatch, arguments, mes
 def test_a_second_run_into_the_same_output_exits_with_2(command, tmp_path, monkeypatch):
     (tmp_path / "films").mkdir()
     Image.fromarray(np.diag(np.arange(64) + 137).astype(np.uint8)).save(tmp_path / "films" / "a.png")
-    monkeypatch.setattr(output_lock, "_PATIENCE", 0.0)
-    with output_lock.output_lock(tmp_path / "out"):
+    monkeypatch.setattr(folders, "_PATIENCE", 0.0)
+    with folders.output_lock(tmp_path / "out"):
         status, out, err = command(tmp_path / "films", "--output", tmp_path / "out")
     assert (status, out) == (2, "") and not (tmp_path / "out" / "radiographs.csv").exists()
     assert err == (

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cxw_monai.io.results import output_lock
-from cxw_monai.io.results.output_lock import LOCK
-from cxw_monai.io.results.result_folders import MARKER, is_result_folder
+from cxw_monai.io.results import folders
+from cxw_monai.io.results.folders import LOCK, MARKER, is_result_folder
 from cxw_monai.training import check_run, hold_output, output_folder, release_output
 from cxw_monai.training.batch_plan import BatchPlan
 
@@ -33,16 +32,16 @@ def test_a_run_holds_its_output_before_it_writes(config):
 
 
 def test_a_training_run_is_refused_while_another_one_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr(output_lock, "_PATIENCE", 0.0)
+    monkeypatch.setattr(folders, "_PATIENCE", 0.0)
     plan = BatchPlan(batch_size=1, world_size=1, accumulation_steps=1, global_batch_size=None, base_lr=1.0)
     network = torch.nn.Linear(1, 1)
     run = (False, {}, network, torch.optim.SGD(network.parameters()), plan, 5)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "checkpoint_epoch=1.pt").write_bytes(b"of the run that goes on")
-    with output_lock.output_lock(tmp_path / "out"), pytest.raises(output_lock.OutputBusyError):
+    with folders.output_lock(tmp_path / "out"), pytest.raises(folders.OutputBusyError):
         check_run(tmp_path / "out", *run)
     check_run(tmp_path / "new", *run)
-    with pytest.raises(output_lock.OutputBusyError), output_lock.output_lock(tmp_path / "new"):
+    with pytest.raises(folders.OutputBusyError), folders.output_lock(tmp_path / "new"):
         pass
     release_output(tmp_path / "new")
 

@@ -14,7 +14,7 @@ from os import PathLike
 
 import numpy as np
 
-from cxw_monai.io.image import RadiographError
+from cxw_monai.io.radiograph import RadiographError
 
 from .attributes import Attributes
 from .grayscale import padding_range

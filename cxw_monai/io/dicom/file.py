@@ -20,7 +20,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from cxw_monai.io.image import RadiographError
+from cxw_monai.io.radiograph import RadiographError
 
 __all__ = ["AGAIN", "PREAMBLE", "looks_like_bare_dicom", "parse", "quiet_pydicom"]
 

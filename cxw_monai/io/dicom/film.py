@@ -30,8 +30,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRBigEndian
 
-from cxw_monai.io.image import Radiograph, RadiographError, describe
 from cxw_monai.io.pixel_map import PixelMap
+from cxw_monai.io.radiograph import Radiograph, RadiographError, describe
 from cxw_monai.io.scaling import GreyOptions, ScalingError
 
 from .attributes import Attributes, element_bytes, read_attributes

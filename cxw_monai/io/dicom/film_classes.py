@@ -18,7 +18,7 @@ from typing import Any
 
 from pydicom.uid import UID
 
-from cxw_monai.io.image import RadiographError
+from cxw_monai.io.radiograph import RadiographError
 
 __all__ = ["FILM_CLASSES", "refuse_unless_film"]
 

@@ -36,7 +36,7 @@ try:
 except ImportError:  # pydicom 2
     get_decoder = None
 
-from cxw_monai.io.image import RadiographError, refuse_huge
+from cxw_monai.io.radiograph import RadiographError, refuse_huge
 
 from .attributes import Attributes
 from .file import AGAIN

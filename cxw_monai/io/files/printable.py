@@ -1,4 +1,4 @@
-"""Names of files as they may be shown: nothing in them moves a cursor, begins a line or turns the text around."""
+"""Texts and values as messages show them: nothing in them moves a cursor, begins a line or turns the text around."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ import logging
 import re
 from collections.abc import Mapping
 from os import PathLike, fspath
+from reprlib import Repr
 from typing import Any
 
-__all__ = ["escape_log_records", "printable", "printable_lines"]
+__all__ = ["escape_log_records", "printable", "printable_lines", "shown"]
 
 _PACKAGE = __name__.partition(".")[0]
+_short = Repr()
+_short.maxstring, _short.maxother, _short.maxlong, _short.maxlevel = 60, 60, 40, 3
+_short.maxlist = _short.maxtuple = _short.maxdict = 6
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it: about 60 characters of each text in it, on one line, control characters escaped."""
+    return _short.repr(value)
 
 
 def printable(text: object, limit: int | None = None) -> str:
@@ -27,8 +36,8 @@ def printable(text: object, limit: int | None = None) -> str:
     given = fspath(text) if isinstance(text, PathLike) else text
     whole = given.decode("utf-8", "surrogateescape") if isinstance(given, bytes) else str(given)
     whole = whole if limit is None else whole[: limit + 1]
-    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in whole)
-    return shown if limit is None or len(shown) <= limit else shown[:limit] + "..."
+    escaped = "".join(char if char.isprintable() else repr(char)[1:-1] for char in whole)
+    return escaped if limit is None or len(escaped) <= limit else escaped[:limit] + "..."
 
 
 def printable_lines(text: str) -> str:
@@ -49,16 +58,16 @@ def escape_log_records() -> None:
         record = make(*arguments, **named)
         if record.name.partition(".")[0] == _PACKAGE:
             if not isinstance(record.msg, str):
-                record.msg = _shown(record.msg)
+                record.msg = _escaped(record.msg)
             if isinstance(record.args, Mapping):
-                record.args = {name: _shown(value) for name, value in record.args.items()}
+                record.args = {name: _escaped(value) for name, value in record.args.items()}
             elif record.args:
-                record.args = tuple(map(_shown, record.args))
+                record.args = tuple(map(_escaped, record.args))
         return record
 
     made.escapes = True  # type: ignore[attr-defined]
     logging.setLogRecordFactory(made)
 
 
-def _shown(value: Any) -> Any:
+def _escaped(value: Any) -> Any:
     return printable(value) if isinstance(value, (str, bytes, PathLike, BaseException)) else value

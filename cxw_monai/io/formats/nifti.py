@@ -10,7 +10,7 @@ from os import PathLike
 import nibabel as nib
 import numpy as np
 
-from cxw_monai.io.image import Radiograph, RadiographError, describe
+from cxw_monai.io.radiograph import Radiograph, RadiographError, describe
 from cxw_monai.io.scaling import GreyOptions
 
 from .slices import RANGE_REMEDY, film_axes, known_spacing, refuse_unless_slice, to_film, unit_range

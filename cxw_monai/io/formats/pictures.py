@@ -15,7 +15,7 @@ from os import PathLike
 import numpy as np
 from PIL import Image
 
-from cxw_monai.io.image import MAX_PIXELS, RadiographError, refuse_huge
+from cxw_monai.io.radiograph import MAX_PIXELS, RadiographError, refuse_huge
 
 __all__ = ["open_picture", "read_mask", "refuse_unless_file"]
 

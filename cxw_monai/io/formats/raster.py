@@ -12,20 +12,21 @@ What is and isn't honoured, none of it silently (``meta["steps"]`` tells):
 
 from __future__ import annotations
 
+import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
+from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
-from cxw_monai.io.image import RESAMPLE, Radiograph, RadiographError, describe, refuse_huge
 from cxw_monai.io.pixel_map import PixelMap
+from cxw_monai.io.radiograph import RESAMPLE, Radiograph, RadiographError, describe, refuse_huge
 from cxw_monai.io.scaling import GreyOptions, ScalingError, full_range, scale_as_asked
-
-from .integrity import refuse_short_png
 
 __all__ = ["is_raster_header", "read_raster"]
 
@@ -36,6 +37,9 @@ _LUMA_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "LA", "La", "RGBa", "CMYK", "YC
 _TURNS = {2: (1,), 3: (0, 1), 4: (0,), 5: (None,), 6: (0, None), 7: (0, 1, None), 8: (None, 0)}  # axes; None transposes
 _RANGE_REMEDY = "save it as 8 or 16 bits or scaled to [0, 1], or read it with window=(center, width)"
 _AGAIN = "copy or export it again"
+_BLOCK = 1 << 20
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type -> samples of a pixel
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _strict = threading.Lock()
 
 
@@ -72,7 +76,7 @@ def read_raster(path: str | PathLike[str], *, options: GreyOptions, max_pixels: 
                 if image.format != "TIFF":
                     _note_orientation(image, steps)
                 if image.format == "PNG" and _has_black_end(image):
-                    refuse_short_png(path)
+                    _refuse_short_png(path)
                 values = _grey(image)  # [H, W]
         array, scaling = _unit_range(values, bits, options)
     except RadiographError:
@@ -117,6 +121,39 @@ def _has_black_end(image: Image.Image) -> bool:
     """Whether one of the last two rows holds nothing: Pillow leaves missing rows so, every other one if interlaced."""
     rows = np.asarray(image)[-2:]
     return not rows.reshape(len(rows), -1).any(axis=1).all()
+
+
+def _refuse_short_png(path: str | PathLike[str]) -> None:
+    """Refuse a decoded PNG whose pixel data end before its last row, where Pillow leaves the rest black.
+
+    Source: PNG specification, third edition, 7 to 9.
+    """
+    with open(path, "rb") as stream:
+        stream.seek(8)
+        chunks = _png_chunks(stream)
+        width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", next(chunks)[1])
+        bits, expected = depth * _PNG_CHANNELS[colour], 0
+        for left, top, right_by, down_by in _ADAM7 if interlaced else ((0, 0, 1, 1),):
+            columns, rows = -(-(width - left) // right_by), -(-(height - top) // down_by)
+            if columns > 0 and rows > 0:
+                expected += rows * (1 + -(-columns * bits // 8))  # each row behind its filter's byte
+        unpacker, found = zlib.decompressobj(), 0
+        for name, data in chunks:
+            if found >= expected:
+                return
+            while name == b"IDAT" and data and found < expected:
+                found += len(unpacker.decompress(data, _BLOCK))
+                data = unpacker.unconsumed_tail
+    if found < expected:
+        raise RadiographError(path, f"truncated: {found} of {expected} bytes of pixels", _AGAIN)
+
+
+def _png_chunks(stream: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """``(name, data)`` of each chunk."""
+    while len(head := stream.read(8)) == 8:
+        length, name = struct.unpack(">I4s", head)
+        yield name, stream.read(length)
+        stream.seek(4, 1)  # its checksum, which Pillow has looked at
 
 
 def _bits(image: Image.Image) -> int:

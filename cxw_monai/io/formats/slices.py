@@ -17,8 +17,8 @@ from os import PathLike
 import nibabel as nib
 import numpy as np
 
-from cxw_monai.io.image import RadiographError, refuse_huge
 from cxw_monai.io.pixel_map import PixelMap
+from cxw_monai.io.radiograph import RadiographError, refuse_huge
 from cxw_monai.io.scaling import GreyOptions, ScalingError, full_range, refuse_non_finite, scale_as_asked
 
 __all__ = ["RANGE_REMEDY", "film_axes", "known_spacing", "refuse_unless_slice", "to_film", "unit_range"]

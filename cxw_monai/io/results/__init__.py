@@ -1,1 +1,5 @@
-"""Results out: masks, DICOM segmentations, pictures, and the folders that hold them."""
+"""Results out.
+
+:mod:`~.mask_files` (PNG, NIfTI), :mod:`~.dicom_seg` and :mod:`~.overlay` are of one film; :mod:`~.film_names` gives
+each film of a run a name and a folder; :mod:`~.folders` marks and locks the folder of a run.
+"""

@@ -56,7 +56,7 @@ from pydicom.valuerep import DS, validate_value
 from cxw_monai import __version__
 from cxw_monai.io.dicom.film import PREAMBLE, looks_like_bare_dicom
 from cxw_monai.io.files.atomic import atomic_file
-from cxw_monai.io.image import RadiographError
+from cxw_monai.io.radiograph import RadiographError
 from cxw_monai.io.structures import PRIVATE_SCHEME, describe_structure, structure_colours
 
 from .mask_files import check_structures

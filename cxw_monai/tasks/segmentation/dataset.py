@@ -33,7 +33,7 @@ from tqdm import tqdm
 from cxw_monai.data.cache import RadiographCache, build_cache, cache_lock, disk_errors
 from cxw_monai.data.cache_store import CacheError, cache_errors, cache_folder, map_file
 from cxw_monai.io.formats.pictures import read_mask
-from cxw_monai.io.image import RadiographError
+from cxw_monai.io.radiograph import RadiographError
 from cxw_monai.io.results.film_names import film_name
 
 __all__ = ["AnnotatedFilms", "SegmentationDataset", "annotated_films", "read_mask"]

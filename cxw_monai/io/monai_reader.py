@@ -21,10 +21,9 @@ from monai.utils import ensure_tuple
 from monai.utils.enums import MetaKeys
 from torch import Tensor
 
-from cxw_monai.io.results.film_writers import register_film_writers
-
-from .image import MAX_PIXELS, Radiograph, RadiographError
-from .radiograph import read_radiograph
+from .monai_writers import register_film_writers
+from .radiograph import MAX_PIXELS, Radiograph, RadiographError
+from .read import read_radiograph
 from .scaling import GreyOptions
 
 __all__ = ["LoadRadiographd", "RadiographReader", "monai_meta"]
@@ -74,7 +73,7 @@ class RadiographReader(ImageReader):
 
     Use it as ``LoadImaged(keys, reader=RadiographReader(...))``. The array is ``[1, H, W]``, rows first (MONAI's own
     readers of PNG and JPEG transpose), with or without ``ensure_channel_first``; the affine says which axis runs
-    down, and :mod:`cxw_monai.io.results.film_writers` lets ``SaveImage`` write it upright.
+    down, and :mod:`cxw_monai.io.monai_writers` lets ``SaveImage`` write it upright.
 
     Args:
         voi: see :func:`~cxw_monai.io.read_radiograph`, as for the following.

@@ -1,10 +1,11 @@
-"""One run at a time writes to an output folder."""
+"""Folders of results: marked, so that whoever looks for films passes them by, and written to by one run at a time."""
 
 from __future__ import annotations
 
 import errno
 import logging
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -12,15 +13,29 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from cxw_monai.io.files.atomic import check_writable
+from cxw_monai.io.files.atomic import atomic_file, check_writable
 
-from .result_folders import is_result_folder, mark
+__all__ = [
+    "LOCK",
+    "MARKER",
+    "OutputBusyError",
+    "hold_output",
+    "is_result_folder",
+    "mark",
+    "mark_own",
+    "output_lock",
+    "release_output",
+]
 
-__all__ = ["LOCK", "OutputBusyError", "hold_output", "mark_own", "output_lock", "release_output"]
+MARKER = ".cxw_results"
+"""Name of the file that marks the folder it lies in, with all below it."""
 
 LOCK = ".cxw_lock"
 """Name of the file that is locked. It stays when the lock is gone, and means nothing then."""
 
+_TEXT = (
+    "The files in this folder are results, not films: searches for films leave it out. Delete this file to end that.\n"
+)
 _PATIENCE = 2.0  # s; processes that a killed run had started may hold its lock until they notice
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 
@@ -79,6 +94,25 @@ def release_output(folder: str | PathLike[str]) -> None:
     lock = _held.pop(os.path.realpath(folder), None)
     if lock is not None:
         lock.release()
+
+
+def mark(folder: str | PathLike[str]) -> None:
+    """Mark a folder as one of results; it is made if it isn't there.
+
+    Raises:
+        OSError: it can't be written; it names the marker.
+    """
+    if not is_result_folder(folder):
+        with atomic_file(Path(folder) / MARKER, "w", encoding="utf-8") as stream:
+            stream.write(_TEXT)
+
+
+def is_result_folder(folder: str | PathLike[str]) -> bool:
+    """Whether a folder itself is marked (its parents aren't looked at)."""
+    try:
+        return stat.S_ISREG(os.lstat(os.path.join(folder, MARKER)).st_mode)
+    except OSError:  # not there, or not readable, which the search itself reports
+        return False
 
 
 def mark_own(folder: str | PathLike[str]) -> bool:

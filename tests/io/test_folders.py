@@ -1,4 +1,4 @@
-"""One run at a time in an output folder, and nothing that a killed one leaves in the way."""
+"""Folders of results: one run at a time, nothing that a killed one leaves in the way, and the marker."""
 
 from __future__ import annotations
 
@@ -12,13 +12,23 @@ from pathlib import Path
 
 import pytest
 
-from cxw_monai.io.results import output_lock as module
-from cxw_monai.io.results.output_lock import LOCK, OutputBusyError, hold_output, output_lock, release_output
+from cxw_monai.io.results import folders as module
+from cxw_monai.io.results.folders import (
+    LOCK,
+    MARKER,
+    OutputBusyError,
+    hold_output,
+    is_result_folder,
+    mark,
+    mark_own,
+    output_lock,
+    release_output,
+)
 from cxw_monai.training import errors
 
 HOLD = """
 import multiprocessing, sys, time
-from cxw_monai.io.results.output_lock import hold_output
+from cxw_monai.io.results.folders import hold_output
 hold_output(sys.argv[1])
 if len(sys.argv) > 2:  # as a loader's worker, which outlives its killed parent for a while
     multiprocessing.get_context(sys.argv[2]).Process(target=time.sleep, args=(0.5,)).start()
@@ -114,3 +124,30 @@ def test_a_bundle_ends_with_2_and_one_line(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.splitlines() == [
         f"error: {tmp_path}: another run is writing there; wait for its end, or give another output folder"
     ]
+
+
+def test_a_marked_folder_is_told_from_others(tmp_path):
+    assert not is_result_folder(tmp_path) and not is_result_folder(tmp_path / "none")
+    mark(tmp_path / "new")
+    mark(tmp_path / "new")
+    assert is_result_folder(tmp_path / "new") and not is_result_folder(tmp_path)
+    assert "not films" in (tmp_path / "new" / MARKER).read_text()
+
+
+def test_neither_a_link_nor_a_folder_marks(tmp_path):
+    mark(tmp_path / "real")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / MARKER).symlink_to(tmp_path / "real" / MARKER)
+    (tmp_path / "held" / MARKER).mkdir(parents=True)
+    assert not is_result_folder(tmp_path / "linked") and not is_result_folder(tmp_path / "held")
+
+
+def test_only_a_folder_without_other_files_is_marked_as_own(tmp_path):
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "a.png").write_bytes(b"x")
+    assert not mark_own(tmp_path / "films") and not is_result_folder(tmp_path / "films")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / LOCK).write_bytes(b"")
+    assert mark_own(tmp_path / "out") and mark_own(tmp_path / "new")
+    (tmp_path / "out" / "b.png").write_bytes(b"x")
+    assert mark_own(tmp_path / "out")

@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from .shown import shown
+from .printable import shown
 
 __all__ = ["parse_json", "read_json"]
 

@@ -1,4 +1,4 @@
-"""MONAI's writers for films that :class:`~cxw_monai.io.reader.RadiographReader` read, so that files show them upright.
+"""MONAI's writers for films that :class:`~cxw_monai.io.RadiographReader` read, so that files show them upright.
 
 A film is ``[C, H, W]``, rows first, and its affine says so. MONAI's writers follow the affine where the format keeps
 it (NIfTI, NRRD). PNG, JPEG, TIFF and DICOM keep none, and there they take the first axis for the columns, as MONAI's
