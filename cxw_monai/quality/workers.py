@@ -1,16 +1,20 @@
-"""Work on many files in processes of which each may crash or hang without harm to the others."""
+"""Work on many files in processes of which each may crash or hang without harm to the others.
+
+Not pebble's pool (5.2): there, a process that is killed between two tasks ends the whole pool, and one that exits with
+status 0 counts as working until its time is up.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import connection, get_all_start_methods, get_context, parent_process
 from typing import Any
 
 __all__ = ["Failed", "run_isolated"]
 
-_CONTEXT = get_context("fork" if "fork" in get_all_start_methods() else "spawn")
+_CONTEXT: Any = get_context("fork" if "fork" in get_all_start_methods() else "spawn")
 
 
 @dataclass(frozen=True)
@@ -20,36 +24,35 @@ class Failed:
     reason: str
 
 
-@dataclass
 class _Worker:
-    """A process and what it is at."""
+    """A process and the number of the task that it is at."""
 
-    function: Callable[[Any], Any]
-    task: int | None = None
-    since: float = 0.0
-    pipe: Any = field(init=False)
-    process: Any = field(init=False)
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self._function, self.task, self._since = function, -1, 0.0
+        self._start()
 
-    def __post_init__(self) -> None:
-        self.start()
-
-    def start(self) -> None:
+    def _start(self) -> None:
         self.pipe, theirs = _CONTEXT.Pipe()
-        self.process = _CONTEXT.Process(target=_serve, args=(self.function, theirs), daemon=True)
-        self.process.start()
+        self._process = _CONTEXT.Process(target=_serve, args=(self._function, theirs), daemon=True)
+        self._process.start()
         theirs.close()  # so that the end of the process ends the pipe
 
-    def give(self, index: int, task: Any) -> None:
-        if not self.process.is_alive():  # killed from outside between two tasks
-            self.stop()
-            self.start()
-        self.task, self.since = index, time.monotonic()
-        self.pipe.send(task)
-
     def stop(self) -> None:
-        self.process.kill()
-        self.process.join()
+        self._process.kill()
+        self._process.join()
         self.pipe.close()
+
+    def restart(self) -> None:
+        self.stop()
+        self._start()
+
+    def give(self, index: int, task: Any) -> None:
+        self.task, self._since = index, time.monotonic()
+        try:
+            self.pipe.send(task)
+        except OSError:  # the process was killed between two tasks
+            self.restart()
+            self.pipe.send(task)
 
     def collect(self, limit: float) -> Any:
         """The result, a :class:`Failed`, or None while it works."""
@@ -57,16 +60,17 @@ class _Worker:
             if self.pipe.poll():
                 return self.pipe.recv()
         except (EOFError, OSError):
-            self.process.join()
-            code = self.process.exitcode
-            cause = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
+            self._process.join()
+            code = self._process.exitcode
+            cause = f"signal {-code}" if code < 0 else f"exit status {code}"
             return Failed(f"reading it crashed the process ({cause})")
-        return Failed(f"not read within {limit:g} s") if time.monotonic() - self.since > limit else None
+        return Failed(f"not read within {limit:g} s") if time.monotonic() - self._since > limit else None
 
 
-def _serve(function: Callable[[Any], Any], pipe: Any) -> None:
+def _serve(function: Callable[[Any], Any], pipe: connection.Connection) -> None:
     """Answer tasks until the parent closes the pipe or is gone."""
-    while parent_process().is_alive():
+    parent = parent_process()
+    while parent is not None and parent.is_alive():
         if not pipe.poll(1.0):
             continue
         try:
@@ -94,32 +98,26 @@ def run_isolated(
     Yields:
         ``(index, result or Failed)`` in the order in which they come.
     """
-    waiting = iter(range(len(tasks)))
+    waiting = iter(enumerate(tasks))
     pool = [_Worker(function) for _ in range(min(workers, len(tasks)))]
     try:
-        busy = [worker for worker in pool if _next(worker, waiting, tasks)]
+        busy = list(pool)
+        for worker in busy:
+            worker.give(*next(waiting))
         while busy:
             connection.wait([worker.pipe for worker in busy], timeout=min(limit, 1.0))
             for worker in list(busy):
-                result = worker.collect(limit)
+                result, index = worker.collect(limit), worker.task
                 if result is None:
                     continue
-                index = worker.task
                 if isinstance(result, Failed):
-                    worker.stop()
-                    worker.start()
-                if not _next(worker, waiting, tasks):
+                    worker.restart()
+                following = next(waiting, None)
+                if following is None:
                     busy.remove(worker)
+                else:
+                    worker.give(*following)
                 yield index, result
     finally:
         for worker in pool:
             worker.stop()
-
-
-def _next(worker: _Worker, waiting: Iterator[int], tasks: Sequence[Any]) -> bool:
-    """Give a worker its next task; whether there was one."""
-    index = next(waiting, None)
-    if index is None:
-        return False
-    worker.give(index, tasks[index])
-    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -16,6 +17,10 @@ def act(task: str) -> str:
         os.kill(os.getpid(), signal.SIGKILL)
     elif task == "exit":
         os._exit(3)
+    elif task == "leave":
+        os._exit(0)
+    elif task == "late":
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGKILL)).start()
     elif task == "hang":
         time.sleep(600)
     elif task == "raise":
@@ -32,6 +37,19 @@ def test_the_rest_goes_on(workers):
     assert results[6] == Failed("reading it crashed the process (exit status 3)")
     assert results[3] == Failed("not read within 5 s")
     assert results[5] == Failed("reading it failed unexpectedly (RuntimeError)")  # no text of the file
+
+
+def test_a_process_that_just_leaves_is_told_at_once():
+    results = dict(run_isolated(act, ["a", "leave", "b"], 1, limit=300))
+    assert results == {0: "A", 1: Failed("reading it crashed the process (exit status 0)"), 2: "B"}
+
+
+def test_a_process_that_is_killed_between_two_tasks_takes_none_with_it():
+    results = {}
+    for index, result in run_isolated(act, ["late", "b", "c", "d"], 1, limit=300):
+        results[index] = result
+        time.sleep(0.5 if index == 0 else 0)
+    assert results == {0: "LATE", 1: "B", 2: "C", 3: "D"}
 
 
 def test_every_task_once_and_no_process_left():
