@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 from monai.config import KeysCollection
@@ -30,6 +30,7 @@ __all__ = ["LoadRadiographd", "RadiographReader", "monai_meta"]
 
 register_film_writers()
 
+_Path = Union[str, PathLike[Any]]
 _SUFFIXES = ["dcm", "dicom", "png", "jpg", "jpeg", "tif", "tiff", "nii", "nii.gz", "nrrd"]
 
 
@@ -101,15 +102,15 @@ class RadiographReader(ImageReader):
         self.options: dict[str, Any] = {"voi": voi, "voi_item": voi_item, "window": window, "percentiles": percentiles}
         self.options |= {"min_size": min_size, "max_pixels": max_pixels}
 
-    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+    def verify_suffix(self, filename: Sequence[_Path] | _Path) -> bool:
         """Whether the name may be a radiograph's; the content decides later."""
         return is_supported_format(filename, _SUFFIXES)
 
-    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> tuple[PathLike, ...]:
+    def read(self, data: Sequence[_Path] | _Path, **kwargs: Any) -> tuple[_Path, ...]:
         """The file names, unopened: MONAI hides what is raised here."""
         return ensure_tuple(data)
 
-    def get_data(self, img: Sequence[PathLike]) -> tuple[np.ndarray, dict[str, Any]]:
+    def get_data(self, img: Sequence[_Path]) -> tuple[np.ndarray, dict[str, Any]]:
         """Read the file.
 
         Args:

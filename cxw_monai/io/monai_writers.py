@@ -28,7 +28,7 @@ _COLUMNS_THEN_ROWS = nib.orientations.axcodes2ornt("LP", labels=(("L", "R"), ("P
 
 
 def _is_film(meta: Mapping[Any, Any] | None) -> bool:
-    return bool(meta) and "pixel_map" in meta and MetaKeys.AFFINE in meta
+    return meta is not None and "pixel_map" in meta and MetaKeys.AFFINE in meta
 
 
 def _turned(values: Any, affine: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +64,7 @@ class FilmPictureWriter(PILWriter):
     def set_metadata(self, meta_dict: Mapping[Any, Any] | None = None, resample: bool = True, **options: Any) -> None:
         """As MONAI's, then the film is turned."""
         super().set_metadata(meta_dict, resample, **options)
-        if _is_film(meta_dict):
+        if meta_dict is not None and _is_film(meta_dict):
             self.data_obj, _ = _turned(self.data_obj, meta_dict[MetaKeys.AFFINE])
 
 

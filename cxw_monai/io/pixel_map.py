@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,9 +40,10 @@ class PixelMap:
     def __post_init__(self) -> None:
         object.__setattr__(self, "source_shape", tuple(int(size) for size in self.source_shape))
         object.__setattr__(self, "steps", tuple((str(name), *map(int, rest)) for name, *rest in self.steps))
-        object.__setattr__(self, "_shapes", self._walk())
+        _ = self._shapes  # refuses steps that don't fit
 
-    def _walk(self) -> list[tuple[int, int]]:
+    @cached_property
+    def _shapes(self) -> list[tuple[int, int]]:
         """The shape before the first step and after each one."""
         shapes = [self.source_shape]
         if len(self.source_shape) != 2 or min(self.source_shape) < 1:

@@ -120,7 +120,7 @@ def reader_options(
     Raises:
         ValueError: an argument is wrong.
     """
-    asked = GreyOptions(voi, voi_item, window, percentiles)
+    asked = GreyOptions(voi, voi_item, window, percentiles)  # type: ignore[arg-type]  # lists become tuples there
     if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
         raise ValueError(f"max_pixels must be a whole number of at least 1, got {max_pixels!r}")
     given = {**asdict(asked), "max_pixels": max_pixels}

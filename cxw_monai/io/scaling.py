@@ -75,10 +75,11 @@ class GreyOptions:
         Raises:
             ScalingError: no values, or both percentiles are one value.
         """
-        low, high = np.percentile(values, self.percentiles) if values.size else (0.0, 0.0)
+        asked = self.percentiles or (0.0, 100.0)
+        low, high = np.percentile(values, asked) if values.size else (0.0, 0.0)
         if not low < high:
-            raise ScalingError(f"percentiles {self.percentiles} are one value, {low:g}", "give others, further apart")
-        names = " and ".join(f"{percent:g}" for percent in self.percentiles)
+            raise ScalingError(f"percentiles {asked} are one value, {low:g}", "give others, further apart")
+        names = " and ".join(f"{percent:g}" for percent in asked)
         return float(low), float(high), f"percentiles {names} of the image: {low:g} to {high:g}"
 
 

@@ -160,7 +160,7 @@ def structure_colours(names: Sequence[str]) -> list[Colour]:
     known uses (and start again when these are used up).
     """
     entries = [(_entry(name), split_side(name)[1]) for name in names]
-    fixed = [entry and entry[3 if side == "right" else 2] for entry, side in entries]
+    fixed = [None if entry is None else entry[3] if side == "right" else entry[2] for entry, side in entries]
     spare = [colour for colour in _SPARE if colour not in fixed] or list(_SPARE)
     free = iter(range(len(names)))
     return [colour or spare[next(free) % len(spare)] for colour in fixed]

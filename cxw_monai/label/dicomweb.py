@@ -145,8 +145,9 @@ class DicomWebFilms(FilmDatastore):
             answer = request(*what, **how)
             return list(answer) if isinstance(answer, Iterable) and not isinstance(answer, pydicom.Dataset) else answer
         except requests.HTTPError as error:
-            _logger.warning("the DICOMweb server answered %s", error.response.status_code)
-            raise HTTPException(502, f"the DICOMweb server answered {error.response.status_code}") from error
+            status = None if error.response is None else error.response.status_code
+            _logger.warning("the DICOMweb server answered %s", status)
+            raise HTTPException(502, f"the DICOMweb server answered {status}") from error
         except requests.RequestException as error:
             _logger.warning("the DICOMweb server can't be reached (%s)", type(error).__name__)
             raise HTTPException(502, f"the DICOMweb server can't be reached ({type(error).__name__})") from error

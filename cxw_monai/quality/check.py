@@ -58,7 +58,7 @@ def check_radiographs(
         root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
     if not paths:
         raise ValueError(f"{items_or_folder}: no radiographs to check")
-    records: list[FilmRecord | None] = [None] * len(paths)
+    records: dict[int, FilmRecord] = {}
     results = run_isolated(partial(measure_file, settings=settings), paths, workers, settings.file_seconds)
     for index, result in tqdm(results, total=len(paths), desc="films", unit="film", disable=not progress):
         record = result
@@ -66,10 +66,11 @@ def check_radiographs(
             record = FilmRecord(paths[index], ["unreadable"], f"{result.reason}; look at this file by itself")
         record.image = film_name(paths[index], root)
         records[index] = record
-    _mark_duplicates(records, settings.near_distance)
-    for record in records:
+    ordered = [records[index] for index in range(len(paths))]
+    _mark_duplicates(ordered, settings.near_distance)
+    for record in ordered:
         record.flags.sort(key=list(CHECKS).index)
-    return records
+    return ordered
 
 
 def _mark_duplicates(records: Sequence[FilmRecord], distance: int) -> None:

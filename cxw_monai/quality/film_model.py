@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -145,7 +146,9 @@ class FilmModel:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write an npz of half-precision numbers."""
-        arrays = {f"weights{i}": weights.astype(np.float16) for i, (weights, _) in enumerate(self.layers)}
+        arrays: dict[str, Any] = {
+            f"weights{i}": weights.astype(np.float16) for i, (weights, _) in enumerate(self.layers)
+        }
         arrays |= {f"bias{i}": bias.astype(np.float16) for i, (_, bias) in enumerate(self.layers)}
         np.savez_compressed(
             path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
 
 import numpy as np
@@ -49,51 +50,44 @@ def measure_array(image: np.ndarray, settings: QualitySettings, model: FilmModel
     Returns:
         Its record, without a name and groups of duplicates.
     """
+    rows, columns = image.shape
     top, left, height, width = find_content_box(image)
     content = np.ascontiguousarray(image[top : top + height, left : left + width])
     low, high = np.percentile(content, (1, 99))
     model = model or default_model()
     scores = model.scores(thumbnail(content))
-    record = FilmRecord(
+    contrast = float(high - low)
+    border = max(top, rows - top - height) / rows, max(left, columns - left - width) / columns
+    flags = ["low_contrast"] if contrast < settings.min_contrast else _findings(scores, model.thresholds)
+    flags += ["border"] * (max(border) >= settings.min_border) + ["too_small"] * (
+        min(rows, columns) < settings.min_side
+    )
+    is_wrong = not {"inverted", "rotated", "mirrored"}.isdisjoint(flags)
+    return FilmRecord(
         "",
-        rows=image.shape[0],
-        columns=image.shape[1],
-        contrast=float(high - low),
-        **{"top": top, "left": left, "height": height, "width": width},
-        **{"inverted": scores.inverted, "rotated": scores.rotated},
-        **{"mirrored": scores.mirrored, "unlike": scores.unlike},
+        flags,
+        rows=rows,
+        columns=columns,
+        contrast=contrast,
+        top=top,
+        left=left,
+        height=height,
+        width=width,
+        inverted=scores.inverted,
+        rotated=scores.rotated,
+        mirrored=scores.mirrored,
+        unlike=scores.unlike,
+        treatment=_treatment(scores, "mirrored" in flags) if is_wrong else "",
         pixel_hash=pixel_hash(image),
         perceptual_hash=np.packbits(perceptual_hash(content)).tobytes().hex(),
     )
-    record.flags = _flags(record, scores, model, settings)
-    if {"inverted", "rotated", "mirrored"} & set(record.flags):
-        record.treatment = _treatment(scores, "mirrored" in record.flags)
-    return record
 
 
-def _flags(record: FilmRecord, scores: FilmScores, model: FilmModel, settings: QualitySettings) -> list[str]:
-    """Findings of one film, in the order of the checks."""
-    flags = []
-    if record.contrast < settings.min_contrast:
-        flags.append("low_contrast")
-    elif scores.unlike > model.thresholds["unlike"]:
-        flags.append("not_frontal_chest")
-    else:
-        flags += [
-            name for name in ("inverted", "rotated", "mirrored") if getattr(scores, name) > model.thresholds[name]
-        ]
-    if max(_border(record)) >= settings.min_border:
-        flags.append("border")
-    if min(record.rows, record.columns) < settings.min_side:
-        flags.append("too_small")
-    return flags
-
-
-def _border(record: FilmRecord) -> tuple[float, ...]:
-    """Width of the border above, below, left and right, as a fraction of the side."""
-    rows, columns = record.rows, record.columns
-    below, right = rows - record.top - record.height, columns - record.left - record.width
-    return record.top / rows, below / rows, record.left / columns, right / columns
+def _findings(scores: FilmScores, thresholds: Mapping[str, float]) -> list[str]:
+    """What the model's scores say, in the order of the checks."""
+    if scores.unlike > thresholds["unlike"]:
+        return ["not_frontal_chest"]
+    return [name for name in ("inverted", "rotated", "mirrored") if getattr(scores, name) > thresholds[name]]
 
 
 def _treatment(scores: FilmScores, mirrored: bool) -> str:

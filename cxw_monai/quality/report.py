@@ -124,7 +124,7 @@ def _row(record: FilmRecord, picture: str) -> dict[str, Any]:
         "flags": record.flags,
         "note": record.reason or record.treatment,
         "size": "" if record.rows is None else f"{record.rows} x {record.columns}",
-        "pixels": 0 if record.rows is None else record.rows * record.columns,
+        "pixels": (record.rows or 0) * (record.columns or 0),
         "scores": [
             "" if value is None else f"{value:+.1f}" for value in (record.inverted, record.rotated, record.mirrored)
         ],

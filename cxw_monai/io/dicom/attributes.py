@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Optional
 
+import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
@@ -69,7 +70,7 @@ _TEXT_VRS = ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 2,048: two thousand, or two and a bit
 _OVERLAYS = range(0x6000, 0x6020, 2)
 
-Numbers = list["float | None"]
+Numbers = list[Optional[float]]
 
 
 @dataclass
@@ -133,8 +134,9 @@ def element_bytes(dataset: Dataset, tag: Any) -> tuple[bytes, str] | None:
     """``(bytes as they lie in the file, VR or "")`` of an element; None where it is absent, has no bytes or was
     converted."""
     element = dataset.get_item(tag) if tag in dataset else None
-    value = None if element is None else element.value
-    return (value, element.VR or "") if isinstance(value, bytes) and value else None
+    if element is None or not isinstance(element.value, bytes) or not element.value:
+        return None
+    return element.value, element.VR or ""
 
 
 def _whole(dataset: Dataset, tag: Any) -> int | None:
@@ -152,8 +154,8 @@ def _whole(dataset: Dataset, tag: Any) -> int | None:
         return int(text) if text else None
     if len(value) != 2 and (len(value) != 4 or vr in ("US", "SS")):
         raise ValueError(f"{len(value)} bytes for one number")
-    order = "little" if dataset.get_item(tag).is_little_endian else "big"
-    return int.from_bytes(value, order, signed=vr in ("SS", "SL"))
+    little = getattr(dataset.get_item(tag), "is_little_endian", True)
+    return int.from_bytes(value, "little" if little else "big", signed=vr in ("SS", "SL"))
 
 
 def _add_whole(found: Attributes, dataset: Dataset, keyword: str) -> None:
@@ -185,10 +187,9 @@ def _add_decimal(found: Attributes, dataset: Dataset, keyword: str) -> None:
     if vr and vr not in (*_TEXT_VRS, "UN"):  # a binary number, which the standard doesn't ask for
         try:
             converted = dataset[keyword].value
-            numbers = [float(one) for one in (converted if hasattr(converted, "__len__") else [converted])]
+            found.decimal[keyword] = [float(one) for one in np.atleast_1d(converted)]
         except Exception:  # as above
-            numbers = [None]
-        found.decimal[keyword] = numbers
+            found.decimal[keyword] = [None]
         return
     text = value.decode("latin-1").strip(" \0")
     if not text:

@@ -174,9 +174,9 @@ def _is_sign(words: np.ndarray, above: np.ndarray, width: int, bits: int, signed
 def _is_overlay(above: np.ndarray, bits: int, tags: Attributes) -> bool:
     """Whether only declared overlay planes lie in the upper bits."""
     planes = sum(1 << (place - bits) for place in tags.overlay_bits if place >= bits)
-    return bool(planes) and not (above & above.dtype.type(~planes & np.iinfo(above.dtype).max)).any()
+    return planes > 0 and not bool((above & above.dtype.type(~planes & np.iinfo(above.dtype).max)).any())
 
 
 def _is_overshoot(above: np.ndarray) -> bool:
     """Whether a few values lie just beyond the range."""
-    return int(above.max()) == 1 and np.count_nonzero(above) < _OVERSHOOT * above.size
+    return int(above.max()) == 1 and int(np.count_nonzero(above)) < _OVERSHOOT * above.size

@@ -93,8 +93,10 @@ def parse(path: str | PathLike[str], max_pixels: int) -> Dataset:
 def _encoding(dataset: Dataset) -> tuple[bool, bool]:
     """Whether value representations are implicit, and the byte order little, as the parser found them."""
     if hasattr(dataset, "original_encoding"):
-        return dataset.original_encoding
-    return dataset.read_implicit_vr, dataset.read_little_endian  # pydicom 2
+        implicit, little_endian = dataset.original_encoding
+    else:  # pydicom 2
+        implicit, little_endian = dataset.read_implicit_vr, dataset.read_little_endian
+    return bool(implicit), bool(little_endian)
 
 
 def _inflated(path: str | PathLike[str], stream: IO[bytes], max_pixels: int) -> IO[bytes] | None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 
 import numpy as np
@@ -121,10 +122,10 @@ def to_unit_range(
 
 def padding_range(tags: Attributes, signed: bool) -> tuple[int, int] | None:
     """The stored codes, ends included, that mark pixels outside the image, or None."""
-    ends = [tags.whole.get(name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
-    if ends[0] is None:
+    names = ("PixelPaddingValue", "PixelPaddingRangeLimit")
+    ends = [tags.whole[name] for name in names if name in tags.whole]
+    if names[0] not in tags.whole:
         return None
-    ends = [end for end in ends if end is not None]
     if signed:  # written as US though the pixels are signed, or the other way round
         ends = [end - (1 << 16) if end >= 1 << 15 else end for end in ends]
     else:
@@ -134,7 +135,8 @@ def padding_range(tags: Attributes, signed: bool) -> tuple[int, int] | None:
 
 def _modality(codes: np.ndarray, tags: Attributes, scale: Grayscale) -> tuple[Values, Limits, list[str]]:
     """Modality LUT, or rescale, with the range that its output can take."""
-    limits, steps = scale.limits, []
+    limits: Limits = scale.limits
+    steps: list[str] = []
     is_fluoroscopy = tags.text.get("SOPClassUID") in FLUOROSCOPY
     table = None if is_fluoroscopy else _modality_lut(tags, scale, steps)
     if table is not None:
@@ -272,12 +274,13 @@ def _luts(tags: Attributes, limits: Limits, scale: Grayscale, left_out: list[str
         if table is None:
             left_out.append(f"{name} left out: no descriptor or no data")
             continue
-
-        def apply(values: Values, table: LookUpTable = table) -> Values:
-            return np.minimum(table(np.rint(values).astype(np.int64)) / float((1 << table.bits) - 1), 1)
-
         step = f"{name}, {table.note}" if table.note else name
-        yield _Choice(place, _explanation(item), step, apply)
+        yield _Choice(place, _explanation(item), step, partial(_look_up, table=table))
+
+
+def _look_up(values: Values, table: LookUpTable) -> Values:
+    """A VOI LUT's output in [0, 1]."""
+    return np.minimum(table(np.rint(values).astype(np.int64)) / float((1 << table.bits) - 1), 1)
 
 
 def _explanation(item: Dataset) -> str:
@@ -302,11 +305,9 @@ def _windows(tags: Attributes, left_out: list[str]) -> Iterator[_Choice]:
         if reason:
             left_out.append(f"{name} left out: {reason}")
             continue
-
-        def apply(values: Values, center: float = center, width: float = width) -> Values:
-            return _window(values, center, width, function)
-
+        assert center is not None and width is not None
         step = f"{name}: center {center:g}, width {width:g}, {function}"
+        apply = partial(_window, center=center, width=width, function=function)
         yield _Choice(place, explanations[place] if place < len(explanations) else "", step, apply)
 
 

@@ -31,11 +31,6 @@ from pydicom.uid import (
     RLELossless,
 )
 
-try:
-    from pydicom.pixels import get_decoder
-except ImportError:  # pydicom 2
-    get_decoder = None
-
 from cxw_monai.io.radiograph import RadiographError, refuse_huge
 
 from .attributes import Attributes
@@ -118,23 +113,24 @@ def _is_encapsulated(data: bytes, syntax: UID, tags: Attributes) -> bool:
     if data[:4] == _ITEM and compressed:
         return True
     rows, columns, allocated = (tags.whole.get(name) for name in ("Rows", "Columns", "BitsAllocated"))
-    known = bool(rows and columns and allocated) and (not compressed or syntax.startswith(_STANDARD))
-    if known and (len(data) + 1) // 2 == (rows * columns * allocated + 15) // 16:
+    bits = (rows or 0) * (columns or 0) * (allocated or 0)
+    known = bits > 0 and (not compressed or syntax.startswith(_STANDARD))
+    if known and (len(data) + 1) // 2 == (bits + 15) // 16:
         return False
     return data[:4] == _ITEM or compressed
 
 
 def _size(tags: Attributes, path: str | PathLike[str], stream: Codestream | None, notes: list[str]) -> tuple[int, int]:
     """Rows and columns."""
-    claimed = (None, None) if stream is None else (stream.rows, stream.columns)
-    found = []
+    claimed = (0, 0) if stream is None else (stream.rows, stream.columns)
+    found: list[int] = []
     for name, of_stream in zip(("Rows", "Columns"), claimed, strict=True):
-        declared = tags.whole.get(name)
-        if not declared and not of_stream:
+        size = tags.whole.get(name) or of_stream
+        if not size:
             raise RadiographError(path, f"{name} is missing or 0", "write it into the file, or export it again")
-        if not declared:
+        if not tags.whole.get(name):
             notes.append(f"{name} missing: {of_stream} of the compressed stream")
-        found.append(declared or of_stream)
+        found.append(size)
     if stream is not None and claimed != tuple(found):  # a larger one would take long to decode
         texts = [f"{rows}x{columns}" for rows, columns in (claimed, found)]
         reason = f"the compressed stream claims {texts[0]} pixels, the header {texts[1]}"
@@ -211,7 +207,9 @@ def _rle(fragments: Sequence[bytes], tags: Attributes, path: str | PathLike[str]
 
 
 def _by_pydicom(plain: Dataset) -> np.ndarray:
-    if get_decoder is None:  # pydicom 2
+    try:
+        from pydicom.pixels import get_decoder
+    except ImportError:  # pydicom 2
         plain.convert_pixel_data("rle")
         return plain.pixel_array
     return get_decoder(RLELossless).as_array(plain, raw=True, decoding_plugin="pydicom")[0]

@@ -61,8 +61,8 @@ def find_spacing(tags: Attributes) -> Spacing:
     same = pixel is not None and detector is not None and _are_same(pixel, detector)
     if pixel is not None and (calibration or not same):
         notes += _shape(pixel, tags)
-        factor = _magnification(tags, [])[0] or 1
-        if detector is not None and not same and pixel[0] > detector[0] and pixel[1] > detector[1] and factor > 1:
+        above = detector is not None and not same and pixel[0] > detector[0] and pixel[1] > detector[1]
+        if above and (factor := _magnification(tags, [])[0]) and factor > 1:
             notes.append(f"PixelSpacing is above {name}, which contradicts a magnification of {factor:.4g}")
         return Spacing(pixel, f"PixelSpacing, calibrated by {calibration}" if calibration else "PixelSpacing", notes)
     if detector is None:
@@ -83,8 +83,9 @@ def _pair(tags: Attributes, keyword: str, notes: list[str]) -> tuple[float, floa
     if not values:
         return None
     least, most = _LIMITS_MM
-    if len(values) == 2 and all(value is not None and least <= value <= most for value in values):
-        return values[0], values[1]
+    plausible = [value for value in values if value is not None and least <= value <= most]
+    if len(values) == len(plausible) == 2:
+        return plausible[0], plausible[1]
     notes.append(f"{keyword} left out: not two numbers of {least:g} to {most:g} mm")
     return None
 
@@ -118,9 +119,8 @@ def _first(tags: Attributes, keyword: str) -> float | None:
 def _ratio(tags: Attributes) -> tuple[float, float] | None:
     """PixelAspectRatio, if it is one."""
     values = tags.numbers("PixelAspectRatio")
-    if len(values) != 2 or not all(value is not None and math.isfinite(value) and value > 0 for value in values):
-        return None
-    return values[0], values[1]
+    usable = [value for value in values if value is not None and math.isfinite(value) and value > 0]
+    return (usable[0], usable[1]) if len(values) == len(usable) == 2 else None
 
 
 def _aspect(tags: Attributes) -> list[str]:

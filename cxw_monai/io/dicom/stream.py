@@ -63,7 +63,8 @@ def read_fragments(data: bytes) -> list[bytes]:
     Raises:
         StreamError: it isn't a row of items.
     """
-    found, at = [], 0
+    found: list[bytes] = []
+    at = 0
     while at + 8 <= len(data) and data[at : at + 4] != _DELIMITER:
         if data[at : at + 4] != _ITEM:
             if found and data[at + 1 : at + 5] in (_ITEM, _DELIMITER):  # an odd fragment with its padding not counted

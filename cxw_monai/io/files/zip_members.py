@@ -102,7 +102,7 @@ def unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: str
         except _DAMAGE as error:
             raise _damaged(member, error) from error
         with source:
-            shutil.copyfileobj(_Source(source, member), file)  # type: ignore[misc]
+            shutil.copyfileobj(_Source(source, member), file)
         if file.tell() != member.file_size:
             raise _damaged(member, EOFError(f"{file.tell()} of {member.file_size} bytes"))
 
@@ -113,7 +113,7 @@ class _Source:
     def __init__(self, stream: IO[bytes], member: zipfile.ZipInfo) -> None:
         self._stream, self._member = stream, member
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
         """Bytes, at most ``size``."""
         try:
             return self._stream.read(size)

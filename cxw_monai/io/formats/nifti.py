@@ -6,6 +6,7 @@ An orientation is declared where the qform or sform code is above 0, a range whe
 from __future__ import annotations
 
 from os import PathLike
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -40,7 +41,7 @@ def read_nifti(path: str | PathLike[str], *, options: GreyOptions, max_pixels: i
         RadiographError: truncated, a volume or a colour image, too large, or no declared range.
     """
     try:
-        image = nib.load(path, mmap=False)
+        image: Any = nib.load(path, mmap=False)  # its type says nothing of arrays
         refuse_unless_slice(path, image.shape, image.get_data_dtype(), max_pixels)
         return _to_radiograph(image, path, options)
     except RadiographError:

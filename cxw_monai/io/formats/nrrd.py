@@ -180,12 +180,11 @@ def _affine(header: dict[str, Any], directions: np.ndarray | None, shape: tuple[
     given = [axis for axis in range(len(shape)) if np.isfinite(directions[axis]).all()]
     if any(axis not in given for axis in range(len(shape)) if shape[axis] > 1):
         return None
-    columns = [directions[axis] * signs if axis in given else None for axis in range(min(len(shape), 3))]
-    columns += [None] * (3 - len(columns))
-    known = [column for column in columns if column is not None]
+    known = {axis: directions[axis] * signs for axis in given if axis < 3}
     if len(known) == 2:  # the slice's normal, which decides nothing, so that the matrix can be inverted
-        columns[[column is None for column in columns].index(True)] = np.cross(*known) / np.linalg.norm(known[0])
-    affine[:3, :3] = np.stack(columns, axis=1)
+        first, second = known.values()
+        known[3 - sum(known)] = np.cross(first, second) / np.linalg.norm(first)
+    affine[:3, :3] = np.stack([known[axis] for axis in range(3)], axis=1)
     return affine
 
 

@@ -22,7 +22,7 @@ from os import PathLike
 from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
 from cxw_monai.io.pixel_map import PixelMap
 from cxw_monai.io.radiograph import RESAMPLE, Radiograph, RadiographError, describe, refuse_huge
@@ -70,7 +70,7 @@ def read_raster(path: str | PathLike[str], *, options: GreyOptions, max_pixels: 
                 _refuse_unusable(image, path, max_pixels)
                 mode, bits, white_is_zero = image.mode, _bits(image), _white_is_zero(image)
                 steps, pixel_map = _colour_notes(image), PixelMap.identity(image.size[::-1])
-                if image.format == "TIFF":
+                if isinstance(image, TiffImagePlugin.TiffImageFile):
                     pixel_map = _turn(image, steps)
                 image.load()
                 if image.format != "TIFF":
@@ -160,21 +160,24 @@ def _bits(image: Image.Image) -> int:
     """Bits of a grey sample as it will be decoded."""
     if image.mode in _LUMA_MODES:
         return 8
-    if image.format == "TIFF":
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
         return int(image.tag_v2.get(_TIFF_BITS, (1,))[0])
     return {"1": 1, "L": 8}.get(image.mode, 16)
 
 
 def _white_is_zero(image: Image.Image) -> bool:
     """Whether a TIFF's 16-bit samples still have to be inverted (Pillow inverts the lower depths only)."""
-    return image.format == "TIFF" and image.mode.startswith("I;16") and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0
+    if not isinstance(image, TiffImagePlugin.TiffImageFile) or not image.mode.startswith("I;16"):
+        return False
+    return bool(image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0)
 
 
 def _colour_notes(image: Image.Image) -> list[str]:
     """What decoding does to colour; has to be taken before the pixels are loaded."""
     if image.mode not in _LUMA_MODES:
         return []
-    reduced = any("16" in str(tile[3]) for tile in image.tile)
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    reduced = any("16" in str(tile[3]) for tile in tiles)
     return ["16-bit colour reduced to 8 bits"] * reduced + [f"{image.mode} to luma"]
 
 
@@ -185,7 +188,7 @@ def _note_orientation(image: Image.Image, steps: list[str]) -> None:
         steps.insert(0, f"EXIF orientation {orientation} not applied")
 
 
-def _turn(image: Image.Image, steps: list[str]) -> PixelMap:
+def _turn(image: TiffImagePlugin.TiffImageFile, steps: list[str]) -> PixelMap:
     """From a TIFF's stored grid to the turned one that Pillow will give; TIFF 6.0, tag 274."""
     pixel_map = PixelMap((image.tag_v2[_TIFF_HEIGHT], image.tag_v2[_TIFF_WIDTH]))
     orientation = image.getexif().get(_ORIENTATION, 1)

@@ -337,9 +337,9 @@ def _segments(names: Sequence[str], algorithm: SegAlgorithm) -> list[hd.seg.Segm
 
 def _cielab(rgb: tuple[int, int, int]) -> list[int]:
     """An sRGB colour of 0 to 255 as DICOM's three 16-bit numbers (PS3.3 C.10.7.1.1)."""
-    profiles = [ImageCms.createProfile(space) for space in ("sRGB", "LAB")]
-    lab = ImageCms.profileToProfile(Image.new("RGB", (1, 1), rgb), *profiles, outputMode="LAB").tobytes()
-    lightness, a, b = np.frombuffer(lab, dtype=np.uint8).astype(int)  # Pillow's a and b are signed bytes
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    pixel = ImageCms.buildTransform(srgb, lab, "RGB", "LAB").apply(Image.new("RGB", (1, 1), rgb)).tobytes()
+    lightness, a, b = np.frombuffer(pixel, dtype=np.uint8).astype(int)  # Pillow's a and b are signed bytes
     return [int(lightness) * 257, *(((int(value) + 128) % 256) * 257 for value in (a, b))]
 
 

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import itk
 import nibabel as nib
@@ -146,7 +147,7 @@ def _place(
 ) -> Callable[[np.ndarray], nib.Nifti1Image]:
     """What makes of a mask an image that lies on its film."""
     if _is_nifti(source):
-        original = nib.load(source)
+        original: Any = nib.load(source)
         if tuple(size for size in original.shape if size > 1) != shape:
             raise ValueError(f"{source}: masks of shape {shape} don't fit the file's {original.shape}")
         return partial(_like, original=original)

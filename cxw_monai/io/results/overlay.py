@@ -98,7 +98,7 @@ def write_overlay(
         size = (picture.width, round(picture.height * stretch))
         size = size if stretch > 1 else (round(picture.width / stretch), picture.height)
         picture = picture.resize(size, Image.Resampling.BILINEAR)
-    legend = _legend(picture.width, structures, masks.any(axis=(1, 2)).tolist())
+    legend = _legend(picture.width, structures, [bool(mask.any()) for mask in masks])
     sheet = Image.new("RGB", (picture.width, picture.height + legend.height))
     sheet.paste(picture, (0, 0))
     sheet.paste(legend, (0, picture.height))
