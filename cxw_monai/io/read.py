@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cxw_monai.io.dicom.file import PREAMBLE, looks_like_bare_dicom
+from cxw_monai.io.dicom.file import is_dicom_header
 from cxw_monai.io.dicom.film import read_dicom
 from cxw_monai.io.formats.nifti import is_nifti_header, read_nifti
 from cxw_monai.io.formats.nrrd import is_nrrd_header, read_nrrd
@@ -85,7 +85,7 @@ def read_radiograph(
     """
     options = GreyOptions(voi, voi_item, window, percentiles)
     head = _read_head(path)
-    if head[128:132] == PREAMBLE or looks_like_bare_dicom(head):
+    if is_dicom_header(head):
         read = read_dicom
     elif is_raster_header(head):
         read = read_raster

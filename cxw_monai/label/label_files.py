@@ -76,9 +76,9 @@ def write_result(
     elif ending == ".dcm":
         write_dicom_seg(path, source, masks, structures, created=datetime.now(), algorithm=algorithm)
     elif ending == ".seg.nrrd":
-        _write_layers(path, source, _planes(masks, source), structures)
+        _write_layers(path, source, _exchanged(masks, source), structures)
     elif ending in (".nii.gz", ".nii", ".nrrd"):
-        image = itk.image_from_array(_planes(paint(masks), source)[None])  # [1, Y, X]
+        image = itk.image_from_array(_exchanged(paint(masks), source)[None])  # [1, Y, X]
         place = _place(source)
         image.SetSpacing(place["spacing"])
         image.SetOrigin(place["origin"])
@@ -88,20 +88,25 @@ def write_result(
         raise ValueError(f"result_extension must be one of {', '.join(RESULT_ENDINGS)}, got {Path(path).suffix!r}")
 
 
-def _planes(values: np.ndarray, source: str) -> np.ndarray:
-    """Values ``[..., *source_shape]`` with ITK's axes, ``[..., Y, X]``."""
+def _exchanged(values: np.ndarray, source: str) -> np.ndarray:
+    """Values ``[..., *source_shape]`` with ITK's axes, ``[..., Y, X]``, or the other way round."""
     return np.ascontiguousarray(np.swapaxes(values, -1, -2) if stores_columns_first(source) else values)
 
 
+def _itk_header(path: str) -> Any:
+    """An image's header as ITK reads it, without decoding the image; None for a format that ITK doesn't know."""
+    reader = itk.ImageIOFactory.CreateImageIO(path, itk.CommonEnums.IOFileMode_ReadMode)
+    if reader is not None:
+        reader.SetFileName(path)
+        reader.ReadImageInformation()
+    return reader
+
+
 def _place(source: str) -> dict[str, np.ndarray]:
-    """Spacing, origin and direction of a film in three axes, as ITK reads them, without decoding it."""
-    reader = itk.ImageIOFactory.CreateImageIO(source, itk.CommonEnums.IOFileMode_ReadMode)
+    """Spacing, origin and direction of a film in three axes; ITK's defaults for a film that it can't read."""
+    reader = _itk_header(source)
     spacing, origin, direction = np.ones(3), np.zeros(3), np.eye(3)
-    if reader is None:  # a transfer syntax or an ending that ITK doesn't know; then no ITK client opens the film either
-        return {"spacing": spacing, "origin": origin, "direction": direction}
-    reader.SetFileName(source)
-    reader.ReadImageInformation()
-    axes = min(3, reader.GetNumberOfDimensions())
+    axes = 0 if reader is None else min(3, reader.GetNumberOfDimensions())
     for axis in range(axes):
         spacing[axis], origin[axis] = reader.GetSpacing(axis), reader.GetOrigin(axis)
         direction[:axes, axis] = np.asarray(reader.GetDirection(axis))[:axes]
@@ -153,7 +158,7 @@ def read_label(
     pixels = own_map.source_shape[0] * own_map.source_shape[1]
     try:
         if ending == ".seg.nrrd":
-            masks = {name: _unplaned(mask, source) for name, mask in _read_layers(path, structures, pixels).items()}
+            masks = {name: _exchanged(mask, source) for name, mask in _read_layers(path, structures, pixels).items()}
             for mask in masks.values():
                 _check_shape(mask.shape, own_map, path)
             return None, masks
@@ -174,46 +179,36 @@ def read_label(
 
 def _read_map(path: str | PathLike[str], ending: str, own_map: PixelMap, source: str) -> np.ndarray:
     """The map's numbers ``[*source_shape]`` if it is of the film's size."""
-    upright = turn_upright(np.zeros(own_map.source_shape, dtype=bool), own_map).shape
-    if ending in (".png", ".bin"):
-        if ending == ".png":
-            with open_picture(path, "label") as image:
-                if image.size[::-1] != upright:
-                    raise _other_size(path, image.size[::-1], upright)
-                values = np.asarray(image)
-        else:
-            size = os.path.getsize(path)
-            if size != upright[0] * upright[1]:
-                raise _other_size(path, (size,), upright)
-            values = np.fromfile(path, dtype=np.uint8).reshape(upright)
-        if values.shape != upright:
+    turns = PixelMap(own_map.source_shape, tuple(step for step in own_map.steps if step[0] in ("transpose", "flip")))
+    upright = turns.shape
+    if ending == ".png":
+        with open_picture(path, "label") as image:
+            if image.size[::-1] != upright:
+                raise _other_size(path, image.size[::-1], upright)
+            values = np.asarray(image)
+        if values.shape != upright:  # of several channels
             raise _other_size(path, values.shape, upright)
-        return PixelMap(own_map.source_shape, _turns(own_map)).restore(values)
+        return turns.restore(values)
+    if ending == ".bin":
+        size = os.path.getsize(path)
+        if size != upright[0] * upright[1]:
+            raise _other_size(path, (size,), upright)
+        return turns.restore(np.fromfile(path, dtype=np.uint8).reshape(upright))
     sizes = _declared_sizes(path)
     if np.prod(sizes) != np.prod(own_map.source_shape):
         raise _other_size(path, sizes, own_map.source_shape[::-1] if stores_columns_first(source) else upright)
     values = itk.array_from_image(itk.imread(os.fspath(path)))  # [1, Y, X] or [Y, X]
-    return _unplaned(values.reshape(values.shape[-2:]) if values.size == np.prod(values.shape[-2:]) else values, source)
+    values = values.reshape(values.shape[-2:]) if values.size == np.prod(values.shape[-2:]) else values
+    return _exchanged(values, source)
 
 
 def _declared_sizes(path: str | PathLike[str]) -> list[int]:
     """Rows, columns and further sizes above 1 of an image, by its header."""
-    reader = itk.ImageIOFactory.CreateImageIO(os.fspath(path), itk.CommonEnums.IOFileMode_ReadMode)
+    reader = _itk_header(os.fspath(path))
     if reader is None:
         raise RadiographError(path, "the label is of no format that its ending names", "save it again")
-    reader.SetFileName(os.fspath(path))
-    reader.ReadImageInformation()
     sizes = [int(reader.GetDimensions(axis)) for axis in range(reader.GetNumberOfDimensions())][::-1]
     return [size for size in [*sizes, int(reader.GetNumberOfComponents())] if size > 1]
-
-
-def _turns(own_map: PixelMap) -> tuple[tuple[Any, ...], ...]:
-    return tuple(step for step in own_map.steps if step[0] in ("transpose", "flip"))
-
-
-def _unplaned(values: np.ndarray, source: str) -> np.ndarray:
-    """The inverse of `_planes`."""
-    return np.ascontiguousarray(np.swapaxes(values, -1, -2) if stores_columns_first(source) else values)
 
 
 def _read_layers(path: str | PathLike[str], structures: Sequence[str], pixels: int) -> dict[str, np.ndarray]:

@@ -18,53 +18,23 @@ from pydicom.tag import Tag
 __all__ = ["Attributes", "element_bytes", "read_attributes"]
 
 _WHOLE = (
-    "Rows",
-    "Columns",
-    "SamplesPerPixel",
-    "NumberOfFrames",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "PixelIntensityRelationshipSign",
-)
-_DECIMAL = (
-    "RescaleSlope",
-    "RescaleIntercept",
-    "WindowCenter",
-    "WindowWidth",
-    "PixelSpacing",
-    "ImagerPixelSpacing",
-    "NominalScannedPixelSpacing",
-    "PixelAspectRatio",
-    "EstimatedRadiographicMagnificationFactor",
-    "DistanceSourceToDetector",
-    "DistanceSourceToPatient",
-)
-_TEXT = (
-    "SOPClassUID",
-    "Modality",
-    "PresentationIntentType",
-    "PhotometricInterpretation",
-    "WindowCenterWidthExplanation",
-    "VOILUTFunction",
-    "PresentationLUTShape",
-    "PixelIntensityRelationship",
-    "PixelSpacingCalibrationType",
-    "ViewPosition",
-    "ImageLaterality",
-    "Laterality",
-)
-_SEQUENCES = ("ModalityLUTSequence", "VOILUTSequence")
+    "Rows", "Columns", "SamplesPerPixel", "NumberOfFrames",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "PixelPaddingValue", "PixelPaddingRangeLimit", "PixelIntensityRelationshipSign",
+)  # fmt: skip
 _SMALL = (  # never a thousand
-    "PixelSpacing",
-    "ImagerPixelSpacing",
-    "NominalScannedPixelSpacing",
-    "EstimatedRadiographicMagnificationFactor",
-)
+    "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "EstimatedRadiographicMagnificationFactor",
+)  # fmt: skip
 _DISTANCES = ("DistanceSourceToDetector", "DistanceSourceToPatient")
+_DECIMAL = (
+    "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "PixelAspectRatio", *_SMALL, *_DISTANCES,
+)  # fmt: skip
+_TEXT = (
+    "SOPClassUID", "Modality", "PresentationIntentType", "PhotometricInterpretation",
+    "WindowCenterWidthExplanation", "VOILUTFunction", "PresentationLUTShape", "PixelIntensityRelationship",
+    "PixelSpacingCalibrationType", "ViewPosition", "ImageLaterality", "Laterality",
+)  # fmt: skip
+_SEQUENCES = ("ModalityLUTSequence", "VOILUTSequence")
 _LIMITS_MM = (100.0, 20_000.0)  # of a distance from the source
 _TEXT_VRS = ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 2,048: two thousand, or two and a bit

@@ -22,7 +22,7 @@ from pydicom.uid import (
 
 from cxw_monai.io.radiograph import RadiographError
 
-__all__ = ["AGAIN", "PREAMBLE", "looks_like_bare_dicom", "parse", "quiet_pydicom"]
+__all__ = ["AGAIN", "PREAMBLE", "is_dicom_header", "looks_like_bare_dicom", "parse", "quiet_pydicom"]
 
 PREAMBLE = b"DICM"
 AGAIN = "copy it again from its source"
@@ -46,21 +46,28 @@ def looks_like_bare_dicom(head: bytes) -> bool:
     return False
 
 
+def is_dicom_header(head: bytes) -> bool:
+    """Whether a file's first 132 bytes are those of a DICOM file, with or without preamble."""
+    return head[128:132] == PREAMBLE or looks_like_bare_dicom(head)
+
+
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Silence pydicom's warnings and log lines, which may quote the values of attributes."""
-    logger = logging.getLogger("pydicom")
+    """Silence warnings and log lines of pydicom and highdicom, which may quote the values of attributes."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom.base")]
 
     def silence(record: logging.LogRecord) -> bool:
         return False
 
-    logger.addFilter(silence)  # a filter of its own, so that readers in other threads can't undo each other
+    for logger in loggers:
+        logger.addFilter(silence)  # a filter of its own, so that readers in other threads can't undo each other
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.removeFilter(silence)
+        for logger in loggers:
+            logger.removeFilter(silence)
 
 
 def parse(path: str | PathLike[str], max_pixels: int) -> Dataset:

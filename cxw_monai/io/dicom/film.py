@@ -36,13 +36,13 @@ from cxw_monai.io.scaling import GreyOptions, ScalingError
 
 from .attributes import Attributes, element_bytes, read_attributes
 from .bits import Codes, settle_bits
-from .file import AGAIN, PREAMBLE, looks_like_bare_dicom, parse, quiet_pydicom
+from .file import AGAIN, parse, quiet_pydicom
 from .film_classes import refuse_unless_film
 from .grayscale import FLUOROSCOPY, Grayscale, padding_range, to_unit_range
 from .pixels import decode
 from .spacing import find_spacing
 
-__all__ = ["PREAMBLE", "looks_like_bare_dicom", "read_dicom"]
+__all__ = ["read_dicom"]
 
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _GREY = {"MONOCHROME1": True, "MONOCHROME2": False}  # whether the least value is white

@@ -148,7 +148,7 @@ class OwnFolder:
             handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | _SAFE)
         except OSError:
             if os.path.lexists(self.path) and not stat.S_ISDIR(os.lstat(self.path).st_mode):
-                raise self._refused(self.path, "is a link, or no folder", _DELETE) from None
+                raise _refused(self.path, "is a link, or no folder", _DELETE, self._setting) from None
             raise
         try:
             yield handle, self._check_folder(handle)
@@ -158,11 +158,11 @@ class OwnFolder:
     def _check_folder(self, handle: int) -> bool:
         """Whether the disk keeps permissions."""
         status = os.fstat(handle)
-        self._check_owner(self.path, status)
+        _check_owner(self.path, status, self._setting)
         if not status.st_mode & _OTHERS_WRITE:
             return True
         if status.st_uid != os.geteuid():
-            raise self._refused(self.path, "may be written by other users", "have root run chmod go-w on it")
+            raise _refused(self.path, "may be written by other users", "have root run chmod go-w on it", self._setting)
         try:
             os.fchmod(handle, stat.S_IMODE(status.st_mode) & ~_OTHERS_WRITE)
             closed = not os.fstat(handle).st_mode & _OTHERS_WRITE
@@ -172,17 +172,13 @@ class OwnFolder:
         return closed
 
     def _check_file(self, path: Path, status: os.stat_result, mode: str, keeps_modes: bool) -> None:
-        self._check_owner(path, status)
-        if keeps_modes and status.st_mode & _OTHERS_WRITE:
-            raise self._refused(path, "may have been written by other users", "delete it")
-        if mode != "rb" and status.st_nlink > 1:
-            raise self._refused(path, "has a second name (a hard link), which would be written too", "delete it")
-
-    def _check_owner(self, path: Path, status: os.stat_result) -> None:
         _check_owner(path, status, self._setting)
-
-    def _refused(self, path: Path, reason: str, remedy: str) -> UnsafeFileError:
-        return _refused(path, reason, remedy, self._setting)
+        if keeps_modes and status.st_mode & _OTHERS_WRITE:
+            raise _refused(path, "may have been written by other users", "delete it", self._setting)
+        if mode != "rb" and status.st_nlink > 1:
+            raise _refused(
+                path, "has a second name (a hard link), which would be written too", "delete it", self._setting
+            )
 
     def _place(self, name: str, folder: int | None) -> str:
         return name if folder is not None else str(self.path / name)

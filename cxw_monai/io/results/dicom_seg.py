@@ -31,10 +31,7 @@ UIDs under 2.25 from name-based UUIDs, PS3.5 B.2.
 from __future__ import annotations
 
 import hashlib
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -54,7 +51,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 from pydicom.valuerep import DS, validate_value
 
 from cxw_monai import __version__
-from cxw_monai.io.dicom.film import PREAMBLE, looks_like_bare_dicom
+from cxw_monai.io.dicom.file import is_dicom_header, quiet_pydicom
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.radiograph import RadiographError
 from cxw_monai.io.structures import PRIVATE_SCHEME, describe_structure, structure_colours
@@ -128,8 +125,7 @@ def checked_seg_type(seg_type: str) -> str:
 def is_dicom(path: str | PathLike[str]) -> bool:
     """Whether a file's first bytes are those of a DICOM file, with or without preamble."""
     with open(path, "rb") as stream:
-        head = stream.read(132)
-    return head[128:132] == PREAMBLE or looks_like_bare_dicom(head)
+        return is_dicom_header(stream.read(132))
 
 
 def write_dicom_seg(
@@ -163,7 +159,7 @@ def write_dicom_seg(
     if checked_seg_type(seg_type) == "auto":
         seg_type = "binary" if len(masks) == 1 or masks[0].size % 8 == 0 else "fractional"
     algorithm = algorithm or SegAlgorithm()
-    with _quiet():
+    with quiet_pydicom():
         header = _read_header(source)
         shape = (len(names), header.Rows, header.Columns)
         if masks.dtype != bool or masks.shape != shape:
@@ -177,25 +173,6 @@ def write_dicom_seg(
         _date(seg, created)
         with atomic_file(path) as stream:
             _save(seg, stream)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence warnings and log lines of pydicom and highdicom, which may quote the values of attributes."""
-    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom.base")]
-
-    def silence(record: logging.LogRecord) -> bool:
-        return False
-
-    for logger in loggers:
-        logger.addFilter(silence)  # a filter of its own, so that other threads can't undo each other
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(silence)
 
 
 def _read_header(source: str | PathLike[str]) -> Dataset:
