@@ -5,7 +5,7 @@ from typing import Any
 from cxw_monai._moved import install as let_old_paths_be_found
 from cxw_monai.io.files.printable import escape_log_records
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 escape_log_records()
 let_old_paths_be_found()
