@@ -11,6 +11,7 @@ import textwrap
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import numpy as np
@@ -150,8 +151,11 @@ def of_bundle(bundle: Path, files: list[str]) -> bool:
 
 
 def setting_names(bundle: Path) -> set[str]:
-    """The top-level names of a bundle's configs."""
-    return {name for file in bundle.glob("configs/*.json") for name in json.loads(file.read_text(encoding="utf-8"))}
+    """What can be given to a bundle's commands: the top-level names of its configs and the fields of its settings."""
+    configs = [json.loads(file.read_text(encoding="utf-8")) for file in bundle.glob("configs/*.json")]
+    targets = [config["settings"]["_target_"] for config in configs if "settings" in config]
+    classes = [locate(target.rpartition(".")[0]) for target in targets]
+    return {name for config in configs for name in config}.union(*(one.model_fields for one in classes))
 
 
 @pytest.mark.parametrize(
@@ -184,3 +188,9 @@ def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
     assert film.array.ndim == 3
     if page == "docs/inference.md":
         assert names["masks"]["heart"].shape == film.array.shape[1:] and names["vector"].shape == (192,)
+
+
+def test_the_tutorial_is_stored_without_results():
+    notebook = json.loads((PROJECT / "docs" / "tutorial.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len(cells) > 5 and not any(cell["outputs"] or cell["execution_count"] for cell in cells)
