@@ -62,7 +62,7 @@ def _settings_page() -> Iterator[str]:
     """Every setting of the bundles, from the classes that check them."""
     yield "# Settings\n"
     yield "All settings of the bundles' commands, as the code checks them. Each can be given on the command line"
-    yield "(`--NAME VALUE`, or `--set NAME=VALUE` of `cxw-monai`) or in a YAML file after the others in `--config_file`."
+    yield "(`--NAME VALUE`, or `--set NAME=VALUE` of `cxw-monai`), or in a YAML file that follows in `--config_file`."
     yield "*Fixed* ones cannot change when a run resumes; changes of *logged* ones are named in the log.\n"
     shown: dict[str, set[str]] = {bundle: set() for bundle in BUNDLES}
     for bundle, command, settings in settings_classes():
