@@ -11,7 +11,6 @@ import textwrap
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from pydoc import locate
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from pydicom.data import get_testdata_file
 import cxw_monai
 from cxw_monai.cli import build_parser
 from cxw_monai.io import read_radiograph
+from cxw_monai.settings.source import settings_classes
 from cxw_monai.weights.bundles import extract_bundle
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -151,11 +151,10 @@ def of_bundle(bundle: Path, files: list[str]) -> bool:
 
 
 def setting_names(bundle: Path) -> set[str]:
-    """What can be given to a bundle's commands: the top-level names of its configs and the fields of its settings."""
+    """The top-level names of a bundle's configs, and its settings."""
     configs = [json.loads(file.read_text(encoding="utf-8")) for file in bundle.glob("configs/*.json")]
-    targets = [config["settings"]["_target_"] for config in configs if "settings" in config]
-    classes = [locate(target.rpartition(".")[0]) for target in targets]
-    return {name for config in configs for name in config}.union(*(one.model_fields for one in classes))
+    fields = {name for kind in settings_classes(configs) for name in kind.model_fields}
+    return fields | {name for config in configs for name in config}
 
 
 @pytest.mark.parametrize(
