@@ -18,7 +18,6 @@ from fastapi import HTTPException
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 
-from cxw_monai.inference.outputs import turn_upright
 from cxw_monai.io import Radiograph
 from cxw_monai.io.results.folders import mark
 from cxw_monai.io.results.mask_files import write_png_masks
@@ -80,7 +79,7 @@ class MaskStore:
         """Replace a film's masks."""
         folder = self.folder / image_id
         shutil.rmtree(folder, ignore_errors=True)
-        upright = [turn_upright(mask, film.meta["pixel_map"]) for mask in masks.values()]
+        upright = [film.meta["pixel_map"].turn(mask) for mask in masks.values()]
         write_png_masks(folder, np.stack(upright), list(masks))
 
     def remove(self, image_id: str) -> None:

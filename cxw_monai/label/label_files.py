@@ -21,7 +21,6 @@ import nrrd
 import numpy as np
 from PIL import Image
 
-from cxw_monai.inference.outputs import turn_upright
 from cxw_monai.io import Radiograph, RadiographError
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.formats.nrrd import read_nrrd_values
@@ -70,7 +69,7 @@ def write_result(
     """
     ending, source = label_ending(path), film.meta["path"]
     if ending == ".png":
-        upright = turn_upright(paint(masks), film.meta["pixel_map"])
+        upright = film.meta["pixel_map"].turn(paint(masks))
         with atomic_file(path) as stream:
             Image.fromarray(upright).save(stream, format="PNG")
     elif ending == ".dcm":
@@ -179,7 +178,7 @@ def read_label(
 
 def _read_map(path: str | PathLike[str], ending: str, own_map: PixelMap, source: str) -> np.ndarray:
     """The map's numbers ``[*source_shape]`` if it is of the film's size."""
-    turns = PixelMap(own_map.source_shape, tuple(step for step in own_map.steps if step[0] in ("transpose", "flip")))
+    turns = own_map.turns()
     upright = turns.shape
     if ending == ".png":
         with open_picture(path, "label") as image:
