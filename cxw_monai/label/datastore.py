@@ -62,7 +62,7 @@ class MaskStore:
         Args:
             film: the film.
             label: the file.
-            info: what the client said of it; its `label_info` tells the numbers of a map.
+            info: what the client said of it; its `label_info` holds the numbers of a map.
 
         Raises:
             RadiographError: the label can't be used.

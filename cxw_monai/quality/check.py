@@ -33,7 +33,7 @@ def check_radiographs(
     """Look for files that would spoil a data set.
 
     Files are read in separate processes: one that crashes its process or hangs is reported as unreadable, and the rest
-    goes on.
+    are read.
 
     Args:
         items_or_folder: a folder (searched by :func:`~cxw_monai.data.manifest.find_images`) or items with ``image``.

@@ -1,4 +1,4 @@
-"""Single 2-D NIfTI slices through nibabel; orientation and range are told in :mod:`cxw_monai.io.formats.slices`.
+"""Single 2-D NIfTI slices through nibabel; orientation and range: :mod:`cxw_monai.io.formats.slices`.
 
 An orientation is declared where the qform or sform code is above 0, a range where ``cal_min`` is below ``cal_max``.
 """

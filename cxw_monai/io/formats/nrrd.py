@@ -1,4 +1,4 @@
-"""Single 2-D NRRD slices through pynrrd; orientation and range are told in :mod:`cxw_monai.io.formats.slices`.
+"""Single 2-D NRRD slices through pynrrd; orientation and range: :mod:`cxw_monai.io.formats.slices`.
 
 An orientation is declared where ``space`` names the patient's axes (left-posterior-superior and its like) and
 ``space directions`` are given; a plane of two directions in an unnamed space lies as ITK has it, towards left and

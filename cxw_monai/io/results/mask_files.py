@@ -97,7 +97,7 @@ def write_nifti_masks(
     source: str | PathLike[str],
     spacing_mm: tuple[float, float] | None,
 ) -> list[Path]:
-    """Write ``<folder>/<structure>.nii.gz``: uint8, 0 and 1, geometry as the module tells.
+    """Write ``<folder>/<structure>.nii.gz``: uint8, 0 and 1, geometry as described in the module.
 
     Args:
         folder: is made.
