@@ -16,9 +16,9 @@ from cxw_monai.data.manifest import find_images
 from cxw_monai.io.results.film_names import film_name
 
 from .hashes import near_groups
+from .isolation import Failed, run_isolated
 from .measure import measure_file
 from .records import CHECKS, FilmRecord, QualitySettings
-from .workers import Failed, run_isolated
 
 __all__ = ["check_radiographs"]
 
