@@ -86,6 +86,7 @@ MOVED = {
     "cxw_monai.networks.film_model": "cxw_monai.networks.whole_film_model",
     "cxw_monai.networks.regularisers": "cxw_monai.losses.regularisers",
     "cxw_monai.pixel_map": "cxw_monai.io.pixel_map",
+    "cxw_monai.quality.workers": "cxw_monai.quality.isolation",
     "cxw_monai.segmenter_checkpoints": "cxw_monai.weights.segmenter",
     "cxw_monai.segmenter_settings": "cxw_monai.weights.segmenter_settings",
     "cxw_monai.transforms.rendering": "cxw_monai.transforms.render_views",

@@ -127,6 +127,16 @@ class PixelMap:
             values = _undo(name, numbers, values, before, interpolation, fill)
         return np.ascontiguousarray(values)
 
+    def turns(self) -> PixelMap:
+        """The map's flips and transpositions alone."""
+        return PixelMap(self.source_shape, tuple(step for step in self.steps if step[0] in ("transpose", "flip")))
+
+    def turn(self, values: np.ndarray) -> np.ndarray:
+        """Values ``[..., *source_shape]`` turned as the array is, neither cropped, padded nor resized."""
+        for name, *numbers in self.turns().steps:
+            values = np.swapaxes(values, -1, -2) if name == "transpose" else np.flip(values, numbers[0] - 2)
+        return np.ascontiguousarray(values)
+
     def to_source(self, points: np.ndarray) -> np.ndarray:
         """Where points of the array lie on the stored grid.
 

@@ -116,6 +116,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import read
 
-    told = f"{__name__}.{name} is {read.__name__}.{name} since version 0.2; the old path will be gone in 0.3."
-    warnings.warn(told, FutureWarning, stacklevel=2)
+    message = f"{__name__}.{name} is {read.__name__}.{name} since version 0.2; the old path will be gone in 0.3."
+    warnings.warn(message, FutureWarning, stacklevel=2)
     return getattr(read, name)

@@ -1,6 +1,6 @@
 """Reads a radiograph of any supported format into the package's one convention.
 
-The format is told by the file's content, not by its name. A reader that fails never falls through to another one.
+The format is that of the file's content, not of its name. A reader that fails never falls through to another one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _HEAD_BYTES = 352  # a NIfTI-1 header with its magic; more than DICOM's 132 and 
 _FORMATS = "give a DICOM, PNG, JPEG, TIFF, 2-D NIfTI or 2-D NRRD file"
 _LABELS = 32  # an image whose stored values are all below is a map of labels; so dark a film would show nothing
 _MASK_LEVELS = 4  # no film has so few grey levels
-_MASK_SIDE = 64  # rows and columns from which on so few levels tell
+_MASK_SIDE = 64  # rows and columns from which on so few levels are conclusive
 _FEW_LEVELS = 16  # grey levels of an image that may be a map of labels in colours
 _MASK_SHARE = 0.95  # of the pixels, black and white ones, of an image that may be a mask with soft edges
 _SAMPLE = 64  # rows and columns that are looked at first, and decide for nearly every film
@@ -164,7 +164,7 @@ def _check(radiograph: Radiograph, min_size: int, options: GreyOptions) -> None:
 
 
 def refuse_mask(radiograph: Radiograph) -> None:
-    """Refuse a mask or a map of labels; a warning tells what may be one.
+    """Refuse a mask or a map of labels; a warning names what may be one.
 
     Refused: black and white alone, an image without a value of 32 or more at its own depth, and four grey levels or
     less in an image of 64 x 64 pixels or more (colour counts as the grey that it becomes). Warned of: 16 grey levels or

@@ -4,7 +4,7 @@ Codes are SNOMED CT (``SCT``) or DICOM's own (``DCM``), as DICOM PS3.16 lists th
 category; CID 6102, 7151 and 7193 for the type):
 https://dicom.nema.org/medical/dicom/current/output/chtml/part16/chapter_B.html
 
-Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), made to be told apart with any common colour
+Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), made to be distinguished with any common colour
 vision, then those of Tol's "muted" scheme (https://personal.sron.nl/~pault/), and a lime green.
 """
 

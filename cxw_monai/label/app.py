@@ -92,12 +92,12 @@ class CxwLabelApp(MONAILabelApp):
             raise HTTPException(404, "no such image")
         named = "the film" if uploaded else image
         with discarded_on_error(uri if uploaded else None):
-            file, told = task({**deepcopy(dict(request)), "image": uri, "image_name": named})
+            file, about = task({**deepcopy(dict(request)), "image": uri, "image_name": named})
         label = file
         if file and request.get("save_label") is True and not uploaded:
             tag = request.get("label_tag", DefaultLabelTag.ORIGINAL.value)
-            label = datastore.save_label(image, file, tag, {"model": request["model"], "params": told})
-        return {"label": label, "tag": DefaultLabelTag.ORIGINAL, "file": file, "params": told}
+            label = datastore.save_label(image, file, tag, {"model": request["model"], "params": about})
+        return {"label": label, "tag": DefaultLabelTag.ORIGINAL, "file": file, "params": about}
 
     def batch_infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Run an infer task on many films, one after the other; MONAI Label's own needs a GPU."""

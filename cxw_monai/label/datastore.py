@@ -18,7 +18,6 @@ from fastapi import HTTPException
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 
-from cxw_monai.inference.outputs import turn_upright
 from cxw_monai.io import Radiograph
 from cxw_monai.io.results.folders import mark
 from cxw_monai.io.results.mask_files import write_png_masks
@@ -63,7 +62,7 @@ class MaskStore:
         Args:
             film: the film.
             label: the file.
-            info: what the client said of it; its `label_info` tells the numbers of a map.
+            info: what the client said of it; its `label_info` holds the numbers of a map.
 
         Raises:
             RadiographError: the label can't be used.
@@ -80,7 +79,7 @@ class MaskStore:
         """Replace a film's masks."""
         folder = self.folder / image_id
         shutil.rmtree(folder, ignore_errors=True)
-        upright = [turn_upright(mask, film.meta["pixel_map"]) for mask in masks.values()]
+        upright = [film.meta["pixel_map"].turn(mask) for mask in masks.values()]
         write_png_masks(folder, np.stack(upright), list(masks))
 
     def remove(self, image_id: str) -> None:

@@ -21,14 +21,13 @@ import nrrd
 import numpy as np
 from PIL import Image
 
-from cxw_monai.inference.outputs import turn_upright
 from cxw_monai.io import Radiograph, RadiographError
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.formats.nrrd import read_nrrd_values
 from cxw_monai.io.formats.pictures import open_picture, refuse_unless_file
 from cxw_monai.io.pixel_map import PixelMap
 from cxw_monai.io.results.dicom_seg import SegAlgorithm, write_dicom_seg
-from cxw_monai.io.results.mask_files import stores_columns_first
+from cxw_monai.io.results.mask_files import itk_header, itk_place, stores_columns_first
 from cxw_monai.io.structures import structure_colours
 
 from .label_maps import paint
@@ -70,7 +69,7 @@ def write_result(
     """
     ending, source = label_ending(path), film.meta["path"]
     if ending == ".png":
-        upright = turn_upright(paint(masks), film.meta["pixel_map"])
+        upright = film.meta["pixel_map"].turn(paint(masks))
         with atomic_file(path) as stream:
             Image.fromarray(upright).save(stream, format="PNG")
     elif ending == ".dcm":
@@ -79,10 +78,10 @@ def write_result(
         _write_layers(path, source, _exchanged(masks, source), structures)
     elif ending in (".nii.gz", ".nii", ".nrrd"):
         image = itk.image_from_array(_exchanged(paint(masks), source)[None])  # [1, Y, X]
-        place = _place(source)
-        image.SetSpacing(place["spacing"])
-        image.SetOrigin(place["origin"])
-        image.SetDirection(itk.matrix_from_array(place["direction"]))
+        spacing, origin, direction = itk_place(source)
+        image.SetSpacing(spacing)
+        image.SetOrigin(origin)
+        image.SetDirection(itk.matrix_from_array(direction))
         itk.imwrite(image, os.fspath(path), compression=ending != ".nii")
     else:
         raise ValueError(f"result_extension must be one of {', '.join(RESULT_ENDINGS)}, got {Path(path).suffix!r}")
@@ -93,34 +92,14 @@ def _exchanged(values: np.ndarray, source: str) -> np.ndarray:
     return np.ascontiguousarray(np.swapaxes(values, -1, -2) if stores_columns_first(source) else values)
 
 
-def _itk_header(path: str) -> Any:
-    """An image's header as ITK reads it, without decoding the image; None for a format that ITK doesn't know."""
-    reader = itk.ImageIOFactory.CreateImageIO(path, itk.CommonEnums.IOFileMode_ReadMode)
-    if reader is not None:
-        reader.SetFileName(path)
-        reader.ReadImageInformation()
-    return reader
-
-
-def _place(source: str) -> dict[str, np.ndarray]:
-    """Spacing, origin and direction of a film in three axes; ITK's defaults for a film that it can't read."""
-    reader = _itk_header(source)
-    spacing, origin, direction = np.ones(3), np.zeros(3), np.eye(3)
-    axes = 0 if reader is None else min(3, reader.GetNumberOfDimensions())
-    for axis in range(axes):
-        spacing[axis], origin[axis] = reader.GetSpacing(axis), reader.GetOrigin(axis)
-        direction[:axes, axis] = np.asarray(reader.GetDirection(axis))[:axes]
-    return {"spacing": spacing, "origin": origin, "direction": direction}
-
-
 def _write_layers(path: str | PathLike[str], source: str, masks: np.ndarray, structures: Sequence[str]) -> None:
     """3D Slicer's ``.seg.nrrd``, a layer ``[X, Y, 1]`` for each structure."""
-    place = _place(source)
+    spacing, origin, direction = itk_place(source)
     header: dict[str, Any] = {
         "space": "left-posterior-superior",
         "kinds": ["list", "domain", "domain", "domain"],
-        "space directions": np.vstack([np.full(3, np.nan), (place["direction"] * place["spacing"]).T]),
-        "space origin": place["origin"],
+        "space directions": np.vstack([np.full(3, np.nan), (direction * spacing).T]),
+        "space origin": origin,
     }
     extent = f"0 {masks.shape[2] - 1} 0 {masks.shape[1] - 1} 0 0"
     for number, (name, colour) in enumerate(zip(structures, structure_colours(structures), strict=True)):
@@ -179,7 +158,7 @@ def read_label(
 
 def _read_map(path: str | PathLike[str], ending: str, own_map: PixelMap, source: str) -> np.ndarray:
     """The map's numbers ``[*source_shape]`` if it is of the film's size."""
-    turns = PixelMap(own_map.source_shape, tuple(step for step in own_map.steps if step[0] in ("transpose", "flip")))
+    turns = own_map.turns()
     upright = turns.shape
     if ending == ".png":
         with open_picture(path, "label") as image:
@@ -204,7 +183,7 @@ def _read_map(path: str | PathLike[str], ending: str, own_map: PixelMap, source:
 
 def _declared_sizes(path: str | PathLike[str]) -> list[int]:
     """Rows, columns and further sizes above 1 of an image, by its header."""
-    reader = _itk_header(os.fspath(path))
+    reader = itk_header(os.fspath(path))
     if reader is None:
         raise RadiographError(path, "the label is of no format that its ending names", "save it again")
     sizes = [int(reader.GetDimensions(axis)) for axis in range(reader.GetNumberOfDimensions())][::-1]

@@ -31,7 +31,7 @@ _DEFAULTS: dict[str, Any] = {
 
 
 class SegmentationTraining(TrainTask):
-    """Goes on training the model, and puts the epoch with the best validation Dice in its place.
+    """Trains the model further, and puts the epoch with the best validation Dice in its place.
 
     It replaces the model only where it draws the held-out films at least as well. A client's `params`: `max_epochs`,
     `learning_rate`, `val_split` (share of the films that are held out), `train_batch_size`, `device`, and `publish`,
@@ -45,7 +45,7 @@ class SegmentationTraining(TrainTask):
     """
 
     def __init__(self, model: LabelModel, bundle: str | os.PathLike[str], runs: str | os.PathLike[str]) -> None:
-        super().__init__("Goes on training the segmentation model on the saved labels")
+        super().__init__("Trains the segmentation model further on the saved labels")
         self.model, self.bundle, self.runs = model, Path(bundle).resolve(), Path(runs).resolve()
 
     def config(self) -> dict[str, Any]:
@@ -88,8 +88,8 @@ class SegmentationTraining(TrainTask):
         return {"films": films, "run": run.name, "published": published, **dice}
 
     def _settings(self, request: Mapping[str, Any], run: Path, held_out: int, films: int) -> dict[str, Any]:
-        """Settings of the bundle's training that go on from the model in use."""
-        told = read_settings(self.model.path)
+        """Settings of the bundle's training that starts from the model in use."""
+        settings = read_settings(self.model.path)
         loaded = {"path": str(self.model.path.resolve())}
         epochs = int(request.get("max_epochs", _DEFAULTS["max_epochs"]))
         batch = min(int(request.get("train_batch_size", _DEFAULTS["train_batch_size"])), films - held_out)
@@ -101,12 +101,12 @@ class SegmentationTraining(TrainTask):
             "output_dir": str(run),
             "datalist": str(run / "manifest.csv"),
             "val_fraction": held_out / films,
-            "structures": list(told.structures),
+            "structures": list(settings.structures),
             "settings": {"_target_": "cxw_monai.weights.segmenter.read_settings", **loaded},
             "network_def": {"_target_": "cxw_monai.weights.segmenter.load_segmenter", **loaded},
-            "image_size": list(told.image_size),
-            "patch_size": told.patch_size,
-            "cache_size": round(1.6 * max(told.image_size)),
+            "image_size": list(settings.image_size),
+            "patch_size": settings.patch_size,
+            "cache_size": round(1.6 * max(settings.image_size)),
             "batch_size": batch,
             "epochs": epochs,
             "warmup_epochs": min(1, epochs - 1),

@@ -16,9 +16,9 @@ from cxw_monai.data.manifest import find_images
 from cxw_monai.io.results.film_names import film_name
 
 from .hashes import near_groups
+from .isolation import Failed, run_isolated
 from .measure import measure_file
 from .records import CHECKS, FilmRecord, QualitySettings
-from .workers import Failed, run_isolated
 
 __all__ = ["check_radiographs"]
 
@@ -33,7 +33,7 @@ def check_radiographs(
     """Look for files that would spoil a data set.
 
     Files are read in separate processes: one that crashes its process or hangs is reported as unreadable, and the rest
-    goes on.
+    are read.
 
     Args:
         items_or_folder: a folder (searched by :func:`~cxw_monai.data.manifest.find_images`) or items with ``image``.

@@ -1,4 +1,4 @@
-"""Everything that is told of one film by itself."""
+"""Checks of one film by itself."""
 
 from __future__ import annotations
 

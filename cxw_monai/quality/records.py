@@ -31,7 +31,7 @@ class QualitySettings:
     Attributes:
         min_side: px of the shorter side, below which a film is too small.
         min_contrast: least span from the 1st to the 99th percentile of the grey values, as a fraction of the range.
-        min_border: narrowest border that is told, as a fraction of the height or width.
+        min_border: narrowest border that is reported, as a fraction of the height or width.
         near_distance: most bits of 256 in which near duplicates differ; -1 turns them off.
         file_seconds: longest time for a file.
 

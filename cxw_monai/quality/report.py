@@ -19,10 +19,10 @@ from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.csv_files import write_rows
 from cxw_monai.io.results.film_names import film_path
 
+from .isolation import Failed, run_isolated
 from .records import CHECKS, COLUMNS, FilmRecord
-from .workers import Failed, run_isolated
 
-__all__ = ["thumbnail", "write_csv", "write_page"]
+__all__ = ["preview", "write_csv", "write_page"]
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 _THUMBNAIL = 120  # px of the longer side
@@ -35,7 +35,7 @@ def write_csv(path: str | PathLike[str], records: Sequence[FilmRecord]) -> None:
         write_rows(stream, COLUMNS, (record.cells() for record in records))
 
 
-def thumbnail(film: tuple[str, tuple[int, int, int, int]]) -> str:
+def preview(film: tuple[str, tuple[int, int, int, int]]) -> str:
     """A small picture as a data URL, the border's inner edge drawn where there is one.
 
     Args:
@@ -89,7 +89,7 @@ def write_page(
         (film_path(record.image, root), (record.top, record.left, record.height, record.width)) for record in pictured
     ]
     pictures: dict[str, str] = {}
-    for index, picture in run_isolated(thumbnail, tasks, max(workers, 1), seconds) if tasks else ():
+    for index, picture in run_isolated(preview, tasks, max(workers, 1), seconds) if tasks else ():
         pictures[pictured[index].image] = "" if isinstance(picture, Failed) else picture
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         _TEMPLATE.read_text(encoding="utf-8")

@@ -11,7 +11,6 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
@@ -157,43 +156,36 @@ def _add_decimal(found: Attributes, dataset: Dataset, keyword: str) -> None:
     if vr and vr not in (*_TEXT_VRS, "UN"):  # a binary number, which the standard doesn't ask for
         try:
             converted = dataset[keyword].value
-            found.decimal[keyword] = [float(one) for one in np.atleast_1d(converted)]
+            numbers = converted if hasattr(converted, "__len__") else [converted]
+            found.decimal[keyword] = [float(number) for number in numbers]
         except Exception:  # as above
             found.decimal[keyword] = [None]
         return
     text = value.decode("latin-1").strip(" \0")
     if not text:
         return
-    parts = [part.strip(" \0") for part in text.split("\\")]
-    found.decimal[keyword] = numbers = [_decimal(part, keyword) for part in parts]
-    with_comma = [(part, number) for part, number in zip(parts, numbers, strict=True) if "," in part]
-    if any(number is None and _THOUSANDS.fullmatch(part) for part, number in with_comma):
+    readings = [_decimal(part.strip(" \0"), keyword) for part in text.split("\\")]
+    found.decimal[keyword] = [number for number, _ in readings]
+    commas = {comma for _, comma in readings}
+    if "ambiguous" in commas:
         found.ambiguous.add(keyword)
-    thousands = [
-        bool(_THOUSANDS.fullmatch(part)) and number == float(part.replace(",", "")) for part, number in with_comma
-    ]
-    if any(thousands):
+    if "thousands" in commas:
         found.notes.append(f"{keyword}: comma read as one between thousands")
-    if any(number is not None and not one for one, (_, number) in zip(thousands, with_comma, strict=True)):
+    if "point" in commas:
         found.notes.append(f"{keyword}: decimal comma read as a point")
 
 
-def _decimal(text: str, keyword: str) -> float | None:
-    """A number, with a point or a comma before its fraction; None for anything else, or what can be read two ways."""
-    if "_" in text:
-        return None
-    as_point = text.replace(",", ".") if text.count(",") == 1 and "." not in text else text
+def _decimal(text: str, keyword: str) -> tuple[float | None, str]:
+    """A number, and how its comma was read: ``point``, ``thousands``, ``ambiguous``; None for what is no number."""
+    has_comma = text.count(",") == 1 and "." not in text
+    as_point = text.replace(",", ".") if has_comma else text
     if not _THOUSANDS.fullmatch(text) or keyword in _SMALL:
-        return _number(as_point)
-    if keyword not in _DISTANCES:
-        return None
-    least, most = _LIMITS_MM
-    possible = [number for number in (float(as_point), float(text.replace(",", ""))) if least <= number <= most]
-    return possible[0] if len(possible) == 1 else None
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+        try:
+            return (None, "") if "_" in text else (float(as_point), "point" if has_comma else "")
+        except ValueError:
+            return None, ""
+    possible = [(float(as_point), "point"), (float(text.replace(",", "")), "thousands")]
+    if keyword in _DISTANCES:
+        possible = [one for one in possible if _LIMITS_MM[0] <= one[0] <= _LIMITS_MM[1]]
+        return possible[0] if len(possible) == 1 else (None, "ambiguous")
+    return None, "ambiguous"

@@ -4,7 +4,7 @@ A value that needs more bits than the file declares would wrap round to another 
 
 - left out where it is a sign's extension, a declared overlay plane, or a lossy stream's overshoot of a few pixels;
 - part of the value where a compressed stream's own depth says so;
-- else the reason to refuse the file, were it the same in every pixel: nothing tells its range.
+- else the reason to refuse the file, were it the same in every pixel: its range is unknown.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def settle_bits(pixels: Pixels, tags: Attributes, path: str | PathLike[str]) -> 
     """Grey values of decoded words.
 
     Raises:
-        RadiographError: the file contradicts itself, or lacks what would tell.
+        RadiographError: the file contradicts itself, or lacks what would settle it.
     """
     notes: list[str] = []
     precision = pixels.precision
@@ -78,7 +78,7 @@ def settle_bits(pixels: Pixels, tags: Attributes, path: str | PathLike[str]) -> 
     elif not signed and pixels.stream is not None and not pixels.stream.is_lossless and _is_overshoot(above):
         notes.append(f"values beyond the {bits} bits stored, of a lossy stream, cut off at their greatest")
         return Codes(np.minimum(words, words.dtype.type((1 << bits) - 1)), bits, signed, padded=padded, notes=notes)
-    elif precision is not None and precision % 8:  # 8 and 16 are those of whole words, and tell nothing
+    elif precision is not None and precision % 8:  # 8 and 16 are those of whole words, which say nothing of the value
         notes.append(f"{precision} bits of the compressed stream, {bits} declared")
         return Codes(words, precision, signed, padded=padded, notes=notes)
     elif pixels.stream is None and above.min() == above.max():  # no part of a picture: order and steps stay as they are
@@ -91,7 +91,7 @@ def settle_bits(pixels: Pixels, tags: Attributes, path: str | PathLike[str]) -> 
 
 
 def _declared_bits(pixels: Pixels, tags: Attributes, path: str | PathLike[str], notes: list[str]) -> int:
-    """BitsStored, or what tells it."""
+    """BitsStored, or what else declares it."""
     bits = tags.whole.get("BitsStored")
     if not bits:
         bits = tags.whole.get("HighBit", -1) + 1
@@ -163,7 +163,7 @@ def _padding_above(words: np.ndarray, width: int, bits: int, signed: bool, tags:
 
 
 def _is_sign(words: np.ndarray, above: np.ndarray, width: int, bits: int, signed: bool) -> bool:
-    """Whether the upper bits only go on with the sign, or hold nothing."""
+    """Whether the upper bits only extend the sign, or are zero."""
     if not signed:
         return False
     negative = (words >> words.dtype.type(bits - 1)) & 1 == 1

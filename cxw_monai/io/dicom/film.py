@@ -3,11 +3,11 @@
 Only the attributes of :mod:`cxw_monai.io.dicom.attributes` are looked at, so no patient name, id or date is ever logged
 or reported.
 
-What is decided here, none of it silently (``meta["steps"]`` tells):
+What is decided here, all of it recorded in ``meta["steps"]``:
 
-- *Missing attributes* are taken from what else tells them: BitsStored from HighBit, sizes and depths from the
+- *Missing attributes* are taken from what else declares them: BitsStored from HighBit, sizes and depths from the
   compressed stream, PhotometricInterpretation from PresentationLUTShape. Pixels without PixelRepresentation are
-  unsigned. Where nothing tells, the error names the attribute.
+  unsigned. Where nothing else declares one, the error names the attribute.
 - *Headers and compressed streams* that differ: the stream's own size, depth and sign count
   (:mod:`cxw_monai.io.dicom.bits`).
 - *Colour* (RGB, YBR, PALETTE COLOR) is refused, also where the three channels are equal: such secondary captures show a
@@ -63,7 +63,7 @@ def read_dicom(path: str | PathLike[str], *, options: GreyOptions, max_pixels: i
         max_pixels: the most pixels that are decoded.
 
     Returns:
-        The radiograph, float32 ``[1, H, W]`` in [0, 1]. Spacing is at the patient as far as the file tells
+        The radiograph, float32 ``[1, H, W]`` in [0, 1]. Spacing is at the patient as far as the file declares it
         (:mod:`cxw_monai.io.dicom.spacing`); a missing, zero or unreadable one is None.
 
     Raises:
@@ -124,7 +124,7 @@ def _photometric(tags: Attributes, path: str | PathLike[str]) -> str:
         tags.notes.append(f"{name} missing: {_SHAPES[shape]} by PresentationLUTShape")
         declared = _SHAPES[shape]
     if not declared:
-        reason = f"{name} is missing, so nothing tells whether bone is bright or dark"
+        reason = f"{name} is missing, so it is unknown whether bone is bright or dark"
         raise RadiographError(path, reason, "write MONOCHROME1 or MONOCHROME2 into the file, or export it again")
     if declared not in _GREY or tags.whole.get("SamplesPerPixel", 1) > 1:
         raise RadiographError(path, "colour DICOM, or an unknown PhotometricInterpretation", "give the grey original")

@@ -1,9 +1,8 @@
 """Which DICOM objects are radiographs: projections of X-rays, one picture each.
 
 A class of the standard is a radiograph if it is in the list below; slices, volumes, segmentations, doses, reports and
-whatever the standard adds are not. What a secondary capture or a vendor's private class shows is told by its Modality,
-which also decides where the class is missing. There, all but the names of other things pass, since old files have empty
-or home-made modalities.
+whatever the standard adds are not. For a secondary capture, a vendor's private class or a missing class, Modality
+decides: all but the names of other things pass, since old files have empty or home-made modalities.
 
 Portal images of radiotherapy (RT Image) are left out: they are made with megavolts, or calculated.
 

@@ -1,8 +1,10 @@
 """DICOM's grayscale pipeline: stored codes -> Modality LUT -> VOI LUT or window -> [0, 1] -> polarity -> padding.
 
-Written out rather than taken from ``pydicom.pixel_data_handlers.util``, whose ``apply_modality_lut`` refuses tables of
-10 to 15 bits, whose ``apply_voi_lut`` wraps indices above 255 when the table's entries have 8 bits, and whose windows
-come out inverted for a negative RescaleSlope. The tests hold both against each other where pydicom is right.
+Written out rather than taken from pydicom, whose ``apply_modality_lut`` refuses tables of 10 to 15 bits, whose
+``apply_voi_lut`` wraps indices above 255 when the table's entries have 8 bits, and whose windows come out inverted for
+a negative RescaleSlope; or from highdicom (0.28), which applies a LINEAR window's half a step before the rescale,
+scales a VOI LUT by its own extremes, and refuses all depths but 8 and 16. The tests compare with both where they are
+right.
 
 A LUT item without descriptor or data counts as absent. A VOI LUT or window that the file itself chooses and that can't
 be used (a width of 0, entries beyond their depth, every pixel black) is left out, and the next one taken, in the end

@@ -19,7 +19,7 @@ __all__ = ["LookUpTable", "read_lut"]
 
 _DESCRIPTOR, _DATA = Tag("LUTDescriptor"), Tag("LUTData")
 _LEAST_DEPTH, _MOST_DEPTH = 8, 16  # that the standard allows
-_UNUSED = 2  # bits, that tell a word's depth from an entry's: a dim table of 16 bits may leave one
+_UNUSED = 2  # bits, that distinguish a word's depth from an entry's: a dim table of 16 bits may leave one
 _BLACK = 4  # unused bits of any depth, with which white would be all but black
 
 

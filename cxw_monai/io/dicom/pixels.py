@@ -63,7 +63,7 @@ class Pixels:
         words: ``[H, W]``, unsigned bit patterns.
         allocated: bits of a word.
         stream: what a compressed stream says of itself; None for RLE and uncompressed data.
-        precision: bits of a value by the compressed data themselves; None where they don't tell.
+        precision: bits of a value by the compressed data themselves; None where they don't say.
         notes: what was taken from elsewhere than the file declares it, for the steps.
     """
 
@@ -87,7 +87,7 @@ def decode(data: bytes, vr: str, syntax: UID, tags: Attributes, path: str | Path
 
     Raises:
         RadiographError: needs a decoder that isn't installed or doesn't exist, is cut off or damaged, isn't grey, or
-            lacks an attribute that nothing else tells.
+            lacks an attribute that nothing else declares.
     """
     try:
         if not _is_encapsulated(data, syntax, tags):

@@ -1,4 +1,4 @@
-"""Pixel spacing of a projection image: at the patient, as far as the file tells.
+"""Pixel spacing of a projection image: at the patient, as far as the file declares it.
 
 Source: DICOM PS3.3 10.7.1 (spacing of projection radiographs). Rays diverge, so what lies on the detector is larger
 than the patient by the magnification, source to detector over source to patient:
@@ -13,7 +13,7 @@ What contradicts it is noted: PixelSpacing above that at the detector though the
 PixelAspectRatio.
 
 PixelAspectRatio gives no millimetres. Films keep their stored pixels, square or not, as those of unequal spacing do;
-the steps tell.
+the steps say so.
 """
 
 from __future__ import annotations

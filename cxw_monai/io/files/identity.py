@@ -1,4 +1,4 @@
-"""What tells whether a file is still the one that results were made from."""
+"""Whether a file is still the one that results were made from: size, time of change, SHA-256."""
 
 from __future__ import annotations
 

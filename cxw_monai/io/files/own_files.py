@@ -5,7 +5,7 @@ Rules, on systems with POSIX permissions:
 - No link is followed to the folder itself or to a file in it (links on the way to the folder are the caller's own).
 - Folder and files belong to the user or to root, and nobody else may write them. A folder of the user's own that others
   may write is closed to them (``chmod go-w``); a file that they may write is refused. Where a disk doesn't keep
-  permissions (some network and Windows disks), this can't be told: a warning says so, once, and the files are used.
+  permissions (some network and Windows disks), this is unknown: a warning says so, once, and the files are used.
 - Only regular files are opened, and nothing is appended to a file that has a second name (a hard link).
 - New files appear whole, under a name that can't be foreseen until they are finished.
 

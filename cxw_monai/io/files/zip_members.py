@@ -108,7 +108,7 @@ def unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: str
 
 
 class _Source:
-    """A member's stream that tells its own errors from those of the disk that is written."""
+    """A member's stream that distinguishes its own errors from those of the disk that is written."""
 
     def __init__(self, stream: IO[bytes], member: zipfile.ZipInfo) -> None:
         self._stream, self._member = stream, member

@@ -1,4 +1,4 @@
-"""Single 2-D NIfTI slices through nibabel; orientation and range are told in :mod:`cxw_monai.io.formats.slices`.
+"""Single 2-D NIfTI slices through nibabel; orientation and range: :mod:`cxw_monai.io.formats.slices`.
 
 An orientation is declared where the qform or sform code is above 0, a range where ``cal_min`` is below ``cal_max``.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from cxw_monai.io.radiograph import Radiograph, RadiographError, describe
 from cxw_monai.io.scaling import GreyOptions
 
-from .slices import RANGE_REMEDY, film_axes, known_spacing, refuse_unless_slice, to_film, unit_range
+from .slices import RANGE_REMEDY, film_axes, known_spacing, refuse_unless_slice, unit_range
 
 __all__ = ["is_nifti_header", "read_nifti"]
 
@@ -56,7 +56,8 @@ def _to_radiograph(image: nib.Nifti1Image, path: str | PathLike[str], options: G
     header = image.header
     oriented = header["qform_code"] > 0 or header["sform_code"] > 0
     pixel_map, (rows, columns), step = film_axes(image.shape, image.affine if oriented else None)
-    film = to_film(np.asanyarray(image.dataobj), pixel_map)  # [H, W]; floats where a scale factor is set
+    stored = np.asanyarray(image.dataobj).reshape(pixel_map.source_shape)  # floats where a scale factor is set
+    film = pixel_map.turn(stored)  # [H, W]
     low, high = float(header["cal_min"]), float(header["cal_max"])
     declared = (low, high) if np.isfinite([low, high]).all() and low < high else None
     array, range_step = unit_range(film, path, options, declared, _RANGE_REMEDY)

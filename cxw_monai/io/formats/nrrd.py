@@ -1,4 +1,4 @@
-"""Single 2-D NRRD slices through pynrrd; orientation and range are told in :mod:`cxw_monai.io.formats.slices`.
+"""Single 2-D NRRD slices through pynrrd; orientation and range: :mod:`cxw_monai.io.formats.slices`.
 
 An orientation is declared where ``space`` names the patient's axes (left-posterior-superior and its like) and
 ``space directions`` are given; a plane of two directions in an unnamed space lies as ITK has it, towards left and
@@ -21,7 +21,7 @@ import numpy as np
 from cxw_monai.io.radiograph import Radiograph, RadiographError, describe, refuse_huge
 from cxw_monai.io.scaling import GreyOptions
 
-from .slices import film_axes, known_spacing, refuse_unless_slice, to_film, unit_range
+from .slices import film_axes, known_spacing, refuse_unless_slice, unit_range
 
 __all__ = ["is_nrrd_header", "read_nrrd", "read_nrrd_values"]
 
@@ -144,7 +144,7 @@ def _to_radiograph(
     """Turn and scale one slice ``[X, Y]``."""
     directions = _directions(header, values.ndim)
     pixel_map, (rows, columns), step = film_axes(values.shape, _affine(header, directions, values.shape))
-    film = to_film(values, pixel_map)
+    film = pixel_map.turn(values.reshape(pixel_map.source_shape))
     array, range_step = unit_range(film, path, options)
     spacing, unit = _spacing(header, directions, values.ndim)
     meta = describe(

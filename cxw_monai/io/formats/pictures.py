@@ -1,6 +1,6 @@
 """Pictures that Pillow opens without surprises: masks and maps of labels.
 
-A pipe would be waited at for ever, a header can claim more pixels than there is memory, a damaged file raises whatever
+Opening a pipe would block, a header can claim more pixels than there is memory, a damaged file raises whatever
 its parser stumbled on: here all of that is one error that names the file.
 """
 

@@ -1,13 +1,13 @@
 """PNG, JPEG and TIFF through Pillow.
 
-What is and isn't honoured, none of it silently (``meta["steps"]`` tells):
+What is and isn't honoured, all of it recorded in ``meta["steps"]``:
 
 - Samples are scaled by their depth: 8 bits by 255, 16 bits by 65535, a TIFF's 12 bits by 4095.
 - RGB, RGBA, palette and CMYK become ITU-R 601-2 luma at 8 bits; transparency is dropped.
 - EXIF orientation (JPEG, PNG) is *not* applied, so that masks and boxes drawn on the stored grid keep their place.
   A TIFF's orientation tag belongs to its pixel layout and is applied by Pillow; ``meta["pixel_map"]`` holds it.
 - A TIFF's WhiteIsZero is inverted. Resolution tags (dpi) describe paper, not the detector: spacing is unknown.
-- Truncated files are errors, also where another part of the program has told Pillow to let them pass.
+- Truncated files are errors, also where another part of the program has set Pillow to accept them.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from cxw_monai.io.pixel_map import PixelMap
 from cxw_monai.io.radiograph import RadiographError, refuse_huge
 from cxw_monai.io.scaling import GreyOptions, ScalingError, full_range, refuse_non_finite, scale_as_asked
 
-__all__ = ["RANGE_REMEDY", "film_axes", "known_spacing", "refuse_unless_slice", "to_film", "unit_range"]
+__all__ = ["RANGE_REMEDY", "film_axes", "known_spacing", "refuse_unless_slice", "unit_range"]
 
 RANGE_REMEDY = "save it as uint8, uint16 or floats in [0, 1], or read it with window=(center, width)"
 _MM_PER_UNIT = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "meter": 1000.0, "um": 0.001, "micron": 0.001}
@@ -66,14 +66,6 @@ def film_axes(shape: Sequence[int], affine: np.ndarray | None) -> tuple[PixelMap
         pixel_map = pixel_map.transpose()
     codes = "".join(nib.orientations.ornt2axcodes(found))
     return pixel_map, (rows, columns), f"{codes} to LPI"
-
-
-def to_film(values: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
-    """The stored slice, any number of axes of size 1, as ``[H, W]``."""
-    film = values.reshape(pixel_map.source_shape)
-    for name, *numbers in pixel_map.steps:
-        film = film.T if name == "transpose" else np.flip(film, numbers[0])
-    return film
 
 
 def known_spacing(row: float, column: float, unit: str | None) -> tuple[float, float] | None:

@@ -262,7 +262,7 @@ def _build(
 
 
 def _place(groups: Dataset, header: Dataset) -> None:
-    """Pixel measures and plane orientation, as the module tells."""
+    """Pixel measures and plane orientation, as described in the module."""
     measures, orientation = Dataset(), Dataset()
     spacing = next(filter(None, (_valid_spacing(header, name) for name in _SPACING)), None)
     if spacing:

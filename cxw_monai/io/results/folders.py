@@ -1,4 +1,4 @@
-"""Folders of results: marked, so that whoever looks for films passes them by, and written to by one run at a time."""
+"""Folders of results: marked, so that searches for films leave them out, and written to by one run at a time."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def output_lock(folder: str | PathLike[str]) -> Iterator[None]:
     """Let no other run into an output folder, on this machine or, where the file system has locks, on another.
 
     The system holds the lock (``flock``): it ends with the process, however that ends, and leaves only an empty file.
-    Where the file system has no locks (some network mounts), a warning says so and the run goes on.
+    Where the file system has no locks (some network mounts), a warning says so and the run continues.
 
     Args:
         folder: is made.
@@ -74,7 +74,7 @@ def output_lock(folder: str | PathLike[str]) -> Iterator[None]:
 def hold_output(folder: str | PathLike[str]) -> None:
     """Take an :func:`output_lock` until :func:`release_output` or the end of this process.
 
-    A process that has it already goes on with it.
+    A process that has it already keeps it.
 
     Args:
         folder: is made.
@@ -139,8 +139,8 @@ def _locked(folder: str | PathLike[str]) -> FileLock | None:
     try:
         lock.acquire(poll_interval=0.1)
     except Timeout:
-        told = f"{folder}: another run is writing there; wait for its end, or give another output folder"
-        raise OutputBusyError(told) from None
+        reason = f"{folder}: another run is writing there; wait for its end, or give another output folder"
+        raise OutputBusyError(reason) from None
     except (OSError, NotImplementedError) as error:  # the latter of older versions of filelock
         if isinstance(error, OSError) and error.errno not in _UNSUPPORTED:
             raise

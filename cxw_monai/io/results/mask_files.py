@@ -33,7 +33,14 @@ from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.formats.nifti import is_nifti_header
 from cxw_monai.io.formats.nrrd import is_nrrd_header
 
-__all__ = ["check_structures", "stores_columns_first", "write_nifti_masks", "write_png_masks"]
+__all__ = [
+    "check_structures",
+    "itk_header",
+    "itk_place",
+    "stores_columns_first",
+    "write_nifti_masks",
+    "write_png_masks",
+]
 
 _ALIGNED = 2  # NIfTI's code for "coordinates of another file"
 
@@ -97,7 +104,7 @@ def write_nifti_masks(
     source: str | PathLike[str],
     spacing_mm: tuple[float, float] | None,
 ) -> list[Path]:
-    """Write ``<folder>/<structure>.nii.gz``: uint8, 0 and 1, geometry as the module tells.
+    """Write ``<folder>/<structure>.nii.gz``: uint8, 0 and 1, geometry as described in the module.
 
     Args:
         folder: is made.
@@ -128,6 +135,29 @@ def stores_columns_first(source: str | PathLike[str]) -> bool:
     return _is_nifti(source) or _is_nrrd(source)
 
 
+def itk_header(path: str | PathLike[str]) -> Any:
+    """An image's header as ITK reads it, without decoding the image; None for a format that ITK doesn't know."""
+    reader = itk.ImageIOFactory.CreateImageIO(os.fspath(path), itk.CommonEnums.IOFileMode_ReadMode)
+    if reader is not None:
+        reader.SetFileName(os.fspath(path))
+        reader.ReadImageInformation()
+    return reader
+
+
+def itk_place(path: str | PathLike[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Spacing ``[3]``, origin ``[3]`` and direction ``[3, 3]`` (columns are axes) at which ITK's clients open an image.
+
+    Those of a pixel grid at the origin where ITK can't read the file, or of axes that it hasn't.
+    """
+    reader = itk_header(path)
+    spacing, origin, direction = np.ones(3), np.zeros(3), np.eye(3)
+    axes = 0 if reader is None else min(3, reader.GetNumberOfDimensions())
+    for axis in range(axes):
+        spacing[axis], origin[axis] = reader.GetSpacing(axis), reader.GetOrigin(axis)
+        direction[:axes, axis] = np.asarray(reader.GetDirection(axis))[:axes]
+    return spacing, origin, direction
+
+
 def _is_nifti(source: str | PathLike[str]) -> bool:
     with open(source, "rb") as stream:
         head = stream.read(352)
@@ -152,9 +182,15 @@ def _place(
             raise ValueError(f"{source}: masks of shape {shape} don't fit the file's {original.shape}")
         return partial(_like, original=original)
     if _is_nrrd(source):
-        return partial(_with_affine, affine=_itk_affine(source), unit="mm" if spacing_mm else "unknown")
+        spacing, origin, direction = itk_place(source)
+        affine = np.eye(4)
+        affine[:3, :3], affine[:3, 3] = direction * spacing, origin
+        affine = (
+            np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+        )  # ITK's axes are left and posterior, NIfTI's right and anterior
+        return partial(_with_affine, affine=affine, unit="mm" if spacing_mm else "unknown")
     row, column = spacing_mm or (1.0, 1.0)
-    affine = np.diag([-column, -row, 1.0, 1.0])  # ITK's axes are left and posterior, NIfTI's right and anterior
+    affine = np.diag([-column, -row, 1.0, 1.0])
     return lambda mask: _with_affine(mask.T, affine=affine, unit="mm" if spacing_mm else "unknown")
 
 
@@ -165,16 +201,6 @@ def _with_affine(mask: np.ndarray, affine: np.ndarray, unit: str) -> nib.Nifti1I
     image.set_sform(affine, _ALIGNED)
     image.header.set_xyzt_units(unit)
     return image
-
-
-def _itk_affine(source: str | PathLike[str]) -> np.ndarray:
-    """``[4, 4]`` from the array indices of an image to RAS, as ITK reads it."""
-    image = itk.imread(os.fspath(source))
-    size = image.GetImageDimension()
-    affine = np.eye(4)
-    affine[:size, :size] = itk.array_from_matrix(image.GetDirection()) * np.array(image.GetSpacing())
-    affine[:size, 3] = image.GetOrigin()
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
 
 def _like(mask: np.ndarray, original: nib.Nifti1Image) -> nib.Nifti1Image:

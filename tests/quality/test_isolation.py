@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from cxw_monai.quality.workers import Failed, run_isolated
+from cxw_monai.quality.isolation import Failed, run_isolated
 
 
 def act(task: str) -> str:
