@@ -8,10 +8,11 @@ import importlib.machinery
 import importlib.util
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
+from typing import Any
 
-__all__ = ["MOVED", "install", "new_name"]
+__all__ = ["MOVED", "install", "moved_names", "new_name"]
 
 MOVED = {
     "cxw_monai.bundle_files": "cxw_monai.weights.bundles",
@@ -83,12 +84,12 @@ MOVED = {
     "cxw_monai.io.structure_codes": "cxw_monai.io.structures",
     "cxw_monai.io.zip_members": "cxw_monai.io.files.zip_members",
     "cxw_monai.loading": "cxw_monai.inference.api",
-    "cxw_monai.networks.film_model": "cxw_monai.networks.whole_film_model",
+    "cxw_monai.networks.film_model": "cxw_monai.networks.whole_film_network",
     "cxw_monai.networks.regularisers": "cxw_monai.losses.regularisers",
     "cxw_monai.pixel_map": "cxw_monai.io.pixel_map",
     "cxw_monai.segmenter_checkpoints": "cxw_monai.weights.segmenter",
     "cxw_monai.segmenter_settings": "cxw_monai.weights.segmenter_settings",
-    "cxw_monai.transforms.rendering": "cxw_monai.transforms.render_views",
+    "cxw_monai.transforms.rendering": "cxw_monai.transforms.view_crops",
     "cxw_monai.weight_files": "cxw_monai.weights.files",
 }
 """Old module or package -> new one. What lies below a package has moved with it unless it has a line of its own."""
@@ -102,6 +103,28 @@ def new_name(old: str) -> str | None:
         if found is not None:
             return ".".join([found, *parts[end:]])
     return None
+
+
+def moved_names(module: str, moved: Mapping[str, str]) -> Callable[[str], Any]:
+    """A module's `__getattr__` for names of version 0.1 that are called otherwise, or stand elsewhere, by now.
+
+    Args:
+        module: its `__name__`.
+        moved: old name -> full path of the new one.
+    """
+
+    def find(name: str) -> Any:
+        if name not in moved:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        place, _, new = moved[name].rpartition(".")
+        warnings.warn(
+            f"{module}.{name} is {moved[name]} since version 0.2; the old name will be gone in 0.3.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        return getattr(importlib.import_module(place), new)
+
+    return find
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):

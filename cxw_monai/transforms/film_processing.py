@@ -11,7 +11,7 @@ from monai.transforms import MapTransform, RandomizableTransform
 from torch import Tensor
 from torch.nn import functional as F
 
-from .warp import unit_float
+from .whole_film import unit_float
 
 __all__ = ["RandRangeCompressiond", "RandShoulderAird", "compress_range", "corner_air"]
 

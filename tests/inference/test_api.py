@@ -19,7 +19,7 @@ from cxw_monai.inference.run import FilmSegmenter
 from cxw_monai.inference.settings import SegmentSettings
 from cxw_monai.io import RadiographError, read_radiograph
 from cxw_monai.networks import RadiographEmbedder, WorldModel, WorldModelPredictor, radiograph_vit
-from cxw_monai.transforms.warp import WholeFilmd
+from cxw_monai.transforms.whole_film import WholeFilmd
 from cxw_monai.weights.bundles import BundleError
 from cxw_monai.weights.encoder import CheckpointError
 from cxw_monai.weights.segmenter import new_segmenter, save_segmenter, segmenter_settings

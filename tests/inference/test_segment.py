@@ -20,7 +20,7 @@ from cxw_monai.inference.settings import SegmentSettings, film_inferer, find_fil
 from cxw_monai.io.pixel_map import PixelMap
 from cxw_monai.networks import radiograph_segmenter
 from cxw_monai.training import precision
-from cxw_monai.transforms.warp import WholeFilmd
+from cxw_monai.transforms.whole_film import WholeFilmd
 
 BLOB = (150.0, 120.0, 60.0, 45.0)  # centre row and column, half axes, px
 

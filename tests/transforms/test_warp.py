@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cxw_monai.transforms.warp import RandFilmWarpd, WholeFilmd, mirrored_order
+from cxw_monai.transforms.warp import RandFilmWarpd, mirrored_order
+from cxw_monai.transforms.whole_film import WholeFilmd
 
 STILL = {"crop_prob": 0.0, "affine_prob": 0.0, "distortion_prob": 0.0}
 
