@@ -231,8 +231,8 @@ def _loaded(place: Path, shown: Path, device: str | torch.device, amp: str) -> S
     weights = encoder_file(place)
     content, shown = read_weights(weights), shown / weights.relative_to(place)
     if holds_segmenter(content, weights):
-        settings, network = segmenter_of(content, weights)
-        return SegmentationModel(on_device(network, device), settings.image_size, torch.device(device), shown, amp)
+        settings, segmenter = segmenter_of(content, weights)
+        return SegmentationModel(on_device(segmenter, device), settings.image_size, torch.device(device), shown, amp)
     network = on_device(embedder_of(content, weights, _image_size(place)), device)
     return EmbeddingModel(network, torch.device(device), shown)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from ignite.engine import Engine, Events
@@ -66,7 +66,7 @@ class EmbeddingWriter:
         self.skipped.clear()
 
     def _skip(self, engine: Engine) -> None:
-        batch = engine.state.batch
+        batch: Any = engine.state.batch
         if "reason" not in batch:  # of a cache, which has left them out
             return
         for index, reason, remedy in zip(batch["index"].tolist(), batch["reason"], batch["remedy"], strict=True):
@@ -79,10 +79,11 @@ class EmbeddingWriter:
             self.skipped[index] = error
 
     def _gather(self, engine: Engine) -> None:
-        predictions = engine.state.output["pred"].detach().float()  # [B, D] or [B, D, rows, columns]
+        output, batch = cast("Any", engine.state.output), cast("Any", engine.state.batch)
+        predictions = output["pred"].detach().float()  # [B, D] or [B, D, rows, columns]
         if not predictions.isfinite().all():
             raise ValueError("the network's embeddings hold NaN or infinite values; check the file of --ckpt")
-        indices = engine.state.batch["index"].tolist()
+        indices = batch["index"].tolist()
         pooled = predictions if predictions.ndim == 2 else predictions.mean(dim=(2, 3))
         self.pooled.update(zip(indices, pooled.cpu().numpy(), strict=True))
         if predictions.ndim == 4:
@@ -97,7 +98,7 @@ class EmbeddingWriter:
             raise ValueError(f"none of the {len(self.skipped)} films can be used; the first: {first}")
         pooled = np.stack([self.pooled[i] for i in order])  # [N, D]
         items = [self.films.items[i] for i in order]
-        arrays = {"embeddings": pooled, "image": np.array([str(item["image"]) for item in items])}
+        arrays: dict[str, Any] = {"embeddings": pooled, "image": np.array([str(item["image"]) for item in items])}
         if self.patches:
             arrays["patches"] = np.stack([self.patches[i] for i in order])  # [N, D, rows, columns]
         with atomic_file(self.folder / "embeddings.npz") as file:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ __all__ = ["OneByOneInferer", "Predictor", "film_inferer", "kept_to_largest", "o
 
 _OVERLAP, _WINDOWS = 0.25, 4  # of neighbouring windows; windows in one forward pass
 
+Network = TypeVar("Network", bound=nn.Module)
 Transform = Callable[[dict[str, Any]], Mapping[Any, Any]]
 """What takes a dictionary to one, such as MONAI's."""
 
@@ -63,13 +65,13 @@ class Predictor:
         amp: str = "none",
         inferer: Inferer | None = None,
         postprocessing: Transform | None = None,
-        source: str | Path = "the model",
+        source: str | PathLike[str] = "the model",
     ) -> None:
         self.network, self.device, self.structures = network, torch.device(device), tuple(structures)
         self.preprocessing = preprocessing if callable(preprocessing) else WholeFilmd(preprocessing)
         self.inferer = inferer or SimpleInferer()
         self.postprocessing = postprocessing or Activationsd("pred", sigmoid=True)
-        self.amp, self.source = checked_amp(amp), source
+        self.amp, self.source = checked_amp(amp), Path(source)
 
     def prepare(self, array: np.ndarray) -> Tensor:
         """A film `[1, H, W]` in [0, 1], bone bright, as the network takes it: float32 `[1, h, w]` on the CPU."""
@@ -216,7 +218,7 @@ class OneByOneInferer(Inferer):
         return torch.cat([network(film, *args, **kwargs) for film in inputs.split(1)])
 
 
-def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
+def on_device(network: Network, device: str | torch.device) -> Network:
     """The network on a device, in evaluation mode.
 
     Raises:

@@ -77,7 +77,7 @@ class Committee:
             raise ValueError("no model; give at least one model.pt of a segmentation run")
         self.members = []
         for model in models:
-            settings, network = read_segmenter(model)
+            settings, network = read_segmenter(Path(model))
             network, structures = on_device(network, device), settings.structures
             self.members.append(Predictor(network, settings.image_size, device, structures, amp=amp, source=model))
             if structures != self.structures:
@@ -216,7 +216,7 @@ def _label(
         _logger.info("%s: the models agree on %d of %d films (%.2f or more).", name, count, len(items), agreement)
     if not rows:
         raise ValueError(f"{datalist}: the models agree on no mask at {agreement}; look at {folder / 'agreement.csv'}")
-    _write_csv(folder / "manifest.csv", ["image", "patient_id", *names], rows + added)
+    _write_csv(folder / "manifest.csv", ["image", "patient_id", *names], [*rows, *added])
     return folder / "manifest.csv"
 
 

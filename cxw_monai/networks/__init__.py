@@ -1,6 +1,6 @@
 """Networks: position tables, radiograph ViT, predictor, world model and segmentation."""
 
-from cxw_monai._moved import moved_names
+from cxw_monai._moved import old_names
 
 from .decoders import synchronise_batch_norm
 from .embedder import RadiographEmbedder
@@ -39,4 +39,4 @@ __all__ = [
     "table_order",
 ]
 
-__getattr__ = moved_names(__name__, {"FilmModel": "cxw_monai.networks.whole_film_network.WholeFilmNetwork"})
+__getattr__ = old_names(__name__, {"FilmModel": WholeFilmNetwork})

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cxw_monai._moved import moved_names
+from cxw_monai._moved import old_names
 
 __all__ = ["WholeFilmNetwork", "resampling_weights"]
 
@@ -58,6 +58,9 @@ class WholeFilmNetwork(nn.Module):
         dense: the network gives logits; otherwise embeddings.
     """
 
+    rows: Tensor
+    columns: Tensor
+
     def __init__(self, network: nn.Module, size: tuple[int, int], dense: bool) -> None:
         super().__init__()
         self.network = network
@@ -85,4 +88,4 @@ class WholeFilmNetwork(nn.Module):
         return up @ answer.sigmoid() @ along.t()
 
 
-__getattr__ = moved_names(__name__, {"FilmModel": "cxw_monai.networks.whole_film_network.WholeFilmNetwork"})
+__getattr__ = old_names(__name__, {"FilmModel": WholeFilmNetwork})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cxw_monai._moved import moved_names
+from cxw_monai._moved import old_names
 
 from .borders import RemoveBorders, RemoveBordersd, find_content_box
 from .masks import TokenMasks, TokenMaskSampler
@@ -29,4 +29,4 @@ __all__ = [
     "sample_crop_pair",
 ]
 
-__getattr__ = moved_names(__name__, {"render_views": "cxw_monai.transforms.view_crops.crop_views"})
+__getattr__ = old_names(__name__, {"render_views": crop_views})

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cxw_monai._moved import moved_names
+from cxw_monai._moved import old_names
 
 from .geometry import CropBox
 
@@ -173,4 +173,4 @@ def _total(image: np.ndarray, limit: int | None = None) -> int:
     return total
 
 
-__getattr__ = moved_names(__name__, {"render_views": "cxw_monai.transforms.view_crops.crop_views"})
+__getattr__ = old_names(__name__, {"render_views": crop_views})

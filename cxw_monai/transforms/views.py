@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -157,8 +157,8 @@ class RandWorldViewPaird(Reseedable, MapTransform):
         MapTransform.__init__(self, keys, allow_missing_keys)
         if len(self.keys) != 1:
             raise ValueError(f"keys must name the one image of a sample, got {self.keys}.")
-        self.size = (size, size) if isinstance(size, int) else tuple(size)
-        self.scale, self.ratio = tuple(scale), tuple(ratio)
+        self.size = (size, size) if isinstance(size, int) else cast("tuple[int, int]", tuple(size))
+        self.scale, self.ratio = cast("tuple[float, float]", tuple(scale)), cast("tuple[float, float]", tuple(ratio))
         self.min_overlap, self.flip_prob = min_overlap, flip_prob
         self.jitter_prob, self.jitter_brightness, self.jitter_contrast = jitter_prob, jitter_brightness, jitter_contrast
         self._check_settings()

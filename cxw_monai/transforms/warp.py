@@ -13,8 +13,9 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
 
-from cxw_monai._moved import moved_names
+from cxw_monai._moved import old_names
 
+from . import whole_film
 from .whole_film import pair, unit_float
 
 __all__ = ["RandFilmWarpd", "mirrored_order"]
@@ -190,4 +191,4 @@ def _between(bounds: Sequence[float], share: float) -> float:
     return bounds[0] + share * (bounds[1] - bounds[0])
 
 
-__getattr__ = moved_names(__name__, {"WholeFilmd": "cxw_monai.transforms.whole_film.WholeFilmd"})
+__getattr__ = old_names(__name__, {"WholeFilmd": whole_film.WholeFilmd})
