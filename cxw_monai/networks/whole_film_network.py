@@ -58,13 +58,12 @@ class WholeFilmNetwork(nn.Module):
         dense: the network gives logits; otherwise embeddings.
     """
 
-    rows: Tensor
-    columns: Tensor
-
     def __init__(self, network: nn.Module, size: tuple[int, int], dense: bool) -> None:
         super().__init__()
         self.network = network
         self.dense = dense
+        self.rows: Tensor
+        self.columns: Tensor
         self.register_buffer("rows", torch.zeros(size[0]), persistent=False)
         self.register_buffer("columns", torch.zeros(size[1]), persistent=False)
 

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from cxw_monai.io.pixel_map import PixelMap
-from cxw_monai.networks import WholeFilmNetwork, RadiographEmbedder, radiograph_segmenter, radiograph_vit
+from cxw_monai.networks import RadiographEmbedder, WholeFilmNetwork, radiograph_segmenter, radiograph_vit
 from cxw_monai.networks.whole_film_network import resampling_weights
 from cxw_monai.transforms.whole_film import WholeFilmd
 

@@ -206,29 +206,6 @@ def test_sixteen_bits_and_eight_give_the_same():
     torch.testing.assert_close(first, second, atol=1e-6, rtol=0)
 
 
-def test_a_film_without_masks_is_only_resized():
-    out = WholeFilmd((12, 10))({"image": np.full((1, 24, 30), 255, np.uint8)})
-    assert set(out) == {"image"} and out["image"].shape == (1, 12, 10)
-    torch.testing.assert_close(out["image"], torch.ones(1, 12, 10))
-
-
-def test_a_whole_film_keeps_edges_on_edges():
-    """A ramp over the film is the same ramp at another size: pixel x of n holds (x + 0.5) / n."""
-    rows, columns = (np.arange(64) + 0.5) / 64, (np.arange(96) + 0.5) / 96
-    film = (0.75 * rows[:, None] + 0.25 * columns)[None].astype(np.float32)
-    for size in ((16, 12), (80, 120)):
-        seen = WholeFilmd(size)({"image": film})["image"]
-        down, across = ((torch.arange(n) + 0.5) / n for n in size)
-        wanted = 0.75 * down[:, None] + 0.25 * across
-        torch.testing.assert_close(seen[0, 3:-3, 3:-3], wanted[3:-3, 3:-3], atol=1e-5, rtol=0)
-
-
-def test_a_whole_film_at_a_small_size_is_averaged_and_not_picked_from():
-    checkers = (np.indices((256, 256)).sum(axis=0)[None] % 2).astype(np.float32)
-    seen = WholeFilmd(32)({"image": checkers})["image"]
-    torch.testing.assert_close(seen, torch.full((1, 32, 32), 0.5), atol=1e-3, rtol=0)
-
-
 def test_half_a_pixel_of_a_mask_is_in_it():
     """Two columns become one: either alone is half of it; of three, a third is not, and two thirds are."""
     label = np.array([[[1, 0]], [[0, 1]], [[0, 0]], [[1, 1]]], np.uint8)
