@@ -66,7 +66,7 @@ _Film = tuple[Radiograph, FileIdentity]
 class FilmSegmenter:
     """Segments one film after the other and writes its results.
 
-    A film that can't be read is told in one line and in ``failures.csv``, and the others go on.
+    A film that can't be read is logged in one line and listed in ``failures.csv``; the others are segmented.
 
     Args:
         films: absolute paths.
@@ -128,7 +128,7 @@ class FilmSegmenter:
         except OSError as error:
             where = error.filename or self.output_dir
             reason = error.strerror or type(error).__name__
-            raise ValueError(f"{where}: {reason}; mend that, and go on with --resume true") from None
+            raise ValueError(f"{where}: {reason}; mend that, and resume with --resume true") from None
 
     def _run(self) -> dict[str, Any]:
         self._record()
@@ -149,13 +149,15 @@ class FilmSegmenter:
 
     def _segment(self, writer: SegmentationWriter) -> int:
         """Write the films that can be read and aren't done; how many can't."""
-        failures = _Failures(self.output_dir / _FAILURES, self.root)
+        failed, table = 0, self.output_dir / _FAILURES
         with (
-            failures,
+            table.open("w", newline="", encoding="utf-8", buffering=1) as lines,
             logging_redirect_tqdm(),
             tqdm(total=len(self.films), desc="segmenting", unit="film") as bar,
             warnings.catch_warnings(),
         ):
+            failures = CsvWriter(lines)
+            failures.writerow(("path", "reason", "remedy"))
             warnings.simplefilter("ignore")  # readers silence theirs, which may quote headers, but threads can cross
             for film in self._read_ahead(writer):
                 try:
@@ -164,11 +166,13 @@ class FilmSegmenter:
                     if film is not None:
                         self._write(*film, writer)
                 except RadiographError as error:
-                    failures.add(error)
+                    failed += 1
+                    failures.writerow((film_name(error.path, self.root), error.reason, error.remedy))
+                    _logger.warning("not segmented: %s", error)
                     writer.leave_out(error.path)
                 del film  # before the next one is waited for
                 bar.update()
-        return failures.count
+        return failed
 
     def _read_ahead(self, writer: SegmentationWriter) -> Iterator[_Film | RadiographError | None]:
         """The films in order (None for one that is done), read in threads, of which ``batch_size`` are in memory."""
@@ -193,7 +197,9 @@ class FilmSegmenter:
             radiograph = read_radiograph(path, **self.settings.reader_options())
             identity = file_identity(path)
             if before != (identity.size, identity.modified_ns):
-                raise RadiographError(path, "it changed while it was read", "go on with --resume true when it is whole")
+                raise RadiographError(
+                    path, "it changed while it was read", "resume with --resume true when it is whole"
+                )
             return radiograph, identity
         except RadiographError as error:
             return error
@@ -263,32 +269,6 @@ def _settings_of(path: Path) -> dict[str, Any]:
     return before
 
 
-class _Failures:
-    """The table of films that couldn't be segmented, a whole row at a time."""
-
-    def __init__(self, path: Path, root: str) -> None:
-        self.path, self.root, self.count = path, root, 0
-
-    def __enter__(self) -> _Failures:
-        self._stream = self.path.open("w", newline="", encoding="utf-8")
-        self._row("path", "reason", "remedy")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stream.close()
-
-    def _row(self, *cells: str) -> None:
-        CsvWriter(self._stream).writerow(cells)
-        self._stream.flush()
-
-    def add(self, error: RadiographError) -> None:
-        self.count += 1
-        self._row(film_name(error.path, self.root), error.reason, error.remedy)
-        _logger.warning("not segmented: %s", error)
-
-
 def end_with_status(summary: Mapping[str, Any], output_dir: str | PathLike[str]) -> None:
     """End the program with status 1 and a line about it where films failed.
 
@@ -309,7 +289,7 @@ def install_exit_hook() -> None:
 
     def show_and_exit(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, KeyboardInterrupt):
-            print("interrupted; what is written is whole: go on with --resume true", file=sys.stderr)
+            print("interrupted; what is written is whole: resume with --resume true", file=sys.stderr)
             raise SystemExit(130)
         show(kind, error, trace)
         raise SystemExit(2)  # Python ends with it
