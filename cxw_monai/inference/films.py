@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from cxw_monai.data.cache import RadiographCache
 from cxw_monai.io import RadiographError, read_radiograph
-from cxw_monai.io.radiograph import reader_options
+from cxw_monai.io.read import reader_options
 from cxw_monai.transforms.whole_film import pair, whole_film
 
 __all__ = ["FilmDataset", "RadiographDataset"]
