@@ -8,10 +8,11 @@ import importlib.machinery
 import importlib.util
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
+from typing import Any
 
-__all__ = ["MOVED", "install", "new_name"]
+__all__ = ["MOVED", "install", "new_name", "old_names"]
 
 MOVED = {
     "cxw_monai.bundle_files": "cxw_monai.weights.bundles",
@@ -83,13 +84,13 @@ MOVED = {
     "cxw_monai.io.structure_codes": "cxw_monai.io.structures",
     "cxw_monai.io.zip_members": "cxw_monai.io.files.zip_members",
     "cxw_monai.loading": "cxw_monai.inference.api",
-    "cxw_monai.networks.film_model": "cxw_monai.networks.whole_film_model",
+    "cxw_monai.networks.film_model": "cxw_monai.networks.whole_film_network",
     "cxw_monai.networks.regularisers": "cxw_monai.losses.regularisers",
     "cxw_monai.pixel_map": "cxw_monai.io.pixel_map",
     "cxw_monai.quality.workers": "cxw_monai.quality.isolation",
     "cxw_monai.segmenter_checkpoints": "cxw_monai.weights.segmenter",
     "cxw_monai.segmenter_settings": "cxw_monai.weights.segmenter_settings",
-    "cxw_monai.transforms.rendering": "cxw_monai.transforms.render_views",
+    "cxw_monai.transforms.rendering": "cxw_monai.transforms.view_crops",
     "cxw_monai.weight_files": "cxw_monai.weights.files",
 }
 """Old module or package -> new one. What lies below a package has moved with it unless it has a line of its own."""
@@ -136,3 +137,21 @@ def install() -> None:
     """Let old paths be found: first, since a package under its old path would find its modules a second time."""
     if not any(isinstance(one, _Finder) for one in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+
+
+def old_names(module: str, renamed: Mapping[str, Any]) -> Callable[[str], Any]:
+    """A module's `__getattr__` that gives what has another name, or place, since version 0.1, with a warning.
+
+    Args:
+        module: its name.
+        renamed: old name -> what it is now.
+    """
+
+    def find(name: str) -> Any:
+        if name not in renamed:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        new = f"{renamed[name].__module__}.{renamed[name].__name__}"
+        warnings.warn(f"{module}.{name} is {new} since version 0.2; it goes in 0.3.", FutureWarning, stacklevel=2)
+        return renamed[name]
+
+    return find

@@ -29,7 +29,7 @@ from cxw_monai.io import read_radiograph
 from cxw_monai.metrics.descriptors import load_descriptors
 from cxw_monai.packaging.contents import stage_bundle
 from cxw_monai.training.checkpoint_files import CheckpointFiles, read_checkpoint
-from cxw_monai.transforms.warp import WholeFilmd
+from cxw_monai.transforms.whole_film import WholeFilmd
 from cxw_monai.weights.resolve import load_embedder
 from cxw_monai.weights.segmenter import load_segmenter, new_segmenter, read_settings, segmenter_settings
 from tests.helpers import dicom_files as _files

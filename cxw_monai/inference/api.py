@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,31 +25,23 @@ from torch import Tensor
 
 from cxw_monai.io import Radiograph, read_radiograph
 from cxw_monai.io.pixel_map import PixelMap
-from cxw_monai.networks import FilmModel, RadiographEmbedder, RadiographSegmenter
+from cxw_monai.networks import RadiographEmbedder, RadiographSegmenter, WholeFilmNetwork
 from cxw_monai.quality.review import ImplausibleWarning, checked_choice
-from cxw_monai.transforms.warp import WholeFilmd
 from cxw_monai.weights.bundles import open_bundle
-from cxw_monai.weights.files import CheckpointError, finite_outputs, one_line, read_weights
+from cxw_monai.weights.files import CheckpointError, one_line, read_weights
 from cxw_monai.weights.resolve import embedder_of, encoder_file
 from cxw_monai.weights.segmenter import holds_segmenter, segmenter_of
 from cxw_monai.weights.segmenter_settings import checked_image_size
 
-from .implausible import doubts_of, review_film
-from .run import kept_to_largest, restore_masks
-from .settings import on_device
+from .implausible import review_film
+from .predictor import Predictor, on_device
 
 __all__ = ["EmbeddingModel", "SegmentationModel", "load"]
 
 Film = str | PathLike[str] | np.ndarray | Tensor
 
 
-def _film(film: Film) -> tuple[np.ndarray, PixelMap]:
-    """Float32 `[1, H, W]` in [0, 1] and where its pixels lie on the stored grid; raises as `_radiograph`."""
-    radiograph = _radiograph(film)
-    return radiograph.array, radiograph.meta["pixel_map"]
-
-
-def _radiograph(film: Film) -> Radiograph:
+def _read(film: Film) -> Radiograph:
     """A film that was read, or an array as one.
 
     Raises:
@@ -71,12 +64,13 @@ def _radiograph(film: Film) -> Radiograph:
 
 
 class SegmentationModel:
-    """A segmenter and what its films need before and after it.
+    """A segmenter and what its films need before and after it: the answers of the bundle's own inference.
 
     Attributes:
         network: takes `[B, 1, h, w]` in [0, 1] to logits `[B, S, h, w]`.
         structures: S names.
         image_size: (h, w) in px that films are stretched to.
+        predictor: takes films through the network.
         weights: the file, for messages.
     """
 
@@ -86,23 +80,18 @@ class SegmentationModel:
         image_size: tuple[int, int],
         device: torch.device,
         weights: str | PathLike[str] = "the model",
+        amp: str = "auto",
     ) -> None:
-        self.network, self.image_size, self.device, self.weights = network, image_size, device, weights
-        self.structures = network.structures
-        self._whole_film = WholeFilmd(image_size)
+        self.network, self.image_size, self.structures = network, image_size, network.structures
+        self.device, self.weights = device, weights
+        self.predictor = Predictor(network, image_size, device, network.structures, amp=amp, source=weights)
 
-    @torch.inference_mode()
-    def _probabilities(self, array: np.ndarray) -> np.ndarray:
-        image = self._whole_film({"image": array})["image"][None].to(self.device)
-        logits = finite_outputs(self.network(image), self.weights)
-        return logits.sigmoid()[0].cpu().numpy()  # [S, h, w]
+    def __getattr__(self, name: str) -> Any:
+        raise _other_kind(self, name, "load an encoder, such as chexworld_pretraining")
 
     def probabilities(self, film: Film) -> dict[str, np.ndarray]:
         """Each structure's probability, float32 `[H, W]` on the film's own grid; arguments as for `segment`."""
-        array, pixel_map = _film(film)
-        found = self._probabilities(array)
-        restored = pixel_map.resize(*found.shape[1:]).restore(found, "linear")
-        return dict(zip(self.structures, restored, strict=True))
+        return dict(zip(self.structures, self.predictor.on_film(_read(film)), strict=True))
 
     def segment(
         self,
@@ -133,16 +122,13 @@ class SegmentationModel:
         """
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must lie between 0 and 1, got {threshold!r}")
-        kept = kept_to_largest(keep_largest, self.structures)
         checked_choice(on_implausible)
-        radiograph = _radiograph(film)
-        found = self._probabilities(radiograph.array)
-        seen = radiograph.meta["pixel_map"].resize(*found.shape[1:])
-        masks = dict(zip(self.structures, restore_masks(found, seen, threshold, kept), strict=True))
-        if doubts := doubts_of(radiograph, masks, on_implausible):
+        radiograph = _read(film)
+        masks, doubts = self.predictor.segment(radiograph, threshold, keep_largest, on_implausible)
+        if doubts:
             name = radiograph.meta.get("path", "a film")
             warnings.warn(f"{name}: implausible, look at it: {'; '.join(doubts)}", ImplausibleWarning, stacklevel=2)
-        return masks
+        return dict(zip(self.structures, masks, strict=True))
 
     def review(self, film: Film, masks: Mapping[str, np.ndarray]) -> list[str]:
         """What speaks against masks of a film, in words; nothing where they may be right.
@@ -151,19 +137,20 @@ class SegmentationModel:
             film: as for `segment`.
             masks: bool `[H, W]` by structure, as `segment` gives them.
         """
-        return review_film(_radiograph(film), masks)
+        return review_film(_read(film), masks)
 
-    def film_model(self) -> FilmModel:
+    def film_model(self) -> WholeFilmNetwork:
         """Preparation, network and what follows as one module."""
-        return FilmModel(self.network, self.image_size, dense=True).eval()
+        return WholeFilmNetwork(self.network, self.image_size, dense=True).eval()
 
 
 class EmbeddingModel:
-    """An encoder and what its films need before it.
+    """An encoder and what its films need before it: the answers of the bundle's own inference.
 
     Attributes:
         network: takes `[B, 1, h, w]` in [0, 1] to `[B, D]`.
         image_size: (h, w) in px that films are stretched to, that of pretraining.
+        predictor: takes films through the network, in float32.
         weights: the file, for messages.
     """
 
@@ -173,9 +160,11 @@ class EmbeddingModel:
         self.network, self.device, self.weights = network, device, weights
         rows, columns = network.encoder.grid
         self.image_size = rows * network.encoder.patch_size, columns * network.encoder.patch_size
-        self._whole_film = WholeFilmd(self.image_size)
+        self.predictor = Predictor(network, self.image_size, device, source=weights)
 
-    @torch.inference_mode()
+    def __getattr__(self, name: str) -> Any:
+        raise _other_kind(self, name, "load a segmenter, such as chexworld_segmentation")
+
     def embed(self, film: Film) -> np.ndarray:
         """Embedding of one film, the mean of its tokens.
 
@@ -190,21 +179,34 @@ class EmbeddingModel:
             RadiographError: the file can't be used as a film.
             ValueError: the array is none.
         """
-        image = self._whole_film({"image": _film(film)[0]})["image"][None].to(self.device)
-        return finite_outputs(self.network(image), self.weights)[0].cpu().numpy()
+        return self.predictor.embedding(_read(film).array)
 
-    def film_model(self) -> FilmModel:
+    def film_model(self) -> WholeFilmNetwork:
         """Preparation and network as one module."""
-        return FilmModel(self.network, self.image_size, dense=False).eval()
+        return WholeFilmNetwork(self.network, self.image_size, dense=False).eval()
 
 
-def load(name_or_path: str | PathLike[str], device: str | torch.device = "cpu") -> SegmentationModel | EmbeddingModel:
+def _other_kind(model: SegmentationModel | EmbeddingModel, name: str, remedy: str) -> AttributeError:
+    """For an attribute that a model lacks; where the other kind of model has it, the message says so."""
+    kind, other = (
+        ("an encoder", SegmentationModel) if isinstance(model, EmbeddingModel) else ("a segmenter", EmbeddingModel)
+    )
+    if not hasattr(other, name):
+        return AttributeError(f"{type(model).__name__!r} object has no attribute {name!r}")
+    return AttributeError(f"{model.weights} is {kind}, which has no {name!r}; {remedy}")
+
+
+def load(
+    name_or_path: str | PathLike[str], device: str | torch.device = "cpu", amp: str = "auto"
+) -> SegmentationModel | EmbeddingModel:
     """The model of a bundle, ready for films.
 
     Args:
         name_or_path: a bundle's name (`chexworld_segmentation`), its folder, a zip of `scripts/package_bundle.py`, or
             a file of weights (`model.pt`, `encoder.pt`, `.safetensors`) of a run.
         device: where the network computes.
+        amp: precision of a segmenter, as for the bundle's inference: `auto` (bfloat16 where the device computes it
+            faster, which moves single pixels at edges), `bfloat16`, or `none` (float32). Encoders compute in float32.
 
     Returns:
         A `SegmentationModel` or an `EmbeddingModel`, whichever the weights are of. Nothing is unpickled, and no config
@@ -217,20 +219,20 @@ def load(name_or_path: str | PathLike[str], device: str | torch.device = "cpu") 
     with open_bundle(name_or_path) as place:
         shown = Path(name_or_path) if place.is_dir() and os.path.isfile(name_or_path) else place  # a zip's own name
         try:
-            return _loaded(place, shown, device)
+            return _loaded(place, shown, device, amp)
         except CheckpointError as error:
             if shown == place:
                 raise
             raise CheckpointError(shown / error.path.relative_to(place), error.reason, error.remedy) from error
 
 
-def _loaded(place: Path, shown: Path, device: str | torch.device) -> SegmentationModel | EmbeddingModel:
+def _loaded(place: Path, shown: Path, device: str | torch.device, amp: str) -> SegmentationModel | EmbeddingModel:
     """The model of a bundle's folder or a file of weights, which messages call `shown`."""
     weights = encoder_file(place)
     content, shown = read_weights(weights), shown / weights.relative_to(place)
     if holds_segmenter(content, weights):
-        settings, network = segmenter_of(content, weights)
-        return SegmentationModel(on_device(network, device), settings.image_size, torch.device(device), shown)
+        settings, segmenter = segmenter_of(content, weights)
+        return SegmentationModel(on_device(segmenter, device), settings.image_size, torch.device(device), shown, amp)
     network = on_device(embedder_of(content, weights, _image_size(place)), device)
     return EmbeddingModel(network, torch.device(device), shown)
 

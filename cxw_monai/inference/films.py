@@ -1,41 +1,88 @@
-"""Whole radiographs at a network's size."""
+"""The films of a data set, each whole at a network's size."""
 
 from __future__ import annotations
 
+import os
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from cxw_monai.data.cache import RadiographCache
+from cxw_monai.io import RadiographError, read_radiograph
+from cxw_monai.io.read import reader_options
+from cxw_monai.transforms.whole_film import pair, whole_film
 
-__all__ = ["RadiographDataset"]
+__all__ = ["FilmDataset", "RadiographDataset"]
+
+
+class FilmDataset(Dataset):
+    """Films read from their files, each as `whole_film` shows it.
+
+    A film that can't be read is a black one with a `reason`: whoever collects the answers leaves it out, or stops
+    (`EmbeddingWriter`).
+
+    Args:
+        items: `{"image": path, ...}`; other fields are kept in `items`.
+        size: height and width in px, or one number for both.
+        reader: how films are read, see `cxw_monai.io.radiograph.reader_options`.
+        min_size: films whose shorter side has fewer px can't be used.
+
+    Attributes:
+        items: in the order of their absolute paths.
+
+    Raises:
+        ValueError: no film, a film that is listed twice, or a wrong option of the reader.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Mapping[str, Any]],
+        size: int | Sequence[int],
+        reader: Mapping[str, Any] | None = None,
+        min_size: int = 16,
+    ) -> None:
+        whole = [{**item, "image": os.path.abspath(item["image"])} for item in items]
+        self.items = sorted(whole, key=lambda item: item["image"])
+        if not self.items:
+            raise ValueError("no films: the data set is empty")
+        path, times = Counter(item["image"] for item in self.items).most_common(1)[0]
+        if times > 1:
+            raise ValueError(f"{path} is listed {times} times; list each film once")
+        self.size, self._options = pair(size), {**reader_options(**(reader or {})), "min_size": min_size}
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """`image`: float32 `[1, H, W]` in [0, 1], bone bright; `index`: its place in `items`; `reason` and `remedy`:
+        why it can't be read, else empty."""
+        try:
+            film = read_radiograph(self.items[index]["image"], **self._options)
+        except RadiographError as error:
+            black = torch.zeros(1, *self.size)
+            return {"image": black, "index": index, "reason": error.reason, "remedy": error.remedy}
+        return {"image": whole_film(film.array, self.size), "index": index, "reason": "", "remedy": ""}
 
 
 class RadiographDataset(Dataset):
-    """Cached radiographs, each resized whole to one size.
-
-    The film is stretched to the size (no crop, no padding): nothing of it is lost, and the world model has seen
-    aspect ratios from 3:4 to 4:3 in training.
+    """Cached radiographs at one size. Until version 0.3; `FilmDataset` reads the films themselves.
 
     Args:
         cache: the radiographs.
         size: height and width in px, or one number for both.
     """
 
-    def __init__(self, cache: RadiographCache, size: int | tuple[int, int]) -> None:
-        self.cache = cache
-        self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    def __init__(self, cache: RadiographCache, size: int | Sequence[int]) -> None:
+        warnings.warn("RadiographDataset will be gone in 0.3: use FilmDataset.", FutureWarning, stacklevel=2)
+        self.cache, self.size = cache, pair(size)
 
     def __len__(self) -> int:
         return len(self.cache)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """`image`: float32 `[1, H, W]` in [0, 1], bone bright; `index`: its place in the cache."""
-        pixels = self.cache.image(index)
-        image = torch.from_numpy(pixels.astype(np.float32) / np.iinfo(pixels.dtype).max)
-        if image.shape[1:] != self.size:
-            image = F.interpolate(image[None], self.size, mode="bicubic", antialias=True)[0].clamp(0, 1)
-        return {"image": image, "index": index}
+        return {"image": whole_film(self.cache.image(index), self.size), "index": index}

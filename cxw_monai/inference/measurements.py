@@ -66,7 +66,7 @@ def measure(masks: np.ndarray, structures: Sequence[str], spacing_mm: tuple[floa
     if masks.ndim != 3 or masks.dtype != bool or len(masks) != len(structures):
         raise ValueError(f"masks must be bool [{len(structures)}, H, W], got {masks.dtype} of shape {masks.shape}")
     found: dict[str, Value] = dict.fromkeys(measurement_columns(structures))
-    by_name = {}
+    by_name: dict[tuple[str, str | None], np.ndarray] = {}
     for name, mask in zip(structures, masks, strict=True):
         pixels = int(np.count_nonzero(mask))
         found[f"area_px_{name}"] = pixels
@@ -88,7 +88,8 @@ def measure(masks: np.ndarray, structures: Sequence[str], spacing_mm: tuple[floa
         columns = np.flatnonzero(_largest_parts(heart, 1).any(axis=0))
         found |= _diameter("heart", int(columns[0]), int(columns[-1]), spacing_mm)
     if thorax is not None and heart is not None:
-        found["cardiothoracic_ratio"] = found["heart_diameter_px"] / found["thorax_diameter_px"]
+        _, first, last = thorax
+        found["cardiothoracic_ratio"] = (int(columns[-1]) - int(columns[0]) + 1) / (last - first + 1)
     return found
 
 
@@ -110,13 +111,13 @@ def _largest_parts(mask: np.ndarray, count: int) -> np.ndarray:
         return mask
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    return np.isin(labels, np.argsort(sizes)[-count:])
+    return np.asarray(np.isin(labels, np.argsort(sizes)[-count:]))
 
 
 def _thorax(left: np.ndarray, right: np.ndarray) -> tuple[int, int, int] | None:
     """Row, first and last column of the greatest width over both lungs, in the rows that both reach; None if none."""
     left, right = _largest_parts(left, 1), _largest_parts(right, 1)
-    rows = left.any(axis=1) & right.any(axis=1)
+    rows = np.logical_and(left.any(axis=1), right.any(axis=1))
     return _widest_row((left | right) & rows[:, None]) if rows.any() else None
 
 

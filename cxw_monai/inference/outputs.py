@@ -267,7 +267,7 @@ class SegmentationWriter:
         """Write the SEG; why there is none, in words, where it can't be made."""
         algorithm = self.algorithm.doubted() if doubts else self.algorithm
         try:
-            how = {"created": self.created, "algorithm": algorithm, "seg_type": self.seg_type}
+            how: dict[str, Any] = {"created": self.created, "algorithm": algorithm, "seg_type": self.seg_type}
             write_dicom_seg(file, path, stored, self.structures, **how)
         except RadiographError as error:
             if error.reason not in self._without_seg:  # the summary counts the others

@@ -31,11 +31,9 @@ from cxw_monai.io.results.film_names import film_name, result_folders
 from cxw_monai.io.results.folders import mark_own, output_lock
 from cxw_monai.io.results.mask_files import write_png_masks
 from cxw_monai.networks.decoders.layers import BatchNorm2d
-from cxw_monai.training.precision import Precision
-from cxw_monai.transforms.warp import WholeFilmd
-from cxw_monai.weights.segmenter import load_segmenter, read_settings
+from cxw_monai.weights.segmenter import read_segmenter
 
-from .run import restore_masks
+from .predictor import Predictor, on_device, restore_masks
 
 __all__ = ["Committee", "agreement_of", "make_pseudo_labels"]
 
@@ -77,14 +75,18 @@ class Committee:
     ) -> None:
         if not models:
             raise ValueError("no model; give at least one model.pt of a segmentation run")
-        self.device, self.precision = torch.device(device), Precision(amp)
-        settings = [read_settings(model) for model in models]
-        for model, other in zip(models, settings, strict=True):
-            if other.structures != settings[0].structures:
-                raise ValueError(f"{model} segments {other.structures}, {models[0]} {settings[0].structures}")
-        self.structures = settings[0].structures
-        self._looks = [WholeFilmd(chosen.image_size, keys=("image", "label")) for chosen in settings]
-        self._networks = [load_segmenter(model).to(self.device) for model in models]
+        self.members = []
+        for model in models:
+            settings, network = read_segmenter(Path(model))
+            network, structures = on_device(network, device), settings.structures
+            self.members.append(Predictor(network, settings.image_size, device, structures, amp=amp, source=model))
+            if structures != self.structures:
+                raise ValueError(f"{model} segments {structures}, {models[0]} {self.structures}")
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """What each of the models segments."""
+        return self.members[0].structures
 
     @torch.no_grad()
     def adapt(self, films: Iterable[np.ndarray], batch_size: int = 16) -> None:
@@ -96,25 +98,23 @@ class Committee:
             films: ``[1, H, W]`` in [0, 1] each, as for :meth:`probabilities`.
             batch_size: films of a batch; a last batch that isn't full is left out.
         """
-        looks: list[list[torch.Tensor]] = [[] for _ in self._networks]
         batches = 0
+        waiting: list[list[torch.Tensor]] = [[] for _ in self.members]
         for number, array in enumerate(films, start=1):
-            for seen, look in zip(looks, self._looks, strict=True):
-                seen.append(look({"image": array})["image"])
+            for images, member in zip(waiting, self.members, strict=True):
+                images.append(member.prepare(array))
             if number % batch_size:
                 continue
             batches += 1
-            for seen, network in zip(looks, self._networks, strict=True):
-                norms = [module for module in network.modules() if isinstance(module, BatchNorm2d)]
-                for norm in norms:
+            for images, member in zip(waiting, self.members, strict=True):
+                for norm in (module for module in member.network.modules() if isinstance(module, BatchNorm2d)):
                     norm.train()
                     norm.momentum = 1 / batches  # the mean of all batches
-                with self.precision.autocast(self.device):
-                    network(torch.stack(seen).to(self.device))
-                network.eval()
-                seen.clear()
+                with member.precision():
+                    member.network(torch.stack(images).to(member.device))
+                member.network.eval()
+                images.clear()
 
-    @torch.inference_mode()
     def probabilities(self, array: np.ndarray) -> np.ndarray:
         """Each model's probabilities of one film.
 
@@ -124,16 +124,16 @@ class Committee:
         Returns:
             float32 ``[M, S, h, w]`` of the whole film at the first model's size.
         """
-        found: list[torch.Tensor] = []
-        for look, network in zip(self._looks, self._networks, strict=True):
-            image = look({"image": array})["image"][None].to(self.device)
-            with self.precision.autocast(self.device):
-                logits = network(image)
-            probability = torch.sigmoid(logits.float())
-            if found and probability.shape != found[0].shape:
-                probability = torch.nn.functional.interpolate(probability, found[0].shape[2:], mode="bilinear")
-            found.append(probability)
-        return torch.cat(found).cpu().numpy()
+        first, *others = (member.probabilities(array) for member in self.members)  # [S, h, w] each
+        return np.stack([first, *(_at_size(found, first.shape[1:]) for found in others)])
+
+
+def _at_size(probabilities: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Probabilities ``[S, h, w]`` of a model whose films have another size."""
+    if probabilities.shape[1:] == size:
+        return probabilities
+    found = torch.from_numpy(probabilities)[None]
+    return torch.nn.functional.interpolate(found, size, mode="bilinear")[0].numpy()
 
 
 def make_pseudo_labels(
@@ -216,7 +216,7 @@ def _label(
         _logger.info("%s: the models agree on %d of %d films (%.2f or more).", name, count, len(items), agreement)
     if not rows:
         raise ValueError(f"{datalist}: the models agree on no mask at {agreement}; look at {folder / 'agreement.csv'}")
-    _write_csv(folder / "manifest.csv", ["image", "patient_id", *names], rows + added)
+    _write_csv(folder / "manifest.csv", ["image", "patient_id", *names], [*rows, *added])
     return folder / "manifest.csv"
 
 

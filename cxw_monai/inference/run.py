@@ -1,8 +1,8 @@
 """Segments films: files in, masks on the films' own pixel grids out.
 
-A film goes through the network as in training, stretched whole to the network's size (or window by window), and its
-probabilities come back to the stored grid through its pixel map, where the threshold makes masks of them. Films are
-read ahead in threads. Each goes through the network by itself, so no mask depends on which films are beside it.
+A film goes through the network by itself (`Predictor`), whole as in training or window by window, and its probabilities
+come back to the stored grid through its pixel map, where the threshold makes masks of them. Films are read ahead in
+threads.
 
 ::
 
@@ -20,7 +20,7 @@ import os
 import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -30,11 +30,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import torch
 from monai.inferers import Inferer
-from scipy import ndimage
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -47,65 +45,19 @@ from cxw_monai.io.pixel_map import PixelMap
 from cxw_monai.io.results.dicom_seg import SegAlgorithm
 from cxw_monai.io.results.film_names import film_name
 from cxw_monai.io.results.folders import output_lock
-from cxw_monai.io.structures import is_one_part
 from cxw_monai.training.errors import install_error_hook, runs_bundle_command
-from cxw_monai.training.precision import autocast, supported_amp
+from cxw_monai.training.precision import supported_amp
 
-from .implausible import doubts_of
 from .outputs import SegmentationWriter
+from .predictor import Predictor, Transform, kept_to_largest
 from .settings import SegmentSettings
 
-__all__ = [
-    "FilmSegmenter",
-    "kept_to_largest",
-    "end_with_status",
-    "install_exit_hook",
-    "restore_masks",
-]
+__all__ = ["FilmSegmenter", "end_with_status", "install_exit_hook"]
 
 _FAILURES, _SETTINGS = "failures.csv", "settings.json"
 _PLACE = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 """Errors of one film's place in the output, which the other films don't have."""
 _logger = logging.getLogger(__name__)
-
-
-def kept_to_largest(choice: bool | str | Sequence[str], structures: Sequence[str]) -> list[bool]:
-    """Whether only the largest part is kept of each structure, by the setting ``keep_largest`` (`SegmentSettings`).
-
-    Raises:
-        ValueError: it names a structure that isn't there.
-    """
-    if choice == "auto":
-        return [is_one_part(name) for name in structures]
-    if isinstance(choice, bool):
-        return [choice] * len(structures)
-    if unknown := sorted(set(choice) - set(structures)):
-        raise ValueError(f"keep_largest: {unknown} not among the model's {list(structures)}")
-    return [name in choice for name in structures]
-
-
-def restore_masks(
-    probabilities: np.ndarray, pixel_map: PixelMap, threshold: float, keep_largest: Sequence[bool]
-) -> np.ndarray:
-    """Masks on the stored grid.
-
-    Args:
-        probabilities: floating ``[S, h, w]`` on the map's array.
-        pixel_map: from the stored grid to that array; a resize is undone linearly.
-        threshold: a pixel is inside from this probability on.
-        keep_largest: S times whether only the largest connected part is kept.
-
-    Returns:
-        bool ``[S, *source_shape]``; where the array doesn't cover the stored grid, nothing is inside.
-    """
-    masks = np.empty((len(probabilities), *pixel_map.source_shape), dtype=bool)
-    for values, largest, mask in zip(probabilities, keep_largest, masks, strict=True):  # one at a time spares memory
-        mask[:] = pixel_map.restore(values, "linear") >= threshold
-        if largest:
-            parts, count = ndimage.label(mask, structure=np.ones((3, 3)))
-            if count > 1:
-                mask[:] = parts == 1 + np.bincount(parts.ravel())[1:].argmax()
-    return masks
 
 
 _Film = tuple[Radiograph, FileIdentity]
@@ -114,7 +66,7 @@ _Film = tuple[Radiograph, FileIdentity]
 class FilmSegmenter:
     """Segments one film after the other and writes its results.
 
-    A film that can't be read is told in one line and in ``failures.csv``, and the others go on.
+    A film that can't be read is logged in one line and listed in ``failures.csv``; the others are segmented.
 
     Args:
         films: absolute paths.
@@ -122,10 +74,7 @@ class FilmSegmenter:
         output_dir: is made.
         network: takes ``[B, 1, H, W]`` in [0, 1] to ``[B, S, H, W]``.
         structures: S names of the network's channels.
-        preprocessing: takes ``{"image": float32 [1, H, W] in [0, 1]}`` and may stretch the whole film.
-        inferer: takes the film through the network.
-        postprocessing: takes ``{"pred": [S, h, w]}`` of the network's outputs to probabilities.
-        device: where the network is.
+        preprocessing, inferer, postprocessing, device: see `Predictor`.
         settings: the rest.
         model: hash of the weights, for the record.
 
@@ -141,18 +90,26 @@ class FilmSegmenter:
         *,
         network: nn.Module,
         structures: Sequence[str],
-        preprocessing: Callable[[dict[str, Any]], Mapping[Any, Any]],
+        preprocessing: Transform,
         inferer: Inferer,
-        postprocessing: Callable[[dict[str, Any]], Mapping[Any, Any]],
+        postprocessing: Transform,
         device: str | torch.device = "cpu",
         settings: SegmentSettings | None = None,
         model: str = "",
     ) -> None:
         self.films, self.output_dir = list(films), Path(output_dir)
         self.root = os.path.abspath(source) if os.path.isdir(source) else os.path.dirname(os.path.abspath(source))
-        self.network, self.structures, self.device = network, tuple(structures), torch.device(device)
-        self.preprocessing, self.inferer, self.postprocessing = preprocessing, inferer, postprocessing
         self.settings, self.model = settings or SegmentSettings(), model
+        self.structures = tuple(structures)
+        self.predictor = Predictor(
+            network,
+            preprocessing,
+            device,
+            structures,
+            amp=self.settings.amp,
+            inferer=inferer,
+            postprocessing=postprocessing,
+        )
         self.keep_largest = kept_to_largest(self.settings.keep_largest, self.structures)
 
     def run(self) -> dict[str, Any]:
@@ -171,7 +128,7 @@ class FilmSegmenter:
         except OSError as error:
             where = error.filename or self.output_dir
             reason = error.strerror or type(error).__name__
-            raise ValueError(f"{where}: {reason}; mend that, and go on with --resume true") from None
+            raise ValueError(f"{where}: {reason}; mend that, and resume with --resume true") from None
 
     def _run(self) -> dict[str, Any]:
         self._record()
@@ -192,13 +149,15 @@ class FilmSegmenter:
 
     def _segment(self, writer: SegmentationWriter) -> int:
         """Write the films that can be read and aren't done; how many can't."""
-        failures = _Failures(self.output_dir / _FAILURES, self.root)
+        failed, table = 0, self.output_dir / _FAILURES
         with (
-            failures,
+            table.open("w", newline="", encoding="utf-8", buffering=1) as lines,
             logging_redirect_tqdm(),
             tqdm(total=len(self.films), desc="segmenting", unit="film") as bar,
             warnings.catch_warnings(),
         ):
+            failures = CsvWriter(lines)
+            failures.writerow(("path", "reason", "remedy"))
             warnings.simplefilter("ignore")  # readers silence theirs, which may quote headers, but threads can cross
             for film in self._read_ahead(writer):
                 try:
@@ -207,11 +166,13 @@ class FilmSegmenter:
                     if film is not None:
                         self._write(*film, writer)
                 except RadiographError as error:
-                    failures.add(error)
+                    failed += 1
+                    failures.writerow((film_name(error.path, self.root), error.reason, error.remedy))
+                    _logger.warning("not segmented: %s", error)
                     writer.leave_out(error.path)
                 del film  # before the next one is waited for
                 bar.update()
-        return failures.count
+        return failed
 
     def _read_ahead(self, writer: SegmentationWriter) -> Iterator[_Film | RadiographError | None]:
         """The films in order (None for one that is done), read in threads, of which ``batch_size`` are in memory."""
@@ -236,7 +197,9 @@ class FilmSegmenter:
             radiograph = read_radiograph(path, **self.settings.reader_options())
             identity = file_identity(path)
             if before != (identity.size, identity.modified_ns):
-                raise RadiographError(path, "it changed while it was read", "go on with --resume true when it is whole")
+                raise RadiographError(
+                    path, "it changed while it was read", "resume with --resume true when it is whole"
+                )
             return radiograph, identity
         except RadiographError as error:
             return error
@@ -245,44 +208,19 @@ class FilmSegmenter:
             return RadiographError(path, reason, "look at this file by itself")
 
     def _write(self, radiograph: Radiograph, identity: FileIdentity, writer: SegmentationWriter) -> None:
-        own_map: PixelMap = radiograph.meta["pixel_map"]
-        probabilities = self.probabilities(radiograph.array)
-        seen = own_map.resize(*probabilities.shape[1:])
-        masks = restore_masks(probabilities, seen, self.settings.threshold, self.keep_largest)
-        named = dict(zip(self.structures, masks, strict=True))
-        doubts = doubts_of(radiograph, named, self.settings.on_implausible)
+        settings = self.settings
+        masks, doubts = self.predictor.segment(
+            radiograph, settings.threshold, settings.keep_largest, settings.on_implausible
+        )
         if doubts:
             _logger.warning("implausible, look at it: %s: %s", radiograph.meta["path"], "; ".join(doubts))
         try:
-            writer.write(radiograph, masks, PixelMap.identity(own_map.source_shape), identity, doubts=doubts)
+            writer.write(radiograph, masks, PixelMap.identity(masks.shape), identity, doubts=doubts)
         except (OSError, UnicodeError) as error:
             if isinstance(error, OSError) and error.errno not in _PLACE:
                 raise
             reason = f"its results can't have its name ({getattr(error, 'strerror', None) or type(error).__name__})"
             raise RadiographError(radiograph.meta["path"], reason, "rename it, or give a shorter --output") from error
-
-    @torch.inference_mode()
-    def probabilities(self, array: np.ndarray) -> np.ndarray:
-        """Probabilities of one film, at the network's size or the film's own.
-
-        Args:
-            array: float32 ``[1, H, W]`` in [0, 1], bone bright.
-
-        Returns:
-            float32 ``[S, h, w]`` of the whole film.
-
-        Raises:
-            ValueError: the network's channels aren't the structures, or its outputs aren't numbers.
-        """
-        image = torch.as_tensor(np.asarray(self.preprocessing({"image": array})["image"]), dtype=torch.float32)
-        with autocast(self.device, self.settings.amp):
-            logits: Tensor = self.inferer(image[None].to(self.device), self.network)[0]  # [S, h, w]
-        if len(logits) != len(self.structures):
-            raise ValueError(f"the network has {len(logits)} channels for {len(self.structures)} structures")
-        if not torch.isfinite(logits).all():
-            raise ValueError("the network's outputs aren't finite; check the model, or give --amp none")
-        found = self.postprocessing({"pred": logits.float()})["pred"]
-        return np.asarray(found.cpu(), dtype=np.float32)
 
     def _described(self) -> str:
         """For the SEG's series description, of at most 64 characters."""
@@ -298,7 +236,7 @@ class FilmSegmenter:
         made = asdict(self.settings)
         for name in ("batch_size", "num_workers", "resume"):  # no mask depends on them
             del made[name]
-        made["amp"] = supported_amp(self.device, made["amp"])
+        made["amp"] = supported_amp(self.predictor.device, made["amp"])
         made["keep_largest"] = [name for name, kept in zip(self.structures, self.keep_largest, strict=True) if kept]
         made |= {"structures": self.structures, "model_sha256": self.model, "package_version": __version__}
         made = json.loads(json.dumps(made))
@@ -331,32 +269,6 @@ def _settings_of(path: Path) -> dict[str, Any]:
     return before
 
 
-class _Failures:
-    """The table of films that couldn't be segmented, a whole row at a time."""
-
-    def __init__(self, path: Path, root: str) -> None:
-        self.path, self.root, self.count = path, root, 0
-
-    def __enter__(self) -> _Failures:
-        self._stream = self.path.open("w", newline="", encoding="utf-8")
-        self._row("path", "reason", "remedy")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stream.close()
-
-    def _row(self, *cells: str) -> None:
-        CsvWriter(self._stream).writerow(cells)
-        self._stream.flush()
-
-    def add(self, error: RadiographError) -> None:
-        self.count += 1
-        self._row(film_name(error.path, self.root), error.reason, error.remedy)
-        _logger.warning("not segmented: %s", error)
-
-
 def end_with_status(summary: Mapping[str, Any], output_dir: str | PathLike[str]) -> None:
     """End the program with status 1 and a line about it where films failed.
 
@@ -377,7 +289,7 @@ def install_exit_hook() -> None:
 
     def show_and_exit(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, KeyboardInterrupt):
-            print("interrupted; what is written is whole: go on with --resume true", file=sys.stderr)
+            print("interrupted; what is written is whole: resume with --resume true", file=sys.stderr)
             raise SystemExit(130)
         show(kind, error, trace)
         raise SystemExit(2)  # Python ends with it

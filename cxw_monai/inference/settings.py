@@ -9,10 +9,6 @@ from functools import lru_cache
 from os import PathLike
 from typing import Any
 
-import torch
-from monai.inferers import Inferer, SimpleInferer, SlidingWindowInferer
-from torch import nn
-
 from cxw_monai.data.manifest import IMAGE_EXTENSIONS, find_images, read_datalist
 from cxw_monai.io.files.identity import file_identity
 from cxw_monai.io.radiograph import MAX_PIXELS
@@ -22,11 +18,11 @@ from cxw_monai.quality.review import checked_choice
 from cxw_monai.training.precision import checked_amp
 
 from .outputs import FORMATS
+from .predictor import film_inferer, on_device  # configs name them here
 
 __all__ = ["SegmentSettings", "film_inferer", "find_films", "model_hash", "on_device"]
 
 _MANIFESTS = (".csv", ".json")
-_OVERLAP, _WINDOWS = 0.25, 4  # of neighbouring windows; windows in one forward pass
 
 
 def _flag(name: str, value: Any) -> bool:
@@ -157,38 +153,6 @@ def _lies_in(film: str, output: str, real_folder: Callable[[str], str]) -> bool:
     folder, name = os.path.split(film)
     real = os.path.realpath(film) if os.path.islink(film) else os.path.join(real_folder(folder), name)
     return real.startswith(os.path.join(output, ""))
-
-
-def film_inferer(sliding_window: int | None = None, patch_size: int = 16) -> Inferer:
-    """What takes a film ``[1, 1, H, W]`` through the network: whole, or in windows that overlap by a quarter.
-
-    Args:
-        sliding_window: side of the windows in px; None for the whole film.
-        patch_size: the network's, which a window must have at least.
-
-    Raises:
-        ValueError: the windows are smaller than a patch.
-    """
-    if sliding_window is None:
-        return SimpleInferer()
-    if isinstance(sliding_window, bool) or not isinstance(sliding_window, int) or sliding_window < patch_size:
-        raise ValueError(f"sliding_window must be a number of px of at least {patch_size}, got {sliding_window!r}")
-    return SlidingWindowInferer(
-        (sliding_window, sliding_window), _WINDOWS, overlap=_OVERLAP, mode="gaussian", padding_mode="replicate"
-    )
-
-
-def on_device(network: nn.Module, device: str | torch.device) -> nn.Module:
-    """The network on a device, in evaluation mode.
-
-    Raises:
-        ValueError: torch can't use the device.
-    """
-    try:
-        return network.to(torch.device(device)).eval()
-    except (RuntimeError, AssertionError) as error:  # AssertionError: torch built without CUDA
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {str(device)!r} can't be used ({reason}); give --device cpu") from None
 
 
 def model_hash(path: str | PathLike[str]) -> str:

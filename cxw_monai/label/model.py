@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from monai.inferers import SimpleInferer
-from monai.transforms import Activationsd
 
-from cxw_monai.inference.run import FilmSegmenter, kept_to_largest, restore_masks
-from cxw_monai.inference.settings import SegmentSettings, model_hash, on_device
+from cxw_monai.inference.predictor import Predictor, on_device
+from cxw_monai.inference.settings import SegmentSettings, model_hash
 from cxw_monai.io import Radiograph, RadiographError, read_radiograph
 from cxw_monai.networks.embedder import RadiographEmbedder
-from cxw_monai.transforms.warp import WholeFilmd
 from cxw_monai.weights.segmenter import read_segmenter
 
 __all__ = ["LabelModel", "film_file", "read_film"]
@@ -59,8 +53,9 @@ class _Loaded:
     """What one state of the model's file gave."""
 
     stamp: tuple[int, int]
-    segmenter: FilmSegmenter
-    embedder: RadiographEmbedder
+    segmenter: Predictor
+    embedder: Predictor
+    sha256: str
 
 
 class LabelModel:
@@ -91,48 +86,34 @@ class LabelModel:
     @property
     def version(self) -> str:
         """The first 16 digits of the SHA-256 of the weights that are in use."""
-        return self._current().segmenter.model[:16]
+        return self._current().sha256[:16]
 
     def _current(self) -> _Loaded:
         stamp = self.stamp
         if self._loaded is None or self._loaded.stamp != stamp:
             settings, network = read_segmenter(self.path)
-            network = on_device(network, self.device)
-            segmenter = FilmSegmenter(
-                [],
-                source=self.path.parent,
-                output_dir=self.path.parent,
-                network=network,
-                structures=settings.structures,
-                preprocessing=WholeFilmd(settings.image_size),
-                inferer=SimpleInferer(),
-                postprocessing=Activationsd("pred", sigmoid=True),
-                device=self.device,
-                settings=SegmentSettings(),
-                model=model_hash(self.path),
-            )
-            self._loaded = _Loaded(stamp, segmenter, RadiographEmbedder(network.encoder).eval())
+            network, size = on_device(network, self.device), settings.image_size
+            segmenter = Predictor(network, size, self.device, settings.structures, amp="auto", source=self.path)
+            embedder = Predictor(RadiographEmbedder(network.encoder).eval(), size, self.device, source=self.path)
+            self._loaded = _Loaded(stamp, segmenter, embedder, model_hash(self.path))
         return self._loaded
 
-    def masks(
-        self, film: Radiograph, threshold: float = 0.5, keep_largest: bool | str | Sequence[str] = "auto"
-    ) -> np.ndarray:
-        """Masks on the film's stored grid, bool ``[S, *source_shape]``; see `SegmentSettings` for the arguments."""
-        probabilities = self.probabilities(film)
-        seen = film.meta["pixel_map"].resize(*probabilities.shape[1:])
-        return restore_masks(probabilities, seen, threshold, kept_to_largest(keep_largest, self.structures))
+    def segment(self, film: Radiograph, settings: SegmentSettings) -> tuple[np.ndarray, list[str]]:
+        """Masks on the film's stored grid, bool ``[S, *source_shape]``, and what speaks against them."""
+        chosen = settings.threshold, settings.keep_largest, settings.on_implausible
+        return self._current().segmenter.segment(film, *chosen)
+
+    def masks(self, film: Radiograph, threshold: float = 0.5) -> np.ndarray:
+        """Those of `segment` by default, but for the threshold."""
+        return self._current().segmenter.masks(film, threshold)
 
     def probabilities(self, film: Radiograph) -> np.ndarray:
         """float32 ``[S, h, w]`` of the whole film at the network's size."""
         return self._current().segmenter.probabilities(film.array)
 
-    @torch.inference_mode()
     def embedding(self, film: Radiograph) -> np.ndarray:
         """Mean token of the model's encoder, float32 ``[D]``."""
-        loaded = self._current()
-        sample: dict[str, Any] = dict(loaded.segmenter.preprocessing({"image": film.array}))
-        image = torch.as_tensor(sample["image"], dtype=torch.float32)[None].to(self.device)
-        return loaded.embedder(image)[0].float().cpu().numpy()
+        return self._current().embedder.embedding(film.array)
 
     def uncertainty(self, film: Radiograph) -> float:
         """Entropy in bits of the pixels' probabilities, over the area that the model draws.

@@ -16,7 +16,6 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from cxw_monai import __version__
-from cxw_monai.inference.implausible import doubts_of
 from cxw_monai.inference.settings import SegmentSettings
 from cxw_monai.io import RadiographError
 from cxw_monai.io.results.dicom_seg import SegAlgorithm
@@ -107,8 +106,7 @@ class SegmentationInfer(InferTask):
             film = read_film(request["image"])
             names = _chosen(request.get("structures"), self.model.structures)
             ending = _ending(request.get("result_extension"), film.meta["path"])
-            masks = self.model.masks(film, chosen.threshold, chosen.keep_largest)
-            doubts = doubts_of(film, dict(zip(self.model.structures, masks, strict=True)), chosen.on_implausible)
+            masks, doubts = self.model.segment(film, chosen)
             if doubts:
                 _logger.warning("implausible masks: %s", "; ".join(doubts))
             masks = masks[[self.model.structures.index(name) for name in names]]

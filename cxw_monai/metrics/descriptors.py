@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cxw_monai.inference.predictor import Predictor
 from cxw_monai.io import read_radiograph
-from cxw_monai.metrics.token_descriptors import encoder_tokens, pixels
+from cxw_monai.metrics.token_descriptors import pixels
 from cxw_monai.networks.layers import init_weights
 from cxw_monai.weights.resolve import load_embedder
 
@@ -112,7 +113,7 @@ def _grid_tokens(patches: np.ndarray, path: str | PathLike[str]) -> np.ndarray:
 def encoder_descriptors(
     path: str | PathLike[str], images: Sequence[str], random_seed: int | None = None
 ) -> Descriptors:
-    """Tokens of an encoder on films stretched to its size, and their mean.
+    """Tokens of an encoder on films stretched to its size, and their mean, which is the film's embedding.
 
     Args:
         path: an encoder's file, see :func:`~cxw_monai.weights.resolve.load_embedder`.
@@ -129,10 +130,10 @@ def encoder_descriptors(
             torch.manual_seed(random_seed)
             encoder.apply(_fresh)
     size = (encoder.grid[0] * encoder.patch_size, encoder.grid[1] * encoder.patch_size)
-    films = torch.stack([_squashed(image, size) for image in images])  # [N, 1, h, w]
-    described = encoder_tokens(encoder)(films)
+    predictor = Predictor(encoder, size, source=path)
+    tokens = torch.stack([predictor.output(read_radiograph(image, min_size=1).array) for image in images])  # [N, n, D]
     name = str(path) if random_seed is None else f"random weights, seed {random_seed}"
-    return Descriptors(name, list(images), described.vector, described.tokens)
+    return Descriptors(name, list(images), tokens.mean(dim=1).numpy(), tokens.numpy())
 
 
 def _fresh(module: nn.Module) -> None:
@@ -140,12 +141,6 @@ def _fresh(module: nn.Module) -> None:
     init_weights(module)
     if isinstance(module, nn.LayerNorm):
         module.reset_parameters()
-
-
-def _squashed(image: str, size: tuple[int, int]) -> torch.Tensor:
-    """A film averaged down to a size, ``[1, h, w]``."""
-    film = torch.from_numpy(read_radiograph(image, min_size=1).array)
-    return F.interpolate(film[None], size=size, mode="area")[0]
 
 
 def pixel_descriptors(images: Sequence[str], side: int) -> Descriptors:

@@ -1,5 +1,7 @@
 """Networks: position tables, radiograph ViT, predictor, world model and segmentation."""
 
+from cxw_monai._moved import old_names
+
 from .decoders import synchronise_batch_norm
 from .embedder import RadiographEmbedder
 from .layers import Block, configure_blocks
@@ -8,7 +10,7 @@ from .predictor import WorldModelPredictor
 from .resizing import resize_encoder, resize_patch_embedding
 from .segmenter import RadiographSegmenter, radiograph_segmenter
 from .vit import VIT_SIZES, RadiographViT, radiograph_vit
-from .whole_film_model import FilmModel
+from .whole_film_network import WholeFilmNetwork
 from .world_model import WorldModel, WorldModelInputs, WorldModelOutput, normalised
 from .world_model_settings import OBJECTIVES, WorldModelSettings
 
@@ -16,10 +18,10 @@ __all__ = [
     "OBJECTIVES",
     "VIT_SIZES",
     "Block",
-    "FilmModel",
     "RadiographEmbedder",
     "RadiographSegmenter",
     "RadiographViT",
+    "WholeFilmNetwork",
     "WorldModel",
     "WorldModelInputs",
     "WorldModelOutput",
@@ -36,3 +38,5 @@ __all__ = [
     "synchronise_batch_norm",
     "table_order",
 ]
+
+__getattr__ = old_names(__name__, {"FilmModel": WholeFilmNetwork})

@@ -16,7 +16,7 @@ from monai.data import save_net_with_metadata
 from monai.networks.utils import convert_to_onnx, convert_to_torchscript
 
 from cxw_monai.io.files.atomic import atomic_file
-from cxw_monai.networks import FilmModel
+from cxw_monai.networks import WholeFilmNetwork
 
 __all__ = ["ONNX_OPSET", "export_onnx", "export_torchscript"]
 
@@ -24,7 +24,9 @@ ONNX_OPSET = 17
 _EXAMPLE = (2, 1, 96, 80)  # traced with; any batch, height and width will do afterwards
 
 
-def export_torchscript(model: FilmModel, path: str | PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
+def export_torchscript(
+    model: WholeFilmNetwork, path: str | PathLike[str], metadata: Mapping[str, Any] | None = None
+) -> None:
     """Write `model.ts`.
 
     Args:
@@ -41,7 +43,7 @@ def export_torchscript(model: FilmModel, path: str | PathLike[str], metadata: Ma
                 kept.writestr(member, whole.read(member))
 
 
-def export_onnx(model: FilmModel, path: str | PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
+def export_onnx(model: WholeFilmNetwork, path: str | PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
     """Write `model.onnx`: input `image`, output `pred`, any batch, height and width.
 
     Args:

@@ -1,11 +1,13 @@
-"""World-model views, domain perturbations, token masks, border removal."""
+"""Whole films, world-model views, domain perturbations, token masks, border removal."""
 
 from __future__ import annotations
+
+from cxw_monai._moved import old_names
 
 from .borders import RemoveBorders, RemoveBordersd, find_content_box
 from .masks import TokenMasks, TokenMaskSampler
 from .perturb import IDENTITY_ACTION, ActionSampler, Perturbd, RandActiond, normalise_action, perturb
-from .render_views import BaseJitter, render_views
+from .view_crops import BaseJitter, crop_views
 from .views import RandWorldViewPaird, sample_base_jitter, sample_crop_pair
 
 __all__ = [
@@ -19,10 +21,12 @@ __all__ = [
     "RemoveBordersd",
     "TokenMaskSampler",
     "TokenMasks",
+    "crop_views",
     "find_content_box",
     "normalise_action",
     "perturb",
-    "render_views",
     "sample_base_jitter",
     "sample_crop_pair",
 ]
+
+__getattr__ = old_names(__name__, {"render_views": crop_views})

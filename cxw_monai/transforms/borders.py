@@ -178,7 +178,7 @@ class RemoveBordersd(Cropd):
                     f"{key!r} of shape {tuple(d[key].shape)} must have the height and width of {self.source_key!r}, "
                     f"shape {tuple(source.shape)}"
                 )
-            d[key] = self.cropper(d[key], box)
+            d[key] = self.cropper(d[key], box)  # type: ignore[arg-type]
         return d
 
 

@@ -11,7 +11,7 @@ from monai.transforms import MapTransform, RandomizableTransform
 from torch import Tensor
 from torch.nn import functional as F
 
-from .warp import unit_float
+from .whole_film import unit_float
 
 __all__ = ["RandRangeCompressiond", "RandShoulderAird", "compress_range", "corner_air"]
 
@@ -72,7 +72,7 @@ class RandRangeCompressiond(RandomizableTransform, MapTransform):
 
     def randomize(self, data: Any = None) -> None:
         super().randomize(None)
-        self._drawn = {name: self.R.uniform(*limits) for name, limits in self.ranges.items()}
+        self._drawn = {name: self.R.uniform(limits[0], limits[1]) for name, limits in self.ranges.items()}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         sample = dict(data)
@@ -138,7 +138,7 @@ class RandShoulderAird(RandomizableTransform, MapTransform):
         near = torch.as_tensor(sample[label_key]).amax(dim=0, keepdim=True).float()
         near = F.max_pool2d(near[None], reach, stride=1, padding=reach // 2)[0] > 0  # [1, H, W]
         for left in (True, False):
-            drawn = {name: self.R.uniform(*limits) for name, limits in self.ranges.items()}
+            drawn = {name: self.R.uniform(limits[0], limits[1]) for name, limits in self.ranges.items()}
             grey, there = self.R.uniform(0.0, 0.1), self.R.random() < self.corner_prob
             if there:
                 image[corner_air(image.shape[1:], left=left, **drawn) & ~near] = grey

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ def _possible_sizes(
     """All sizes that a block can take: one aspect from each interval on which the rounding is constant."""
     area = grid[0] * grid[1]
     ends = {*aspect, *(math.exp(math.log(value)) for value in aspect)}  # as drawn, to the last bit
-    sizes = set()
+    sizes: set[tuple[int, int]] = set()
     for tokens in range(int(area * scale[0]), int(area * scale[1]) + 1):
         steps = [(side + 0.5) ** 2 for side in range(max(grid) + 1)]
         bends = [step / max(tokens, 1) for step in steps] + [tokens / step for step in steps]
@@ -104,12 +104,13 @@ class TokenMaskSampler:
             cannot work.
     """
 
-    num_targets: int | None
-    target_scale: tuple[float, float] | None
-    target_aspect: tuple[float, float] | None
-    context_scale: tuple[float, float] | None
-    truncation: str | None
-    mask_ratio: float | None
+    grid: tuple[int, int]
+    num_targets: int  # these are None where the strategy has no use for them
+    target_scale: tuple[float, float]
+    target_aspect: tuple[float, float]
+    context_scale: tuple[float, float]
+    truncation: str
+    mask_ratio: float
 
     def __init__(
         self,
@@ -126,7 +127,7 @@ class TokenMaskSampler:
     ) -> None:
         if strategy not in _DEFAULTS:
             raise ValueError(f"strategy must be one of {sorted(_DEFAULTS)}, got {strategy!r}.")
-        self.grid, self.strategy, self.min_keep = tuple(grid), strategy, min_keep
+        self.grid, self.strategy, self.min_keep = cast("tuple[int, int]", tuple(grid)), strategy, min_keep
         given = {
             "num_targets": num_targets,
             "target_scale": target_scale,

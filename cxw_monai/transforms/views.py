@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from monai.transforms import MapTransform
 from torch import Tensor
 
 from .geometry import CropBox, relative_geometry
-from .render_views import FULL_SCALE, BaseJitter, render_views
 from .seeding import Reseedable
+from .view_crops import FULL_SCALE, BaseJitter, crop_views
 
 __all__ = ["RandWorldViewPaird", "sample_base_jitter", "sample_crop_pair"]
 
@@ -122,7 +122,7 @@ class RandWorldViewPaird(Reseedable, MapTransform):
     - ``box1``, ``box2``: int64 ``[5]``, top, left, height, width (px, in the view's own frame) and flipped (0 or 1).
 
     Flips are off by default: they destroy the laterality of the heart. The released CheXWorld used ``flip_prob=0.5``.
-    The base jitter is described at :func:`render_views`. Outputs are plain tensors (no MetaTensor tracking); lazy
+    The base jitter is described at :func:`crop_views`. Outputs are plain tensors (no MetaTensor tracking); lazy
     resampling does not apply.
 
     Args:
@@ -157,8 +157,8 @@ class RandWorldViewPaird(Reseedable, MapTransform):
         MapTransform.__init__(self, keys, allow_missing_keys)
         if len(self.keys) != 1:
             raise ValueError(f"keys must name the one image of a sample, got {self.keys}.")
-        self.size = (size, size) if isinstance(size, int) else tuple(size)
-        self.scale, self.ratio = tuple(scale), tuple(ratio)
+        self.size = (size, size) if isinstance(size, int) else cast("tuple[int, int]", tuple(size))
+        self.scale, self.ratio = cast("tuple[float, float]", tuple(scale)), cast("tuple[float, float]", tuple(ratio))
         self.min_overlap, self.flip_prob = min_overlap, flip_prob
         self.jitter_prob, self.jitter_brightness, self.jitter_contrast = jitter_prob, jitter_brightness, jitter_contrast
         self._check_settings()
@@ -188,7 +188,7 @@ class RandWorldViewPaird(Reseedable, MapTransform):
             self.randomize(image.shape[1:])
             box1, box2 = self._boxes
             width = image.shape[2]
-            sample["view1"], sample["view2"] = render_views(image, self._boxes, self.size, self._jitter)
+            sample["view1"], sample["view2"] = crop_views(image, self._boxes, self.size, self._jitter)
             sample["rel_21"] = torch.tensor(relative_geometry(box1, box2, width), dtype=torch.float32)
             sample["rel_12"] = torch.tensor(relative_geometry(box2, box1, width), dtype=torch.float32)
             for name, box in (("box1", box1), ("box2", box2)):

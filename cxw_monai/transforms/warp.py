@@ -1,4 +1,4 @@
-"""Films and masks at a network's size: whole, or randomly cropped, turned and distorted in one resampling."""
+"""Films and masks randomly cropped, turned and distorted in one resampling, at a network's size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
 
-__all__ = ["RandFilmWarpd", "WholeFilmd", "mirrored_order"]
+from cxw_monai._moved import old_names
+
+from . import whole_film
+from .whole_film import pair, unit_float
+
+__all__ = ["RandFilmWarpd", "mirrored_order"]
 
 _CONTROL_POINTS = 5  # a side, of the distortion
 
@@ -41,53 +46,10 @@ def mirrored_order(structures: Sequence[str]) -> list[int]:
     return [list(structures).index(fellow) for fellow in fellows]
 
 
-def unit_float(pixels: Any) -> Tensor:
-    """float32 copy of uint8, uint16 or floating pixels, integers scaled by their range to [0, 1]."""
-    pixels = np.asarray(pixels)
-    scale = np.float32(1 / np.iinfo(pixels.dtype).max) if pixels.dtype.kind == "u" else np.float32(1)
-    return torch.from_numpy(pixels.astype(np.float32)).mul_(float(scale))
-
-
-def pair(size: int | Sequence[int]) -> tuple[int, int]:
-    """(height, width) of one number or two."""
-    return (int(size), int(size)) if isinstance(size, (int, float)) else (int(size[0]), int(size[1]))
-
-
-class WholeFilmd(MapTransform):
-    """Stretches a whole film and its masks to one size, as the encoder's pretraining data are shown for embedding.
-
-    The image is resized with an antialiased bicubic filter; a pixel belongs to a mask where at least half of its
-    (antialiased) area does.
-
-    Args:
-        size: rows and columns in px, or one number for both.
-        keys: image `[1, h, w]` (uint8, uint16, or floating in [0, 1]) and masks `[S, h, w]` of 0 and 1; they become
-            float32 `[1, H, W]` and `[S, H, W]`. A sample without masks is one to segment.
-    """
-
-    def __init__(self, size: int | Sequence[int], keys: KeysCollection = ("image", "label")) -> None:
-        super().__init__(keys)
-        self.size = pair(size)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        sample = dict(data)
-        image_key, label_key = self.keys
-        image = unit_float(sample[image_key])
-        if image.shape[1:] != self.size:
-            image = F.interpolate(image[None], self.size, mode="bicubic", antialias=True)[0].clamp_(0, 1)
-        sample[image_key] = image
-        if label_key in sample:
-            label = torch.from_numpy(np.asarray(sample[label_key]).astype(np.float32))
-            if label.shape[1:] != self.size:
-                label = F.interpolate(label[None], self.size, mode="bilinear", antialias=True)[0].ge_(0.5)
-            sample[label_key] = label
-        return sample
-
-
 class RandFilmWarpd(Randomizable, MapTransform):
     """Random resized crop, affine map and smooth distortion of a film and its masks, in one bilinear resampling.
 
-    The crop is stretched to the output's size, so that a crop of the whole film is what `WholeFilmd` shows. What lies
+    The crop is stretched to the output's size, so that a crop of the whole film is what `whole_film` shows. What lies
     beyond the film is 0 (paper's fine-tuning: border 0). Where the film is shown at half its size or less, it is first
     averaged over whole pixels, so that the resampling does not alias. A mask's pixel is 1 where its resampled value is
     at least a half.
@@ -227,3 +189,6 @@ def _bicubic_basis(length: int) -> Tensor:
 
 def _between(bounds: Sequence[float], share: float) -> float:
     return bounds[0] + share * (bounds[1] - bounds[0])
+
+
+__getattr__ = old_names(__name__, {"WholeFilmd": whole_film.WholeFilmd})

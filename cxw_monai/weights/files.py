@@ -41,6 +41,8 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _COUNTERS = "num_batches_tracked"  # the one kind of whole numbers in the networks
 _LONGEST = 80  # characters of a name out of a file
 _FETCH = "fetch or save it again"
+_GIVE = "give model.pt, encoder.pt or a .safetensors of a run, or a bundle's name, folder or zip"
+_NO_WEIGHTS = "not a readable checkpoint (neither a torch checkpoint nor safetensors)"
 _OTHER_RUN = "take the weights of another epoch or run"
 _SETTINGS = "give the settings and the weights of one model"
 
@@ -114,6 +116,9 @@ def _refuse_inflated(path: Path) -> None:
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
     """What `torch.load` failed on, in one line and without its advice to load unsafely."""
+    with path.open("rb") as stream:
+        if not stream.read(2).startswith((b"PK", b"\x80")):  # a zip of torch's, or a pickle of its first versions
+            return CheckpointError(path, _NO_WEIGHTS, _GIVE)
     foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
     if foreign:
         reason = f"refused, for it holds more than tensors and could run code ({printable(foreign[1], _LONGEST)})"

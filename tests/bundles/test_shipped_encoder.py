@@ -17,7 +17,7 @@ from cxw_monai.io import read_radiograph
 from cxw_monai.metrics.token_descriptors import encoder_tokens
 from cxw_monai.networks import radiograph_vit
 from cxw_monai.training import embedding_statistics
-from cxw_monai.transforms.warp import WholeFilmd
+from cxw_monai.transforms.whole_film import WholeFilmd
 
 MODEL = Path(__file__).resolve().parents[2] / "bundles" / "chexworld_pretraining" / "models" / "model.pt"
 FITTED, HELD_OUT = 80, 80

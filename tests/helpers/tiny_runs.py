@@ -59,7 +59,8 @@ from cxw_monai.training.best_model import BestModel
 from cxw_monai.training.run_state import write_checkpoint
 from cxw_monai.training.sharding import shard_world_model
 from cxw_monai.transforms import ActionSampler, RandActiond, RandWorldViewPaird, TokenMaskSampler
-from cxw_monai.transforms.warp import RandFilmWarpd, WholeFilmd
+from cxw_monai.transforms.warp import RandFilmWarpd
+from cxw_monai.transforms.whole_film import WholeFilmd
 
 SIZE, PATCH, FILMS = 32, 8, 24
 

@@ -19,7 +19,7 @@ from cxw_monai.inference.run import FilmSegmenter
 from cxw_monai.inference.settings import SegmentSettings
 from cxw_monai.io import RadiographError, read_radiograph
 from cxw_monai.networks import RadiographEmbedder, WorldModel, WorldModelPredictor, radiograph_vit
-from cxw_monai.transforms.warp import WholeFilmd
+from cxw_monai.transforms.whole_film import WholeFilmd
 from cxw_monai.weights.bundles import BundleError
 from cxw_monai.weights.encoder import CheckpointError
 from cxw_monai.weights.segmenter import new_segmenter, save_segmenter, segmenter_settings
@@ -48,7 +48,7 @@ def pretrained(tmp_path_factory):
 
 
 def test_masks_are_those_that_inference_writes(segmenter, tmp_path):
-    """A whole run of the bundle's inference in this process, without reduced precision."""
+    """A whole run of the bundle's inference in this process."""
     FilmSegmenter(
         [FILM],
         FILM,
@@ -58,7 +58,7 @@ def test_masks_are_those_that_inference_writes(segmenter, tmp_path):
         preprocessing=WholeFilmd(segmenter.image_size),
         inferer=SimpleInferer(),
         postprocessing=Compose([Activationsd("pred", sigmoid=True)]),
-        settings=SegmentSettings(formats=("png",), amp="none", keep_largest="heart", threshold=0.4),
+        settings=SegmentSettings(formats=("png",), keep_largest="heart", threshold=0.4),
     ).run()
     masks = segmenter.segment(FILM, threshold=0.4, keep_largest=["heart"])
     written = {path.stem: np.asarray(Image.open(path)) > 0 for path in tmp_path.rglob("masks/*.png")}
@@ -70,8 +70,9 @@ def test_masks_are_those_that_inference_writes(segmenter, tmp_path):
     np.testing.assert_array_equal(probabilities["lung_left"] >= 0.4, masks["lung_left"])
 
 
-def test_masks_lie_on_the_grid_that_the_file_stores(segmenter, tmp_path):
+def test_masks_lie_on_the_grid_that_the_file_stores(tmp_path):
     """NIfTI stores columns first: its reader turns the film, and the masks are turned back."""
+    segmenter = cxw_monai.load("chexworld_segmentation", amp="none")
     small = np.ascontiguousarray(read_radiograph(FILM).array[0, ::8, ::8])
     integers = np.rint(small * 65535).astype(np.uint16)
     Image.fromarray(integers).save(tmp_path / "film.png")
@@ -206,3 +207,24 @@ def test_wrong_arguments_and_files(segmenter, tmp_path):
     with pytest.raises(ValueError, match="keep_largest: .*'liver'"):
         segmenter.segment(FILM, keep_largest=["liver"])
     assert isinstance(segmenter, SegmentationModel)
+
+
+@pytest.mark.parametrize("content", [b"image,patient_id\na.png,1\n", b"hello", b"", b"\x89PNG\r\n\x1a\n", b"{}"])
+@pytest.mark.parametrize("name", ["films.csv", "notes.txt", "film.png", "model.pt"])
+def test_files_that_hold_no_weights(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    said = f"{name}: not a readable checkpoint .neither a torch checkpoint nor safetensors.; give model.pt, encoder.pt"
+    with pytest.raises(CheckpointError, match=said):
+        cxw_monai.load(tmp_path / name)
+
+
+def test_what_the_other_kind_of_model_does(pretrained, segmenter):
+    encoder = cxw_monai.load(pretrained[0] / "encoder.pt")
+    for name in ("segment", "probabilities", "review"):
+        with pytest.raises(AttributeError, match=f"encoder.pt is an encoder, which has no '{name}'; load a segmenter"):
+            getattr(encoder, name)
+        assert not hasattr(encoder, name)
+    with pytest.raises(AttributeError, match="model.pt is a segmenter, which has no 'embed'; load an encoder"):
+        segmenter.embed(FILM)
+    with pytest.raises(AttributeError, match="'EmbeddingModel' object has no attribute 'train'"):
+        encoder.train()

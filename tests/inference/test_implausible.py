@@ -20,7 +20,7 @@ from cxw_monai.inference.run import FilmSegmenter, end_with_status
 from cxw_monai.inference.settings import SegmentSettings, film_inferer
 from cxw_monai.io import RadiographError
 from cxw_monai.quality import ImplausibleWarning
-from cxw_monai.transforms.warp import WholeFilmd
+from cxw_monai.transforms.whole_film import WholeFilmd
 from tests.helpers import dicom_files as _files
 
 LUNGS = ("lung_left", "lung_right")

@@ -112,7 +112,7 @@ def test_adapted_statistics_are_those_of_the_films(tmp_path):
     settings = segmenter_settings(STRUCTURES, image_size=32, size="tiny", decoder="unet", base_channels=2)
     save_segmenter(settings.network(), settings, tmp_path / "1.pt")
     committee = Committee([tmp_path / "1.pt"], amp="none")
-    network = committee._networks[0]
+    network = committee.members[0].network
     norm = next(module for module in network.modules() if isinstance(module, BatchNorm2d))
     seen = []
     norm.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].mean(dim=(0, 2, 3))))

@@ -15,12 +15,13 @@ from PIL import Image
 from torch import nn
 
 from cxw_monai.inference import run as segment
-from cxw_monai.inference.run import FilmSegmenter, restore_masks
+from cxw_monai.inference.predictor import restore_masks
+from cxw_monai.inference.run import FilmSegmenter
 from cxw_monai.inference.settings import SegmentSettings, film_inferer, find_films, on_device
 from cxw_monai.io.pixel_map import PixelMap
 from cxw_monai.networks import radiograph_segmenter
 from cxw_monai.training import precision
-from cxw_monai.transforms.warp import WholeFilmd
+from cxw_monai.transforms.whole_film import WholeFilmd
 
 BLOB = (150.0, 120.0, 60.0, 45.0)  # centre row and column, half axes, px
 
@@ -306,7 +307,7 @@ def test_models_and_devices_that_do_not_fit_are_said(tmp_path):
         segmenter([film], tmp_path / "out", Brightness(), ["bright", "dark"], keep_largest=["spleen"])
     with pytest.raises(ValueError, match="the network has 2 channels for 1 structures"):
         segmenter([film], tmp_path / "out", Brightness(), ["bright"]).run()
-    with pytest.raises(ValueError, match="outputs aren't finite; check the model"):
+    with pytest.raises(ValueError, match="the model: the network answers with NaN or infinite values"):
         segmenter([film], tmp_path / "out", Brightness(float("nan")), ["bright", "dark"]).run()
     with pytest.raises(ValueError, match="device 'cuda:99' can't be used .*; give --device cpu"):
         on_device(nn.Linear(1, 1), "cuda:99")

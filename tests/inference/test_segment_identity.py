@@ -22,7 +22,7 @@ from cxw_monai.io.files.csv_files import read_rows
 from cxw_monai.io.results import folders
 from cxw_monai.io.results.film_names import film_path
 from cxw_monai.io.results.folders import is_result_folder
-from cxw_monai.transforms.warp import WholeFilmd
+from cxw_monai.transforms.whole_film import WholeFilmd
 from tests.helpers import dicom_files as _files
 
 

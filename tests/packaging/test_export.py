@@ -71,7 +71,7 @@ def encoder_weights(tmp_path_factory) -> Path:
 def exported(request, film, encoder_weights, tmp_path_factory):
     """Folder with both files, and what the package answers to a film."""
     segments = request.param == "segmentation"
-    model = cxw_monai.load("chexworld_segmentation" if segments else encoder_weights)
+    model = cxw_monai.load("chexworld_segmentation" if segments else encoder_weights, amp="none")
     folder = tmp_path_factory.mktemp(request.param)
     export_torchscript(model.film_model(), folder / "model.ts", {"version": "1.2.3"})
     export_onnx(model.film_model(), folder / "model.onnx", {"version": "1.2.3"})

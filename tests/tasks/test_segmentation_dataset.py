@@ -15,7 +15,8 @@ from cxw_monai.tasks.pretraining.dataset import EpochSampler
 from cxw_monai.tasks.segmentation.dataset import SegmentationDataset, annotated_films, read_mask
 from cxw_monai.tasks.segmentation.items import annotated_items, segmentation_splits, segmentation_subset
 from cxw_monai.transforms import ActionSampler, Perturbd, RandActiond
-from cxw_monai.transforms.warp import RandFilmWarpd, WholeFilmd
+from cxw_monai.transforms.warp import RandFilmWarpd
+from cxw_monai.transforms.whole_film import WholeFilmd
 
 LUNGS = ["lung_left", "lung_right"]
 

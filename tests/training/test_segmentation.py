@@ -30,7 +30,8 @@ from cxw_monai.tasks.segmentation.step import (
 from cxw_monai.training import EpochMeans, NonFiniteLossError, SamplerEpoch, run_training
 from cxw_monai.training.best_model import BestModel
 from cxw_monai.training.parameter_groups import layer_decay_groups
-from cxw_monai.transforms.warp import RandFilmWarpd, WholeFilmd
+from cxw_monai.transforms.warp import RandFilmWarpd
+from cxw_monai.transforms.whole_film import WholeFilmd
 from cxw_monai.weights.encoder import CheckpointError
 
 NAMES = ("disc", "ring")

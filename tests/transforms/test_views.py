@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image, ImageEnhance
 
-from cxw_monai.transforms import BaseJitter, RandWorldViewPaird, render_views, sample_base_jitter, sample_crop_pair
+from cxw_monai.transforms import BaseJitter, RandWorldViewPaird, crop_views, sample_base_jitter, sample_crop_pair
 from cxw_monai.transforms.geometry import CropBox, relative_geometry
 
 LEVEL = 1 / 255
@@ -49,7 +49,7 @@ def pil_crop(image: Image.Image, box: CropBox, size: tuple[int, int], columns_fi
     ],
 )
 def test_crops_agree_with_pil(image, box1, box2, size):
-    views = torch.cat(render_views(image, (box1, box2), size))
+    views = torch.cat(crop_views(image, (box1, box2), size))
     assert views.shape == (2, *size)
     assert views.dtype == torch.float32
     for view, box in zip(views, (box1, box2), strict=True):
@@ -63,7 +63,7 @@ def test_crops_agree_with_pil(image, box1, box2, size):
 @pytest.mark.parametrize("size", [(96, 96), (150, 224)])
 def test_crops_of_a_smooth_film_agree_with_pils_order_too(size):
     image, boxes = smooth(230, 310), (CropBox(10, 20, 180, 200), CropBox(40, 90, 180, 200))
-    for view, box in zip(torch.cat(render_views(image, boxes, size)), boxes, strict=True):
+    for view, box in zip(torch.cat(crop_views(image, boxes, size)), boxes, strict=True):
         difference = np.abs(view.numpy() * 255 - pil_crop(Image.fromarray(image[0]), box, size))
         assert difference.max() <= 1.01
         assert np.mean(difference > 0.01) < 0.15
@@ -77,7 +77,7 @@ def test_other_types_agree_with_uint8(dtype):
     boxes = (CropBox(10, 20, 80, 100), CropBox(30, 40, 80, 100, True))
     jitter = BaseJitter(1.3, 0.8, True)
     for step in (None, jitter):
-        expected, views = (torch.cat(render_views(film, boxes, (48, 56), step)) for film in (image, converted))
+        expected, views = (torch.cat(crop_views(film, boxes, (48, 56), step)) for film in (image, converted))
         assert views.dtype == torch.float32
         assert views.min() >= 0 and views.max() <= 1
         assert (views - expected).abs().max() < 1.2 * 1.3 * LEVEL  # rounding to 8 bit, stretched by the jitter
@@ -86,7 +86,7 @@ def test_other_types_agree_with_uint8(dtype):
 def test_uint16_keeps_what_eight_bits_would_lose():
     image = np.full((1, 40, 40), 1000, dtype=np.uint16)
     image[..., 20:] = 1100  # less than one of 256 levels apart
-    views = torch.cat(render_views(image, (CropBox(0, 0, 40, 40), CropBox(0, 0, 40, 40)), (40, 40)))
+    views = torch.cat(crop_views(image, (CropBox(0, 0, 40, 40), CropBox(0, 0, 40, 40)), (40, 40)))
     assert views[0, 5, 5].item() == pytest.approx(1000 / 65535, abs=1e-6)
     assert views[0, 5, 35].item() == pytest.approx(1100 / 65535, abs=1e-6)
 
@@ -100,7 +100,7 @@ def test_base_jitter_agrees_with_pil_on_the_full_image(brightness, contrast, fir
     full = Image.fromarray(image[0])
     for enhance, factor in steps if first else steps[::-1]:
         full = enhance(full).enhance(factor)
-    views = torch.cat(render_views(image, boxes, (56, 56), BaseJitter(brightness, contrast, first)))
+    views = torch.cat(crop_views(image, boxes, (56, 56), BaseJitter(brightness, contrast, first)))
     for view, box in zip(views, boxes, strict=True):
         difference = np.abs(view.numpy() * 255 - pil_crop(full, box, (56, 56)))
         assert difference.max() < 4  # PIL rounds to 8 bit three times, and its mean too
@@ -124,7 +124,7 @@ def test_base_jitter_by_hand(jitter, dark, bright):
     image[:, :, 10:] = 204
     boxes = (CropBox(2, 2, 6, 6), CropBox(2, 12, 6, 6))  # one in the dark half, one in the bright half
     for values in (image, image / np.float32(255)):
-        views = torch.cat(render_views(values, boxes, (8, 8), jitter))
+        views = torch.cat(crop_views(values, boxes, (8, 8), jitter))
         torch.testing.assert_close(views[0], torch.full((8, 8), dark), atol=1e-5, rtol=0)
         torch.testing.assert_close(views[1], torch.full((8, 8), bright), atol=1e-5, rtol=0)
 
@@ -146,7 +146,7 @@ def test_base_jitter_is_that_of_the_whole_film(dtype, brightness, contrast, firs
     film = image.astype(np.float64) / full
     expected = stretch(brighten(film)) if first else brighten(stretch(film))
     boxes = (CropBox(3, 5, 40, 33), CropBox(500, 30, 40, 33, True))  # views of their size: nothing is resampled
-    views = render_views(image, boxes, (40, 33), BaseJitter(brightness, contrast, first))
+    views = crop_views(image, boxes, (40, 33), BaseJitter(brightness, contrast, first))
     np.testing.assert_allclose(views[0], expected[:, 3:43, 5:38], atol=1e-5)
     np.testing.assert_allclose(views[1], expected[:, 500:540, 7:40][..., ::-1], atol=1e-5)
 
@@ -154,7 +154,7 @@ def test_base_jitter_is_that_of_the_whole_film(dtype, brightness, contrast, firs
 def test_both_views_share_the_jitter():
     transform = RandWorldViewPaird(size=32, scale=(1, 1), ratio=(1, 1), jitter_prob=1.0)
     image = noisy(50, 50)
-    plain = torch.cat(render_views(image, (CropBox(0, 0, 50, 50),) * 2, (32, 32)))
+    plain = torch.cat(crop_views(image, (CropBox(0, 0, 50, 50),) * 2, (32, 32)))
     seen = set()
     for seed in range(10):
         transform.set_random_state(seed)

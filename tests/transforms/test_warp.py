@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cxw_monai.transforms.warp import RandFilmWarpd, WholeFilmd, mirrored_order
+from cxw_monai.transforms.warp import RandFilmWarpd, mirrored_order
+from cxw_monai.transforms.whole_film import WholeFilmd
 
 STILL = {"crop_prob": 0.0, "affine_prob": 0.0, "distortion_prob": 0.0}
 
@@ -203,29 +204,6 @@ def test_sixteen_bits_and_eight_give_the_same():
     eight = np.random.default_rng(0).integers(0, 256, (1, 24, 24)).astype(np.uint8)
     first, second = (warp(24)(sample_of(pixels))["image"] for pixels in (eight, eight.astype(np.uint16) * 257))
     torch.testing.assert_close(first, second, atol=1e-6, rtol=0)
-
-
-def test_a_film_without_masks_is_only_resized():
-    out = WholeFilmd((12, 10))({"image": np.full((1, 24, 30), 255, np.uint8)})
-    assert set(out) == {"image"} and out["image"].shape == (1, 12, 10)
-    torch.testing.assert_close(out["image"], torch.ones(1, 12, 10))
-
-
-def test_a_whole_film_keeps_edges_on_edges():
-    """A ramp over the film is the same ramp at another size: pixel x of n holds (x + 0.5) / n."""
-    rows, columns = (np.arange(64) + 0.5) / 64, (np.arange(96) + 0.5) / 96
-    film = (0.75 * rows[:, None] + 0.25 * columns)[None].astype(np.float32)
-    for size in ((16, 12), (80, 120)):
-        seen = WholeFilmd(size)({"image": film})["image"]
-        down, across = ((torch.arange(n) + 0.5) / n for n in size)
-        wanted = 0.75 * down[:, None] + 0.25 * across
-        torch.testing.assert_close(seen[0, 3:-3, 3:-3], wanted[3:-3, 3:-3], atol=1e-5, rtol=0)
-
-
-def test_a_whole_film_at_a_small_size_is_averaged_and_not_picked_from():
-    checkers = (np.indices((256, 256)).sum(axis=0)[None] % 2).astype(np.float32)
-    seen = WholeFilmd(32)({"image": checkers})["image"]
-    torch.testing.assert_close(seen, torch.full((1, 32, 32), 0.5), atol=1e-3, rtol=0)
 
 
 def test_half_a_pixel_of_a_mask_is_in_it():

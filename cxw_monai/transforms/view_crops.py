@@ -14,9 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cxw_monai._moved import old_names
+
 from .geometry import CropBox
 
-__all__ = ["FULL_SCALE", "BaseJitter", "render_views"]
+__all__ = ["FULL_SCALE", "BaseJitter", "crop_views"]
 
 FULL_SCALE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 """What stands for 1 in each integer type of a film."""
@@ -39,7 +41,7 @@ class BaseJitter:
     brightness_first: bool
 
 
-def render_views(
+def crop_views(
     image: np.ndarray, boxes: tuple[CropBox, CropBox], size: tuple[int, int], jitter: BaseJitter | None = None
 ) -> tuple[Tensor, Tensor]:
     """Cuts two crops of equal size out of an image and resizes them (bicubic, antialiased).
@@ -169,3 +171,6 @@ def _total(image: np.ndarray, limit: int | None = None) -> int:
             block = np.minimum(block, image.dtype.type(limit))
         total += int(np.add.reduce(block, axis=0, dtype=wide).sum(dtype=np.uint64))
     return total
+
+
+__getattr__ = old_names(__name__, {"render_views": crop_views})

@@ -6,9 +6,9 @@ import torch
 from torch.nn import functional as F
 
 from cxw_monai.io.pixel_map import PixelMap
-from cxw_monai.networks import FilmModel, RadiographEmbedder, radiograph_segmenter, radiograph_vit
-from cxw_monai.networks.whole_film_model import resampling_weights
-from cxw_monai.transforms.warp import WholeFilmd
+from cxw_monai.networks import RadiographEmbedder, WholeFilmNetwork, radiograph_segmenter, radiograph_vit
+from cxw_monai.networks.whole_film_network import resampling_weights
+from cxw_monai.transforms.whole_film import WholeFilmd
 
 
 @pytest.mark.parametrize(("source", "target"), [(300, 64), (65, 64), (64, 64), (20, 64), (1, 8), (8, 1), (2999, 160)])
@@ -35,7 +35,7 @@ def test_probabilities_are_those_of_the_steps(shape):
     network = radiograph_segmenter("tiny", structures=["lungs", "heart"], image_size=(64, 96), base_channels=4).eval()
     film = torch.rand(1, *shape)
     with torch.no_grad():
-        found = FilmModel(network, (64, 96), dense=True).eval()(film[None])[0]
+        found = WholeFilmNetwork(network, (64, 96), dense=True).eval()(film[None])[0]
         image = WholeFilmd((64, 96))({"image": film.numpy()})["image"]
         probabilities = network(image[None]).sigmoid()[0]
     restored = PixelMap.identity(shape).resize(64, 96).restore(probabilities.numpy(), "linear")
@@ -46,7 +46,7 @@ def test_probabilities_are_those_of_the_steps(shape):
 def test_a_batch_gives_each_films_own_embedding():
     torch.manual_seed(0)
     network = RadiographEmbedder(radiograph_vit("tiny", image_size=64)).eval()
-    model = FilmModel(network, (64, 64), dense=False).eval()
+    model = WholeFilmNetwork(network, (64, 64), dense=False).eval()
     films = torch.rand(3, 1, 100, 70)
     with torch.no_grad():
         together = model(films)

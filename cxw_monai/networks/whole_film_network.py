@@ -1,7 +1,9 @@
 """A network from a film of any size to its answer about the film, as it is exported to other software.
 
 Resizing is written as matrix products of weights that the graph computes from the film's size: the same numbers as
-torch's antialiased filters, in operations that TorchScript and every version of ONNX have.
+torch's antialiased filters, in operations that TorchScript and every version of ONNX have. torch's own
+`interpolate(antialias=True)` has no ONNX export in torch 2.13; mapped by hand to ONNX's antialiased `Resize` (opset
+18), onnxruntime 1.32 is .02 off for films smaller than the network's size.
 """
 
 from __future__ import annotations
@@ -9,7 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FilmModel", "resampling_weights"]
+from cxw_monai._moved import old_names
+
+__all__ = ["WholeFilmNetwork", "resampling_weights"]
 
 
 def _centres(like: Tensor) -> Tensor:
@@ -42,10 +46,10 @@ def resampling_weights(source: Tensor, target: Tensor, cubic: bool) -> Tensor:
     return near / near.sum(dim=1, keepdim=True)
 
 
-class FilmModel(nn.Module):
+class WholeFilmNetwork(nn.Module):
     """Stretches whole films to a network's size, applies it, and brings a map back to the film's own size.
 
-    What `WholeFilmd`, the network, a sigmoid and `PixelMap.restore` do one after the other, in one module that needs
+    What `whole_film`, the network, a sigmoid and `PixelMap.restore` do one after the other, in one module that needs
     nothing but torch.
 
     Args:
@@ -58,6 +62,8 @@ class FilmModel(nn.Module):
         super().__init__()
         self.network = network
         self.dense = dense
+        self.rows: Tensor
+        self.columns: Tensor
         self.register_buffer("rows", torch.zeros(size[0]), persistent=False)
         self.register_buffer("columns", torch.zeros(size[1]), persistent=False)
 
@@ -79,3 +85,6 @@ class FilmModel(nn.Module):
         up = resampling_weights(self.rows, rows, False).to(film.dtype)  # [H, h]
         along = resampling_weights(self.columns, columns, False).to(film.dtype)  # [W, w]
         return up @ answer.sigmoid() @ along.t()
+
+
+__getattr__ = old_names(__name__, {"FilmModel": WholeFilmNetwork})
