@@ -1,6 +1,7 @@
-"""Serves the segmentation bundle through MONAI Label, or tries all that the server should do (--selftest).
+"""Serves the segmentation bundle through MONAI Label.
 
-It needs MONAI Label's own environment: `bash scripts/monailabel.sh` of the project makes one and runs this command in it.
+It needs MONAI Label's own environment: `bash scripts/monailabel.sh` of a checkout makes one and runs this command in
+it; with --selftest that script starts servers of its own and tries everything.
 
 Examples:
     cxw-monai label films/
@@ -23,7 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", default="chexworld_segmentation", help="name or folder of the bundle to serve")
     parser.add_argument("--model", type=Path, help="model to begin with (default the bundle's)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
-    parser.add_argument("--selftest", action="store_true", help="start a server on made-up studies, try it, stop it")
 
 
 def run(a: argparse.Namespace) -> int:
@@ -32,13 +32,9 @@ def run(a: argparse.Namespace) -> int:
     from cxw_monai.weights.bundles import find_bundle
     from cxw_monai.weights.segmenter import read_segmenter
 
-    if not a.selftest and not a.studies:
+    if not a.studies:
         raise ValueError("give the folder of the films, or the address of a DICOMweb server")
     bundle = find_bundle(a.bundle).resolve()
-    if a.selftest:
-        from cxw_monai.label.selftest import run_selftest  # needs the server's environment
-
-        return run_selftest(bundle)
     app, model = a.app.resolve(), a.model or bundle / "models" / "model.pt"
     served = model_file(app) if model_file(app).exists() else model
     read_segmenter(served)  # before it is copied, or a server starts

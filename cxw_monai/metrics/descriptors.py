@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -13,16 +13,48 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from cxw_monai.io import read_radiograph
-from cxw_monai.metrics.token_descriptors import encoder_tokens, pixels
+from cxw_monai.networks import RadiographViT
 from cxw_monai.networks.layers import init_weights
+from cxw_monai.networks.positions import sincos_table
 from cxw_monai.weights.resolve import load_embedder
 
-__all__ = ["Descriptors", "encoder_descriptors", "load_descriptors", "pixel_descriptors"]
+__all__ = [
+    "Descriptor",
+    "Descriptors",
+    "Features",
+    "encoder_descriptors",
+    "encoder_tokens",
+    "load_descriptors",
+    "pixel_descriptors",
+    "pixels",
+]
+
+TOKEN_PX = 16
+POSITION_CHANNELS = 64
 
 _PIXEL_FILM = 160  # px of the square film that pixel tokens are made of
+
+
+@dataclass(frozen=True)
+class Features:
+    """Films as numbers.
+
+    Attributes:
+        vector: float32 `[N, D]`, one a film.
+        tokens: float32 `[N, rows * columns, C]`, one for each 16 x 16 px of a film.
+        learnt: whether `tokens` are made by a network, whose spread tells something.
+    """
+
+    vector: np.ndarray
+    tokens: np.ndarray
+    learnt: bool = False
+
+
+Descriptor = Callable[[Tensor], Features]
+"""Films `[N, 1, S, S]` in [0, 1] to their features."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +139,34 @@ def _grid_tokens(patches: np.ndarray, path: str | PathLike[str]) -> np.ndarray:
     if not np.isfinite(patches).all():
         raise ValueError(f"{path}: the patches hold NaN or infinity")
     return patches.reshape(*patches.shape[:2], -1).transpose(0, 2, 1).astype(np.float32)
+
+
+def encoder_tokens(encoder: RadiographViT, batch: int = 32) -> Descriptor:
+    """Final-normed patch tokens, and their mean as the vector."""
+
+    @torch.no_grad()
+    def describe(images: Tensor) -> Features:
+        encoder.eval()
+        tokens = torch.cat([encoder(part) for part in images.split(batch)]).numpy()  # [N, n, D]
+        return Features(tokens.mean(axis=1), tokens, learnt=True)
+
+    return describe
+
+
+def pixels(side: int) -> Descriptor:
+    """`side x side` grey values; a token has 4 x 4 of its own, the film at 16 x 16, and its place."""
+
+    def describe(images: Tensor) -> Features:
+        vector = F.interpolate(images, size=(side, side), mode="area").flatten(1)
+        grid = images.shape[-1] // TOKEN_PX
+        cells = F.interpolate(images, size=(4 * grid, 4 * grid), mode="area")  # [N, 1, 4 g, 4 g]
+        own = F.pixel_unshuffle(cells, 4).flatten(2).transpose(1, 2)  # [N, g * g, 16]
+        film = F.interpolate(images, size=(16, 16), mode="area").flatten(1)
+        place = sincos_table((grid, grid), POSITION_CHANNELS).expand(len(images), -1, -1)
+        tokens = torch.cat([own, film.unsqueeze(1).expand(-1, own.shape[1], -1), place], dim=-1)
+        return Features(vector.numpy(), tokens.numpy())
+
+    return describe
 
 
 def encoder_descriptors(

@@ -58,7 +58,7 @@ def test_a_model_that_is_none_is_one_line_before_anything_starts(tmp_path, capsy
     assert main(["label", str(tmp_path), *own]) == 2
     assert "model.pt: not a readable checkpoint (neither a torch" in capsys.readouterr().err
     assert not (tmp_path / "app").exists()  # the file would stay there
-    assert main([str(tmp_path), "--bundle", "nothing", *own]) == 2
+    assert main(["label", str(tmp_path), "--bundle", "nothing", *own]) == 2
     assert "nothing: no such file, and no bundle of this name" in capsys.readouterr().err
 
 
