@@ -126,7 +126,7 @@ def binary_label(values: Sequence[Any]) -> tuple[np.ndarray, list[str]]:
     plain = [plain_value(value) for value in values]
     names = sorted({value for value in plain if value is not None})
     places = {name: place for place, name in enumerate(names)}
-    return np.array([places.get(value, -1) for value in plain], dtype=np.int64), names
+    return np.array([-1 if value is None else places[value] for value in plain], dtype=np.int64), names
 
 
 def grouped_auroc(scores: np.ndarray, positive: np.ndarray, folds: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -291,17 +291,30 @@ def _read(
     settings: ProbeSettings,
 ) -> tuple[np.ndarray, list[float]]:
     """Scores of the images that aren't trained on, and the strengths that were chosen."""
-    if reading == "average":
-        parts = [_read(one, values, tokens, classes, groups, train, settings) for one in ("mean", "grid", "attentive")]
-        return averaged([scores[:, None] for scores, _ in parts])[:, 0], [c for _, chosen in parts for c in chosen]
+    if reading == "mean" or tokens is None:
+        return _linear(values, classes, groups, train, settings, None)
+    if reading == "grid":
+        return _linear(grid_pooled(tokens), classes, groups, train, settings, COMPONENTS)
     if reading == "attentive":
         return attentive_scores(tokens, classes[:, None] == 1, train, seed=settings.seed)[:, 0], []
+    parts = [_read(one, values, tokens, classes, groups, train, settings) for one in ("mean", "grid", "attentive")]
+    return averaged([scores[:, None] for scores, _ in parts])[:, 0], [c for _, chosen in parts for c in chosen]
+
+
+def _linear(
+    values: np.ndarray,
+    classes: np.ndarray,
+    groups: np.ndarray,
+    train: np.ndarray,
+    settings: ProbeSettings,
+    components: int | None,
+) -> tuple[np.ndarray, list[float]]:
     scores, strength = linear_scores(
-        grid_pooled(tokens) if reading == "grid" else values,
+        values,
         classes == 1,
         groups,
         train,
-        components=COMPONENTS if reading == "grid" else None,
+        components=components,
         strengths=settings.strengths,
         folds=settings.inner_folds,
         seed=settings.seed,
