@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(a: argparse.Namespace) -> int:
     """Checks the folder; 1 where a film was flagged."""
-    from cxw_monai.io.results.output_lock import output_lock
+    from cxw_monai.io.results.folders import output_lock
     from cxw_monai.quality import CHECKS, QualitySettings, check_radiographs, write_csv, write_page
 
     settings = QualitySettings(a.min_side, a.min_contrast, a.min_border, a.near_distance, a.file_seconds)
