@@ -15,19 +15,13 @@ from pathlib import Path
 
 from benchmarks.command import ended
 from benchmarks.sim_to_real.experiment import few_shot_runs, from_rendered_runs, run_all, summarise
+from cxw_monai.cli.pairs import name_and_value
 from cxw_monai.weights.bundles import find_bundle
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
-    return name, value
 
 
 def _setting(text: str) -> tuple[str, int | float | str]:
     """A setting, its value a number where it is one."""
-    name, value = _pair(text)
+    name, value = name_and_value(text)
     for kind in (int, float):
         try:
             return name, kind(value)
@@ -44,7 +38,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder to make or continue")
     parser.add_argument(
         "--encoder",
-        type=_pair,
+        type=name_and_value,
         action="append",
         default=[],
         metavar="ARM=CKPT",

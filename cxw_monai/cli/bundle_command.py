@@ -8,14 +8,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .pairs import name_and_value
+
 __all__ = ["add_inference_arguments", "run_inference"]
-
-
-def _setting(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
-    return name, value
 
 
 def add_inference_arguments(parser: argparse.ArgumentParser, bundle: str) -> None:
@@ -25,7 +20,7 @@ def add_inference_arguments(parser: argparse.ArgumentParser, bundle: str) -> Non
     parser.add_argument("--bundle", default=bundle, help=f"name or folder of the bundle (default {bundle})")
     parser.add_argument(
         "--set",
-        type=_setting,
+        type=name_and_value,
         action="append",
         default=[],
         metavar="NAME=VALUE",

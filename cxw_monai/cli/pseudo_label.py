@@ -11,12 +11,7 @@ import argparse
 import logging
 from pathlib import Path
 
-
-def _column(text: str) -> tuple[str, str]:
-    structure, equals, mask = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"expected STRUCTURE=MASK, got {text!r}")
-    return structure, mask
+from .pairs import name_and_value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--agreement", type=float, default=0.9, help="least Dice with the models' mean (default 0.9)")
     parser.add_argument("--labelled", type=Path, help="manifest with masks, to go into the new manifest too")
     parser.add_argument(
-        "--columns", type=_column, nargs="*", default=[], metavar="STRUCTURE=MASK", help="its other mask names"
+        "--columns", type=name_and_value, nargs="*", default=[], metavar="STRUCTURE=MASK", help="its other mask names"
     )
     parser.add_argument("--no-adapt", action="store_true", help="keep the models' own batch statistics")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")

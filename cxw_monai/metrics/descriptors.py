@@ -30,6 +30,7 @@ __all__ = [
     "load_descriptors",
     "pixel_descriptors",
     "pixels",
+    "read_squashed",
 ]
 
 TOKEN_PX = 16
@@ -189,7 +190,7 @@ def encoder_descriptors(
             torch.manual_seed(random_seed)
             encoder.apply(_fresh)
     size = (encoder.grid[0] * encoder.patch_size, encoder.grid[1] * encoder.patch_size)
-    films = torch.stack([_squashed(image, size) for image in images])  # [N, 1, h, w]
+    films = torch.stack([read_squashed(image, size) for image in images])  # [N, 1, h, w]
     described = encoder_tokens(encoder)(films)
     name = str(path) if random_seed is None else f"random weights, seed {random_seed}"
     return Descriptors(name, list(images), described.vector, described.tokens)
@@ -202,10 +203,18 @@ def _fresh(module: nn.Module) -> None:
         module.reset_parameters()
 
 
-def _squashed(image: str, size: tuple[int, int]) -> torch.Tensor:
-    """A film averaged down to a size, ``[1, h, w]``."""
-    film = torch.from_numpy(read_radiograph(image, min_size=1).array)
-    return F.interpolate(film[None], size=size, mode="area")[0]
+def read_squashed(image: str | PathLike[str], size: int | tuple[int, int]) -> Tensor:
+    """A film averaged down to `size`, whatever its shape: float32 `[1, h, w]` in [0, 1].
+
+    Raises:
+        RadiographError: the file can't be read.
+    """
+    return _averaged(read_radiograph(image, min_size=1).array, size)
+
+
+def _averaged(film: np.ndarray, size: int | tuple[int, int]) -> Tensor:
+    size = (size, size) if isinstance(size, int) else size
+    return F.interpolate(torch.from_numpy(film)[None], size=size, mode="area")[0]
 
 
 def pixel_descriptors(images: Sequence[str], side: int) -> Descriptors:
@@ -227,8 +236,8 @@ def pixel_descriptors(images: Sequence[str], side: int) -> Descriptors:
         raise ValueError(f"pixels must be at least 1 per side, got {side}.")
     rows, films = [], []
     for image in images:
-        film = torch.from_numpy(read_radiograph(image, min_size=1).array)[None]  # [1, 1, H, W]
-        rows.append(F.interpolate(film, size=(side, side), mode="area").flatten().numpy())
-        films.append(F.interpolate(film, size=(_PIXEL_FILM, _PIXEL_FILM), mode="area")[0])
+        film = read_radiograph(image, min_size=1).array
+        rows.append(_averaged(film, side).flatten().numpy())
+        films.append(_averaged(film, _PIXEL_FILM))
     tokens = pixels(side)(torch.stack(films)).tokens
     return Descriptors(f"pixels {side}x{side}", list(images), np.stack(rows), tokens)
