@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from cxw_monai.weights.encoder import load_weights
 __all__ = ["BUNDLE", "Experiment"]
 
 BUNDLE = find_bundle("chexworld_pretraining").resolve()
-FIXED = {"pixels16": partial(pixels, 16), "pixels32": partial(pixels, 32), "hog": lambda: gradient_histograms}
+FIXED: dict[str, Descriptor] = {"pixels16": pixels(16), "pixels32": pixels(32), "hog": gradient_histograms}
 IMAGE_PX = 160
 TRAINED_PROBES = ("mean", "grid", "attentive")
 PROBES = (*TRAINED_PROBES, "knn")
@@ -143,7 +143,7 @@ class Experiment:
     def _descriptor(self, name: str) -> tuple[Descriptor, Cost]:
         """The descriptor of a run and what it took."""
         if name in FIXED:
-            return FIXED[name](), {}
+            return FIXED[name], {}
         encoder, cost = fresh_encoder(self.seed), {}
         if name == "supervised":
             cost = train_supervised(encoder, self.benchmark.films, 60 * self.minutes, seed=self.seed)
@@ -151,7 +151,8 @@ class Experiment:
             load_weights(encoder, name.split("=", 1)[1])
         elif name != "random":
             path, cost = self._train_arm(name)
-            encoder = load_weights(fresh_encoder(self.seed, self.arms[name].get("patch_size", 16)), path)
+            encoder = fresh_encoder(self.seed, self.arms[name].get("patch_size", 16))
+            load_weights(encoder, path)
         return encoder_tokens(encoder), cost
 
     def _train_arm(self, name: str) -> tuple[Path, Cost]:
