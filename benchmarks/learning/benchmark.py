@@ -20,23 +20,15 @@ from sklearn.model_selection import StratifiedGroupKFold
 from cxw_monai.io.files import csv_files
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.own_files import own_lock
-from cxw_monai.metrics.grid_probes import (
-    COMPONENTS,
-    attentive_scores,
-    averaged,
-    few_shot_dice,
-    grid_pooled,
-    linear_scores,
-    nearest_scores,
-    ridge_predictions,
-)
-from cxw_monai.metrics.probes import grouped_auroc
-from cxw_monai.metrics.token_descriptors import Described, Descriptor
+from cxw_monai.metrics.descriptors import Descriptor, Features
+from cxw_monai.metrics.probes import grouped_auroc, patient_weights
+from cxw_monai.metrics.readings import COMPONENTS, attentive_scores, grid_pooled, linear_scores
 from cxw_monai.tasks.pretraining.monitors import embedding_statistics
 
 from .data import LABELS, STRUCTURES, LabelledFilms, OutlinedFilms
+from .probes import few_shot_dice, nearest_scores, ridge_predictions
 
-__all__ = ["Benchmark", "append_row", "averaged", "config_hash", "read_rows"]
+__all__ = ["Benchmark", "append_row", "config_hash", "read_rows"]
 
 BOOTSTRAP = 1000
 SHOTS = (8, 24)
@@ -114,14 +106,17 @@ class Benchmark:
         found = [grouped_auroc(scores[:, i], films.labels[:, i], folds, weights) for i in range(len(LABELS))]
         return np.mean(found, axis=0)
 
-    def _scores(self, described: Described, train: np.ndarray) -> dict[str, np.ndarray]:
+    def _scores(self, described: Features, train: np.ndarray) -> dict[str, np.ndarray]:
         films = self.films
-        known = (films.labels, films.patients, train)
-        grid = grid_pooled(described.tokens)
+
+        def linear(values: np.ndarray, components: int | None) -> np.ndarray:
+            fits = [linear_scores(values, one, films.patients, train, components=components) for one in films.labels.T]
+            return np.stack([scores for scores, _ in fits], axis=1)
+
         wide = described.vector.shape[1] > COMPONENTS * 4
         return {
-            "mean": linear_scores(described.vector, *known, components=COMPONENTS if wide else None),
-            "grid": linear_scores(grid, *known, components=COMPONENTS),
+            "mean": linear(described.vector, COMPONENTS if wide else None),
+            "grid": linear(grid_pooled(described.tokens), COMPONENTS),
             "attentive": attentive_scores(described.tokens, films.labels, train),
             "knn": nearest_scores(described.vector, films.labels, train),
         }
@@ -141,7 +136,7 @@ class Benchmark:
         row: Row = {probe: float(means[0]), f"{probe}_low": float(low), f"{probe}_high": float(high)}
         return row | {f"{probe}_{name}": float(value) for name, value in zip(LABELS, found[0], strict=True)}
 
-    def _ranks(self, described: Described) -> Row:
+    def _ranks(self, described: Features) -> Row:
         if not described.learnt:
             return {"rank_tokens": None, "rank_pooled": None}
         test = ~self.films.train
@@ -157,10 +152,7 @@ class Benchmark:
 
 def _resampled(patients: np.ndarray, resamplings: int = BOOTSTRAP) -> np.ndarray:
     """Weights `[1 + resamplings, N]` of films: ones, then how often each film's patient was drawn."""
-    _, member = np.unique(patients, return_inverse=True)
-    count = int(member.max()) + 1
-    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=resamplings)
-    return np.concatenate([np.ones((1, len(member))), drawn[:, member]])
+    return np.concatenate([np.ones((1, len(patients))), patient_weights(patients, resamplings)])
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

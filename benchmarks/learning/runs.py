@@ -24,6 +24,7 @@ from monai.bundle import ConfigWorkflow
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks.command import training_workflow
 from cxw_monai.data.manifest import read_datalist
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.csv_files import CsvWriter
@@ -93,16 +94,8 @@ def write_training_manifest(
 
 
 def _workflow(bundle: Path, presets: Sequence[str], folder: Path, settings: Mapping[str, Any]) -> ConfigWorkflow:
-    configs = bundle / "configs"
-    return ConfigWorkflow(
-        config_file=[str(configs / "train.json"), *(str(configs / "presets" / f"{name}.yaml") for name in presets)],
-        meta_file=str(configs / "metadata.json"),
-        logging_file=False,
-        workflow_type="train",
-        bundle_root=str(bundle),
-        output_dir=str(folder),
-        **{"num_workers": 0, "val_fraction": 0.02, "val_interval": 10**6, **settings},
-    )
+    settings = {"num_workers": 0, "val_fraction": 0.02, "val_interval": 10**6, **settings}
+    return training_workflow(bundle, presets, folder, **settings)
 
 
 def _epochs_that_fit(
@@ -129,7 +122,7 @@ def _epochs_that_fit(
 def pretrain(
     bundle: Path, presets: Sequence[str], folder: Path, settings: Mapping[str, Any], seconds: float
 ) -> tuple[Path, Cost]:
-    """Pretrain with the bundle for so much processor time; goes on where it stopped.
+    """Pretrain with the bundle for so much processor time; is resumed where it stopped.
 
     Args:
         bundle: the pretraining bundle.

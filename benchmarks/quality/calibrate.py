@@ -1,7 +1,7 @@
 """Fits the model of frontal chests, and measures every check on films of other sources.
 
-    python -m benchmarks.quality.calibrate --fit nih/manifest.csv pool/manifest.csv --output film_model.npz
-    python -m benchmarks.quality.calibrate --measure shenzhen/manifest.csv --others laterals/manifest.csv
+    python -m benchmarks.quality --fit nih/manifest.csv pool/manifest.csv --output film_model.npz
+    python -m benchmarks.quality --measure shenzhen/manifest.csv --others laterals/manifest.csv
 
 Manifests list frontal chest films (columns ``image`` and ``patient_id``); of one with a column ``split`` the fit takes
 ``training`` and the measuring ``validation`` and ``test`` (``--all`` takes all). A column ``source`` parts a manifest
@@ -109,7 +109,8 @@ def fit(manifests: Sequence[Path], steps: int, seed: int = 0) -> FilmModel:
     return FilmModel(model.layers, model.weights, model.bias, thresholds_of(model, held_out))
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fit", type=Path, nargs="+", default=[], help="manifests of frontal chests to fit with")
     parser.add_argument("--output", type=Path, default=Path("film_model.npz"), help="where the model goes")
@@ -132,12 +133,8 @@ def main(argv: list[str] | None = None) -> int:
         others = {path.parent.name: contents(read_datalist(path, section="all")) for path in arguments.others}
         print(confusion(chests, others, model))
         for name, films in chests.items():
-            print(f"\n{name}\n\n{format_table(measure_checks(films, model, {}, {}))}")
+            print(f"\n{name}\n\n{format_table(measure_checks(films, model))}")
     except (OSError, KeyError, ValueError, RadiographError) as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -129,19 +129,12 @@ class Outcome:
     wanted: bool
 
 
-def measure_checks(
-    films: Sequence[np.ndarray],
-    model: FilmModel,
-    others: Mapping[str, Sequence[np.ndarray]],
-    elsewhere: Mapping[str, Sequence[np.ndarray]],
-) -> list[Outcome]:
+def measure_checks(films: Sequence[np.ndarray], model: FilmModel) -> list[Outcome]:
     """Count the findings on untouched films and on films with defects.
 
     Args:
         films: ``[H, W]`` each, frontal chests without borders, of patients that the model wasn't fitted on.
         model: of frontal chests.
-        others: films that aren't frontal chests, by name.
-        elsewhere: frontal chests of other sources, by name.
 
     Returns:
         The outcomes, in the order of the table.
@@ -151,21 +144,17 @@ def measure_checks(
     def flags(film: np.ndarray) -> list[str]:
         return measure_array(np.ascontiguousarray(film), settings, model).flags
 
-    outcomes = []
-    untouched = {"untouched": films, **{f"untouched, {name}": group for name, group in elsewhere.items()}}
-    for name, group in untouched.items():
-        raised = [flags(film) for film in group]
-        for check in ("inverted", "rotated", "mirrored", "not_frontal_chest", "low_contrast"):
-            outcomes.append(Outcome(check, name, sum(check in found for found in raised), len(group), False))
+    raised = [flags(film) for film in films]
+    outcomes = [
+        Outcome(check, "untouched", sum(check in found for found in raised), len(films), False)
+        for check in ("inverted", "rotated", "mirrored", "not_frontal_chest", "low_contrast")
+    ]
     inner = [_cropped(film, 0.1) for film in films]
     whole = sum(find_content_box(film) != (0, 0, *film.shape) for film in inner)
     outcomes.append(Outcome("border", "inner 80 % of untouched films, any crop at all", whole, len(films), False))
     for name, (check, spoil) in DEFECTS.items():
         hits = sum(check in flags(spoil(film)) for film in films)
         outcomes.append(Outcome(check, name, hits, len(films), True))
-    for name, group in others.items():
-        hits = sum("not_frontal_chest" in flags(film) for film in group)
-        outcomes.append(Outcome("not_frontal_chest", name, hits, len(group), True))
     return outcomes + _measure_copies(films, settings.near_distance)
 
 

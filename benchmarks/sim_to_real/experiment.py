@@ -1,7 +1,7 @@
 """Rendered films to films of people: the segmentation bundle in several arms, splits and seeds, as one table.
 
 Training on rendered films (DRRs) needs no manual label: the masks come from the CT. Each arm is the bundle's own
-training with other settings; each run is a folder that is made once, so a stopped experiment goes on where it was.
+training with other settings; each run is a folder that is made once, so a stopped experiment is resumed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.bundle import ConfigWorkflow
 
+from benchmarks.command import training_workflow
 from cxw_monai.data.manifest import read_datalist
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.csv_files import write_rows
@@ -190,20 +190,15 @@ def run_all(
     Returns:
         Mean test Dice of each structure by run name (see :func:`film_scores`).
     """
-    configs = Path(bundle) / "configs"
     results = {}
     for number, run in enumerate(runs, start=1):
         folder = output / "runs" / run.name
         if not (folder / "test" / "films.csv").exists():
             logger.info("Run %d of %d: %s.", number, len(runs), run.name)
-            presets = [configs / "presets" / f"{name}.yaml" for name in ("sim_to_real", *run.presets)]
-            workflow = ConfigWorkflow(
-                config_file=[str(path) for path in (configs / "train.json", *presets)],
-                meta_file=str(configs / "metadata.json"),
-                logging_file=False,
-                workflow_type="train",
-                bundle_root=str(Path(bundle).resolve()),
-                output_dir=str(folder.resolve()),
+            workflow = training_workflow(
+                Path(bundle),
+                ("sim_to_real", *run.presets),
+                folder,
                 cache_dir=str((output / "cache").resolve()),
                 resume=True,
                 **{**run.overrides, **(settings or {})},

@@ -11,18 +11,27 @@
 - :mod:`~cxw_monai.io.files`: files of any kind that are written whole, read strictly, and shown safely in messages.
 """
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from .radiograph import Radiograph, RadiographError
-from .read import read_radiograph
+if TYPE_CHECKING:
+    from .monai_reader import LoadRadiographd, RadiographReader
+    from .radiograph import Radiograph, RadiographError
+    from .read import read_radiograph
 
 __all__ = ["LoadRadiographd", "Radiograph", "RadiographError", "RadiographReader", "read_radiograph"]
 
+_MODULES = {
+    "LoadRadiographd": "monai_reader",
+    "RadiographReader": "monai_reader",
+    "Radiograph": "radiograph",
+    "RadiographError": "radiograph",
+    "read_radiograph": "read",
+}
+
 
 def __getattr__(name: str) -> Any:
-    # MONAI takes seconds to import: what needs it is imported when it is asked for.
-    if name in ("LoadRadiographd", "RadiographReader"):
-        from . import monai_reader
-
-        return getattr(monai_reader, name)
+    # torch and MONAI take seconds to import: what needs them is imported when it is asked for.
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -13,17 +13,50 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from cxw_monai.inference.predictor import Predictor
 from cxw_monai.io import read_radiograph
-from cxw_monai.metrics.token_descriptors import pixels
+from cxw_monai.networks import RadiographViT
 from cxw_monai.networks.layers import init_weights
+from cxw_monai.networks.positions import sincos_table
 from cxw_monai.weights.resolve import load_embedder
 
-__all__ = ["Descriptors", "encoder_descriptors", "load_descriptors", "pixel_descriptors"]
+__all__ = [
+    "Descriptor",
+    "Descriptors",
+    "Features",
+    "encoder_descriptors",
+    "encoder_tokens",
+    "load_descriptors",
+    "pixel_descriptors",
+    "pixels",
+    "read_squashed",
+]
+
+TOKEN_PX = 16
+POSITION_CHANNELS = 64
 
 _PIXEL_FILM = 160  # px of the square film that pixel tokens are made of
+
+
+@dataclass(frozen=True)
+class Features:
+    """Films as numbers.
+
+    Attributes:
+        vector: float32 `[N, D]`, one a film.
+        tokens: float32 `[N, rows * columns, C]`, one for each 16 x 16 px of a film.
+        learnt: whether `tokens` are made by a network, whose spread tells something.
+    """
+
+    vector: np.ndarray
+    tokens: np.ndarray
+    learnt: bool = False
+
+
+Descriptor = Callable[[Tensor], Features]
+"""Films `[N, 1, S, S]` in [0, 1] to their features."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +143,34 @@ def _grid_tokens(patches: np.ndarray, path: str | PathLike[str]) -> np.ndarray:
     return patches.reshape(*patches.shape[:2], -1).transpose(0, 2, 1).astype(np.float32)
 
 
+def encoder_tokens(encoder: RadiographViT, batch: int = 32) -> Descriptor:
+    """Final-normed patch tokens, and their mean as the vector."""
+
+    @torch.no_grad()
+    def describe(images: Tensor) -> Features:
+        encoder.eval()
+        tokens = torch.cat([encoder(part) for part in images.split(batch)]).numpy()  # [N, n, D]
+        return Features(tokens.mean(axis=1), tokens, learnt=True)
+
+    return describe
+
+
+def pixels(side: int) -> Descriptor:
+    """`side x side` grey values; a token has 4 x 4 of its own, the film at 16 x 16, and its place."""
+
+    def describe(images: Tensor) -> Features:
+        vector = F.interpolate(images, size=(side, side), mode="area").flatten(1)
+        grid = images.shape[-1] // TOKEN_PX
+        cells = F.interpolate(images, size=(4 * grid, 4 * grid), mode="area")  # [N, 1, 4 g, 4 g]
+        own = F.pixel_unshuffle(cells, 4).flatten(2).transpose(1, 2)  # [N, g * g, 16]
+        film = F.interpolate(images, size=(16, 16), mode="area").flatten(1)
+        place = sincos_table((grid, grid), POSITION_CHANNELS).expand(len(images), -1, -1)
+        tokens = torch.cat([own, film.unsqueeze(1).expand(-1, own.shape[1], -1), place], dim=-1)
+        return Features(vector.numpy(), tokens.numpy())
+
+    return describe
+
+
 def encoder_descriptors(
     path: str | PathLike[str], images: Sequence[str], random_seed: int | None = None
 ) -> Descriptors:
@@ -143,6 +204,20 @@ def _fresh(module: nn.Module) -> None:
         module.reset_parameters()
 
 
+def read_squashed(image: str | PathLike[str], size: int | tuple[int, int]) -> Tensor:
+    """A film averaged down to `size`, whatever its shape: float32 `[1, h, w]` in [0, 1].
+
+    Raises:
+        RadiographError: the file can't be read.
+    """
+    return _averaged(read_radiograph(image, min_size=1).array, size)
+
+
+def _averaged(film: np.ndarray, size: int | tuple[int, int]) -> Tensor:
+    size = (size, size) if isinstance(size, int) else size
+    return F.interpolate(torch.from_numpy(film)[None], size=size, mode="area")[0]
+
+
 def pixel_descriptors(images: Sequence[str], side: int) -> Descriptors:
     """The films themselves, averaged down to ``side x side`` pixels: the baseline that an encoder should beat.
 
@@ -162,8 +237,8 @@ def pixel_descriptors(images: Sequence[str], side: int) -> Descriptors:
         raise ValueError(f"pixels must be at least 1 per side, got {side}.")
     rows, films = [], []
     for image in images:
-        film = torch.from_numpy(read_radiograph(image, min_size=1).array)[None]  # [1, 1, H, W]
-        rows.append(F.interpolate(film, size=(side, side), mode="area").flatten().numpy())
-        films.append(F.interpolate(film, size=(_PIXEL_FILM, _PIXEL_FILM), mode="area")[0])
+        film = read_radiograph(image, min_size=1).array
+        rows.append(_averaged(film, side).flatten().numpy())
+        films.append(_averaged(film, _PIXEL_FILM))
     tokens = pixels(side)(torch.stack(films)).tokens
     return Descriptors(f"pixels {side}x{side}", list(images), np.stack(rows), tokens)

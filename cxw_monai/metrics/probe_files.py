@@ -170,8 +170,13 @@ def probe_files(
                     train=train, reading=reading, tokens=each.tokens,
                 )  # fmt: skip
                 results.append(asdict(found))
-    report = {"datalist": films.source, "settings": asdict(settings), "descriptors": summaries, "results": results}
-    report |= {"training_images_left_out": films.left_out}
+    report = {
+        "datalist": films.source,
+        "settings": asdict(settings),
+        "descriptors": summaries,
+        "results": results,
+        "training_images_left_out": films.left_out,
+    }
     return json.loads(json.dumps(report))  # tuples become lists, as a reader of the file sees them
 
 

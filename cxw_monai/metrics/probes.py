@@ -14,14 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from cxw_monai.metrics.grid_probes import COMPONENTS, attentive_scores, averaged, grid_pooled
+from .readings import COMPONENTS, STRENGTHS, attentive_scores, averaged, grid_pooled, linear_scores
 
 __all__ = [
     "READINGS",
@@ -29,6 +24,7 @@ __all__ = [
     "ProbeSettings",
     "binary_label",
     "grouped_auroc",
+    "patient_weights",
     "plain_value",
     "probe",
 ]
@@ -59,7 +55,7 @@ class ProbeSettings:
 
     folds: int = 5
     inner_folds: int = 3
-    strengths: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    strengths: tuple[float, ...] = STRENGTHS
     bootstrap: int = 1000
     seed: int = 0
 
@@ -130,7 +126,7 @@ def binary_label(values: Sequence[Any]) -> tuple[np.ndarray, list[str]]:
     plain = [plain_value(value) for value in values]
     names = sorted({value for value in plain if value is not None})
     places = {name: place for place, name in enumerate(names)}
-    return np.array([places.get(value, -1) for value in plain], dtype=np.int64), names
+    return np.array([-1 if value is None else places[value] for value in plain], dtype=np.int64), names
 
 
 def grouped_auroc(scores: np.ndarray, positive: np.ndarray, folds: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -177,45 +173,6 @@ def _folds(classes: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np
     return folds
 
 
-def _classifier(strength: float) -> Pipeline:
-    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
-
-
-def _reduced(values: np.ndarray, train: np.ndarray, components: int | None) -> np.ndarray:
-    """Values on the first principal components of the standardised training part."""
-    if components is None or values.shape[1] <= components:
-        return values
-    count = min(components, int(train.sum()) - 1)
-    steps = make_pipeline(StandardScaler(), PCA(count, random_state=0)).fit(values[train])
-    return steps.transform(values)
-
-
-def _held_out_probabilities(
-    values: np.ndarray, classes: np.ndarray, folds: np.ndarray, strength: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of the held-out images and which images have one (a one-class training part gives none)."""
-    found = np.full(len(classes), np.nan)
-    for fold in np.unique(folds):
-        held_out = folds == fold
-        if len(np.unique(classes[~held_out])) == 2:
-            fitted = _classifier(strength).fit(values[~held_out], classes[~held_out])
-            found[held_out] = fitted.predict_proba(values[held_out])[:, 1]
-    return found, ~np.isnan(found)
-
-
-def _choose_strength(values: np.ndarray, classes: np.ndarray, groups: np.ndarray, settings: ProbeSettings) -> float:
-    """The C of least log loss on patients held out within a training part; the strongest penalty where none can be."""
-    count = min(settings.inner_folds, *_patients_per_class(classes, groups))
-    if count < 2 or len(settings.strengths) == 1:
-        return min(settings.strengths)
-    folds = _folds(classes, groups, count, settings.seed)
-    losses = {}
-    for strength in sorted(settings.strengths):
-        found, known = _held_out_probabilities(values, classes, folds, strength)
-        losses[strength] = log_loss(classes[known], found[known], labels=[0, 1]) if known.any() else math.inf
-    return min(losses, key=losses.__getitem__)
-
-
 def _obstacle(names: list[str], classes: np.ndarray, groups: np.ndarray, folds: int) -> str | None:
     """Why a label cannot be probed, or None."""
     if len(names) != 2:
@@ -238,12 +195,11 @@ def _split_obstacle(names: list[str], classes: np.ndarray, train: np.ndarray) ->
     return None
 
 
-def _bootstrap_weights(groups: np.ndarray, settings: ProbeSettings) -> np.ndarray:
-    """How often each image counts when the patients are drawn with replacement, ``[R, N]``."""
-    _, member = np.unique(groups, return_inverse=True)
-    patients = int(member.max()) + 1
-    rng = np.random.default_rng(settings.seed)
-    drawn = rng.multinomial(patients, np.full(patients, 1 / patients), size=settings.bootstrap)
+def patient_weights(patients: np.ndarray, draws: int, seed: int = 0) -> np.ndarray:
+    """How often each film counts when the patients are drawn with replacement, ``[draws, N]``."""
+    _, member = np.unique(patients, return_inverse=True)
+    count = int(member.max()) + 1
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
     return drawn.astype(np.uint16)[:, member]
 
 
@@ -335,16 +291,35 @@ def _read(
     settings: ProbeSettings,
 ) -> tuple[np.ndarray, list[float]]:
     """Scores of the images that aren't trained on, and the strengths that were chosen."""
-    if reading == "average":
-        parts = [_read(one, values, tokens, classes, groups, train, settings) for one in ("mean", "grid", "attentive")]
-        return averaged([scores[:, None] for scores, _ in parts])[:, 0], [c for _, chosen in parts for c in chosen]
+    if reading == "mean" or tokens is None:
+        return _linear(values, classes, groups, train, settings, None)
+    if reading == "grid":
+        return _linear(grid_pooled(tokens), classes, groups, train, settings, COMPONENTS)
     if reading == "attentive":
         return attentive_scores(tokens, classes[:, None] == 1, train, seed=settings.seed)[:, 0], []
-    components = COMPONENTS if reading == "grid" else None
-    values = _reduced(grid_pooled(tokens) if reading == "grid" else values, train, components)
-    strength = _choose_strength(values[train], classes[train], groups[train], settings)
-    fitted = _classifier(strength).fit(values[train], classes[train])
-    return fitted.decision_function(values[~train]), [strength]
+    parts = [_read(one, values, tokens, classes, groups, train, settings) for one in ("mean", "grid", "attentive")]
+    return averaged([scores[:, None] for scores, _ in parts])[:, 0], [c for _, chosen in parts for c in chosen]
+
+
+def _linear(
+    values: np.ndarray,
+    classes: np.ndarray,
+    groups: np.ndarray,
+    train: np.ndarray,
+    settings: ProbeSettings,
+    components: int | None,
+) -> tuple[np.ndarray, list[float]]:
+    scores, strength = linear_scores(
+        values,
+        classes == 1,
+        groups,
+        train,
+        components=components,
+        strengths=settings.strengths,
+        folds=settings.inner_folds,
+        seed=settings.seed,
+    )
+    return scores, [strength]
 
 
 def _summarised(
@@ -364,6 +339,6 @@ def _summarised(
     result = replace(result, auroc=auroc)
     if settings.bootstrap == 0:
         return result
-    spread = grouped_auroc(scores, positive, folds, _bootstrap_weights(groups, settings))
+    spread = grouped_auroc(scores, positive, folds, patient_weights(groups, settings.bootstrap, settings.seed))
     low, high = np.nanquantile(spread, _QUANTILES)
     return replace(result, low=float(low), high=float(high))

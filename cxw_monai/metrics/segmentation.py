@@ -143,9 +143,9 @@ def film_metrics(
             f"pred and label must be [S, H, W] and known [S], got {pred.shape}, {label.shape} and {known.shape}."
         )
     pred, label = pred.astype(bool), label.astype(bool)
-    batch = [torch.from_numpy(np.ascontiguousarray(masks))[None].float() for masks in (pred, label)]
-    dice = compute_dice(*batch, ignore_empty=False)[0].double().numpy()  # [S]
-    iou = compute_iou(*batch, ignore_empty=False)[0].double().numpy()
+    y_pred, y = (torch.from_numpy(np.ascontiguousarray(masks))[None].float() for masks in (pred, label))
+    dice = compute_dice(y_pred, y, ignore_empty=False)[0].double().numpy()  # [S]
+    iou = compute_iou(y_pred, y, ignore_empty=False)[0].double().numpy()
     pred_px, label_px = pred.sum(axis=(1, 2)), label.sum(axis=(1, 2))
     nothing = np.full(len(known), np.nan)
     distances = np.full((len(known), 2), np.nan)

@@ -11,19 +11,15 @@ import torch
 from PIL import Image
 
 from benchmarks.learning import runs
-from benchmarks.learning.benchmark import Benchmark, append_row, averaged, config_hash, read_rows
+from benchmarks.learning.__main__ import main
+from benchmarks.learning.benchmark import Benchmark, append_row, config_hash, read_rows
 from benchmarks.learning.data import LabelledFilms, OutlinedFilms, labelled_films, outlined_films, read_split
+from benchmarks.learning.descriptors import gradient_histograms
+from benchmarks.learning.probes import few_shot_dice, nearest_scores, ridge_predictions
 from benchmarks.learning.runs import train_supervised, write_training_manifest
 from benchmarks.learning.table import draw_curves, draw_rows, markdown
-from cxw_monai.metrics.grid_probes import (
-    attentive_scores,
-    few_shot_dice,
-    grid_pooled,
-    linear_scores,
-    nearest_scores,
-    ridge_predictions,
-)
-from cxw_monai.metrics.token_descriptors import encoder_tokens, gradient_histograms, pixels
+from cxw_monai.metrics.descriptors import encoder_tokens, pixels
+from cxw_monai.metrics.readings import STRENGTHS, attentive_scores, averaged, grid_pooled, linear_scores
 from cxw_monai.networks import radiograph_vit
 
 COUNT, TRAIN = 120, 80
@@ -97,12 +93,13 @@ class TestProbes:
     def test_linear_and_nearest_find_what_is_there_and_not_what_is_not(self, films):
         values = pixels(8)(films.images).vector
         test = films.labels[~films.train]
-        for scores in (
-            linear_scores(values, films.labels, films.patients, films.train),
-            linear_scores(values, films.labels, films.patients, films.train, components=16),
-        ):
-            assert min(auroc(scores[:, i], test[:, i]) for i in range(4)) > 0.95
-            assert abs(auroc(scores[:, 4], test[:, 4]) - 0.5) < 0.3
+        for components in (None, 16):
+            found = []
+            for wanted, label in zip(test.T, films.labels.T, strict=True):
+                scores, strength = linear_scores(values, label, films.patients, films.train, components=components)
+                found.append(auroc(scores, wanted))
+                assert strength in STRENGTHS
+            assert min(found[:4]) > 0.95 and abs(found[4] - 0.5) < 0.3
         nearest = nearest_scores(values, films.labels, films.train)
         assert np.mean([auroc(nearest[:, i], test[:, i]) for i in range(4)]) > 0.8
 
@@ -114,8 +111,8 @@ class TestProbes:
         tokens[:, 3, 1] += 6
         scores = attentive_scores(tokens, label, films.train)
         assert auroc(scores[:, 0], label[~films.train, 0]) > 0.9
-        mean = linear_scores(tokens.mean(axis=1), label, films.patients, films.train)
-        assert auroc(mean[:, 0], label[~films.train, 0]) < 0.75
+        mean, _ = linear_scores(tokens.mean(axis=1), label[:, 0], films.patients, films.train)
+        assert auroc(mean, label[~films.train, 0]) < 0.75
 
     def test_ridge_finds_a_linear_quantity(self, films):
         rng = np.random.default_rng(0)
@@ -149,8 +146,9 @@ class TestDescriptors:
     def test_gradient_histograms_tell_the_orientation(self):
         ramp = torch.linspace(0, 1, 64).expand(1, 1, 64, 64)  # brighter to the right: gradient at 0 degrees
         across, down = gradient_histograms(ramp).tokens, gradient_histograms(ramp.transpose(2, 3)).tokens
-        histogram = across[0, 5, :36].reshape(9, 4).sum(axis=1)
-        assert histogram.argmax() == 0 and down[0, 5, :36].reshape(9, 4).sum(axis=1).argmax() == 4  # 90 of 180 degrees
+        histograms = [tokens[0, 5, :36].reshape(4, 9).sum(axis=0) for tokens in (across, down)]
+        assert [histogram.argmax() for histogram in histograms] == [0, 4]  # 90 of 180 degrees
+        assert np.linalg.norm(across[0, 5, :36]) == pytest.approx(1, abs=1e-3)
 
     def test_an_encoders_vector_is_the_mean_of_its_tokens(self):
         encoder = radiograph_vit("tiny", image_size=32)
@@ -265,3 +263,21 @@ class TestTable:
         (tmp_path / "b.csv").write_text("iteration,loss\n30,0.9\n")
         with pytest.raises(KeyError, match="loss_intra"):
             draw_curves({"b": tmp_path / "b.csv"}, tmp_path / "b.png")
+
+
+class TestCommand:
+    def test_an_unknown_run_is_one_line_before_any_film_is_read(self, tmp_path: Path, capsys):
+        manifests = [word for name in ("nih", "rendered", "real") for word in (f"--{name}", str(tmp_path / "none.csv"))]
+        assert main([*manifests, "--output", str(tmp_path / "out"), "--runs", "random", "nonsense"]) == 2
+        assert "no arm 'nonsense'" in capsys.readouterr().err and not (tmp_path / "out").exists()
+        assert main([*manifests, "--output", str(tmp_path / "out"), "--runs", "random"]) == 2
+        assert "none.csv" in capsys.readouterr().err
+
+    def test_rows_are_shown(self, tmp_path: Path, capsys):
+        manifests = [word for name in ("nih", "rendered", "real") for word in (f"--{name}", str(tmp_path / "none.csv"))]
+        probes = {f"{p}{end}": "0.8000" for p in ("mean", "grid", "attentive", "knn") for end in ("", "_low", "_high")}
+        dice = {f"dice_{films}_{shots}": 0.7654 for films in ("drr", "real") for shots in (8, 24)}
+        row = {"run": "a", "config": "1", "processor_seconds": 90, "images_seen": 640, "age_mae": 10.34}
+        append_row(tmp_path / "learning.csv", {**row, **probes, **dice})
+        assert main([*manifests, "--output", str(tmp_path), "--show", str(tmp_path / "rows.png")]) == 0
+        assert "| a | 1.5 | 640 | .800" in capsys.readouterr().out and (tmp_path / "rows.png").is_file()

@@ -1,14 +1,13 @@
 """Runs of the sim-to-real experiment: who trains and who is tested, and what the table says."""
 
 import csv
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.sim_to_real.__main__ import main
 from benchmarks.sim_to_real.experiment import Run, few_shot_runs, film_scores, from_rendered_runs, summarise
 
 
@@ -58,12 +57,9 @@ def test_rendered_runs_pair_arms_by_seed(real, tmp_path):
     assert len(runs) == 6 and runs[1].overrides["encoder_ckpt"] == "e.pt"
 
 
-def test_a_misspelt_setting_is_one_line_of_the_script(real, tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("script", Path(__file__).parents[2] / "scripts" / "sim_to_real.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+def test_a_misspelt_setting_is_one_line_of_the_command(real, tmp_path, capsys):
     command = ["--real", str(real), "--output", str(tmp_path / "out"), "--shots", "4", "--splits", "1"]
-    assert script.main([*command, "--set", "batchsize=2"]) == 2
+    assert main([*command, "--set", "batchsize=2"]) == 2
     assert "error: batchsize (given in the settings): the bundle has no such setting, did you mean batch_size?" in (
         capsys.readouterr().err
     )

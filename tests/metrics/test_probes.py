@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import runpy
-import subprocess
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
+from cxw_monai.cli import main
 from cxw_monai.metrics.descriptors import Descriptors, encoder_descriptors, load_descriptors, pixel_descriptors
 from cxw_monai.metrics.probe_files import format_results, probe_files, read_films
 from cxw_monai.metrics.probes import READINGS, ProbeSettings, binary_label, grouped_auroc, probe
+from cxw_monai.metrics.readings import STRENGTHS, linear_scores
 from cxw_monai.networks import radiograph_vit
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "probe.py"
 FAST = ProbeSettings(bootstrap=100, strengths=(1e-2, 1.0))
 
 
@@ -245,25 +243,31 @@ def test_unmatched_and_malformed_files_are_named(study, tmp_path):
         load_descriptors(tmp_path / "absent.npz")
 
 
-def test_script_writes_what_another_process_computes(study, tmp_path):
+def test_the_command_writes_what_the_functions_compute(study, tmp_path, capsys):
     output = tmp_path / "out" / "probe.json"
     arguments = ["--embeddings", str(study[0]), "--datalist", str(study[1]), "--labels", "bright", "coin"]
-    command = [sys.executable, str(SCRIPT), *arguments, "--bootstrap", "50", "--output", str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = done.stdout.splitlines()
+    assert main(["probe", *arguments, "--bootstrap", "50", "--output", str(output)]) == 0
+    rows = capsys.readouterr().out.splitlines()
     assert len(rows) == 4 and "1.000 [1.000, 1.000]" in rows[1]
     report = json.loads(output.read_text())
     assert report == probe_files([study[0]], read_films(study[1]), ["bright", "coin"], ProbeSettings(bootstrap=50))
 
 
-def test_script_names_an_error_in_one_line(study, tmp_path, monkeypatch, capsys):
+def test_the_command_names_an_error_in_one_line(study, tmp_path, capsys):
     arguments = ["--embeddings", str(study[0]), "--datalist", str(study[1]), "--labels", "bright", "--pixels", "0"]
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments, "--output", str(tmp_path / "probe.json")])
-    with pytest.raises(SystemExit) as stopped:
-        runpy.run_path(str(SCRIPT), run_name="__main__")
-    assert stopped.value.code == 2
+    assert main(["probe", *arguments, "--output", str(tmp_path / "probe.json")]) == 2
     assert capsys.readouterr().err == "error: pixels must be at least 1 per side, got 0.\n"
+
+
+def test_a_strength_is_chosen_where_few_patients_have_a_value():
+    """One patient with the label can't be held out: the strongest penalty; two can, in as many folds."""
+    labels, patients, rng = cohort(patients=20)
+    values, train = rng.normal(size=(len(labels), 3)), np.arange(len(labels)) < 30
+    groups, of_train = np.array(patients), np.flatnonzero(train)
+    for count, expected in ((1, {1e-4}), (2, set(STRENGTHS))):
+        positive = np.isin(groups, [f"p{i}" for i in range(count)])
+        scores, strength = linear_scores(values, positive, groups, train)
+        assert scores.shape == (len(labels) - len(of_train),) and strength in expected
 
 
 def placed_signal(films: int = 120, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from cxw_monai.cli import build_parser
 from pydicom.data import get_testdata_file
 
 import cxw_monai
+from cxw_monai.cli import build_parser
 from cxw_monai.io import read_radiograph
 from cxw_monai.settings.source import settings_classes
 from cxw_monai.weights.bundles import extract_bundle

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -13,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.parity.parity import ParityLine, check_parity
+from benchmarks.parity.__main__ import main
+from benchmarks.parity.golden import ParityLine, check_parity
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "check_parity.py"
 
@@ -40,16 +40,12 @@ def edit_json(golden: Path, edit: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
-    """Runs the script's `main` in this process: exit code, lines, error."""
-    specification = importlib.util.spec_from_file_location("check_parity_script", SCRIPT)
-    script = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(script)
+def command(capsys):
+    """Runs `python -m benchmarks.parity` in this process: exit code, lines, error."""
 
     def run(golden: Path, *options: str) -> tuple[int, list[str], str]:
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--golden", str(golden), *options])
         try:
-            code = script.main()
+            code = main(["--golden", str(golden), *options])
         except SystemExit as stop:
             code = stop.code
         captured = capsys.readouterr()

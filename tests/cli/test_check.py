@@ -1,11 +1,10 @@
-"""The command line of the folder check: files, exit status, wrong usage."""
+"""`cxw-monai check`: files, exit status, wrong usage."""
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import sys
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,25 +15,12 @@ from cxw_monai.io.results import folders
 from cxw_monai.io.results.film_names import film_path
 
 CLEAN = ("00000061_012.jpg", "00000061_015.jpg", "00000193_019.jpg")
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "check_radiographs.py"
 
 
 @pytest.fixture
-def command(capsys):
-    """Runs the script's `main` in this process: exit status, standard output, standard error."""
-    specification = importlib.util.spec_from_file_location("check_radiographs", SCRIPT)
-    script = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(script)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        try:
-            status = script.main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            status = stop.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
+def command(run_verb):
+    """Exit status, standard output and standard error of `cxw-monai check`."""
+    return partial(run_verb, "check")
 
 
 def test_a_flagged_film_exits_with_1(command, tmp_path):

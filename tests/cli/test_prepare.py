@@ -1,32 +1,20 @@
-"""The command line of scripts/prepare_dataset.py."""
+"""`cxw-monai prepare`: arguments, exit status, messages."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
+from functools import partial
 
 import pytest
 from PIL import Image
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "prepare_dataset.py"
+from tests.datasets.test_padchest import make
 
 
 @pytest.fixture
-def run(capsys):
-    """Runs the script's ``main``; gives its exit status, standard output and standard error."""
-    spec = importlib.util.spec_from_file_location("prepare_dataset_script", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-
-    def main(*arguments):
-        try:
-            status = script.main([str(argument) for argument in arguments])
-        except SystemExit as stop:  # argparse
-            status = stop.code
-        return status, *capsys.readouterr()
-
-    return main
+def run(run_verb):
+    """Exit status, standard output and standard error of `cxw-monai prepare`."""
+    return partial(run_verb, "prepare")
 
 
 def test_list_names_every_data_set(run):
@@ -79,10 +67,7 @@ def test_errors_are_one_line(run, published, tmp_path):
 
 
 def test_damaged_films_are_left_out_and_told_by_status_and_last_line(run, tmp_path):
-    spec = importlib.util.spec_from_file_location("published", Path(__file__).parents[1] / "datasets/test_padchest.py")
-    padchest = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(padchest)
-    root = padchest.make(tmp_path / "padchest", tagged="de", negative=True)
+    root = make(tmp_path / "padchest", tagged="de", negative=True)
     status, out, _ = run("padchest", root, tmp_path / "out", "--min-images", 1)
     assert status == 0 and "left out: " not in out.splitlines()[-1]
     (root / "54/d.png").write_bytes((root / "54/d.png").read_bytes()[:300])

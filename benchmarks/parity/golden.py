@@ -61,10 +61,10 @@ def settings_of(arguments: dict[str, Any]) -> WorldModelSettings:
     unknown = sorted(set(arguments) - FLAGS)
     if unknown:
         logger.warning("Flags without a counterpart here, taken as not mattering: %s.", ", ".join(unknown))
-    losses = {"l2": "l2", "smooth_l1": "smooth_l1"}
+    losses = ("l2", "smooth_l1")
     loss, norm = arguments.get("loss_type", "l2"), arguments.get("target_norm_type", "avg_ln")
     if loss not in losses:
-        raise ValueError(f"loss_type must be one of {sorted(losses)}, got {loss!r}.")
+        raise ValueError(f"loss_type must be one of {list(losses)}, got {loss!r}.")
     if norm != "avg_ln":
         raise ValueError(f"target_norm_type must be 'avg_ln', got {norm!r}.")
     return WorldModelSettings.parity(
@@ -72,7 +72,7 @@ def settings_of(arguments: dict[str, Any]) -> WorldModelSettings:
         condition_on_geometry=not arguments.get("rel_pos_disable", False),
         swap_roles=arguments.get("reverse_pred", False),
         target_layers=arguments.get("target_last_k", 1),
-        loss=losses[loss],
+        loss=loss,
         cross_weight=arguments.get("extra_loss_weight", 1.0),
         average_terms=arguments.get("extra_mean", False),
         variance_weight=arguments.get("reg_weight", 0.0),

@@ -1,9 +1,8 @@
-"""The import command: what it prints, what it writes, how it fails."""
+"""`cxw-monai import-weights`: what it prints, what it writes, how it fails."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import runpy
 import sys
 from pathlib import Path
@@ -27,20 +26,12 @@ def official(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
-    """Runs the script's `main` in this process: exit code, lines, error."""
-    specification = importlib.util.spec_from_file_location("import_checkpoint", SCRIPT)
-    script = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(script)
+def command(run_verb):
+    """Exit status, lines of the output, and standard error of `cxw-monai import-weights`."""
 
     def run(*arguments: object) -> tuple[int, list[str], str]:
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
-        try:
-            code = script.main()
-        except SystemExit as stop:
-            code = stop.code
-        captured = capsys.readouterr()
-        return code, captured.out.splitlines(), captured.err
+        code, out, error = run_verb("import-weights", *arguments)
+        return code, out.splitlines(), error
 
     return run
 
@@ -101,7 +92,7 @@ def test_a_file_in_the_place_of_the_folder(command, official, tmp_path):
     assert code == 2 and error.startswith("error: ") and "out" in error
 
 
-def test_as_a_command(monkeypatch, capsys, tmp_path):
+def test_under_its_old_name(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(tmp_path / "absent.tar"), str(tmp_path)])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(SCRIPT), run_name="__main__")

@@ -1,0 +1,124 @@
+"""The command ``cxw-monai``: one verb a module, each with ``add_arguments(parser)`` and ``run(arguments) -> int``.
+
+What a verb needs is imported when it runs, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from cxw_monai.io.files.printable import printable
+
+__all__ = ["VERBS", "build_parser", "main"]
+
+VERBS = {
+    "check": "look through a folder of films before training on it",
+    "prepare": "manifest, masks and splits of a public data set, or of any folder",
+    "render": "radiographs of virtual patients, with masks, landmarks and findings",
+    "segment": "masks of lungs, mediastinum, heart and clavicles",
+    "embed": "one embedding per film",
+    "probe": "what a linear classifier reads off frozen embeddings",
+    "pseudo-label": "masks of unlabelled films where several models agree",
+    "import-weights": "an official checkpoint to this package's weights",
+    "package": "a bundle as a verified zip, or for the Hugging Face Hub",
+    "export": "a model as TorchScript and ONNX that need nothing of this package",
+    "bundle": "print a bundle's folder",
+    "label": "serve the segmentation model through MONAI Label",
+}
+"""Each verb and what it gives; its module has the same name."""
+
+_DESCRIPTION = "Self-supervised world models of radiographs. Models are trained with: python -m monai.bundle run"
+_EPILOG = """\
+examples:
+  cxw-monai check films/ --output quality
+  cxw-monai segment film.dcm --output masks
+  cxw-monai embed films/ --output embeddings
+  cxw-monai VERB --help
+
+exit status:
+  0  done
+  1  done, but look at the output: films could not be segmented (segment) or were flagged (check), damaged files were
+     left out (prepare), or an error came up on the way (embed)
+  2  wrong arguments or files; one line says what to do
+
+tab completion: pip install "cxw-monai[completion]", then: eval "$(cxw-monai --print-completion bash)"
+"""
+
+
+def _module(verb: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{verb.replace('-', '_')}")
+
+
+def build_parser(filled: Collection[str] = tuple(VERBS)) -> argparse.ArgumentParser:
+    """The parser of the command.
+
+    Args:
+        filled: verbs that get their arguments; the others are listed only, which spares their imports.
+    """
+    parser = argparse.ArgumentParser(
+        prog="cxw-monai",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.add_argument("--print-completion", choices=("bash", "zsh", "tcsh"), help="print a shell's completion script")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    for verb, gives in VERBS.items():
+        if verb not in filled:
+            verbs.add_parser(verb, help=gives)
+            continue
+        module = _module(verb)
+        command = verbs.add_parser(
+            verb, help=gives, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        module.add_arguments(command)
+    return parser
+
+
+def _completion(shell: str) -> str:
+    """The completion script of a shell.
+
+    Raises:
+        ValueError: shtab isn't installed.
+    """
+    try:
+        import shtab
+    except ImportError as error:
+        raise ValueError('completion needs shtab: pip install "cxw-monai[completion]"') from error
+    parser = build_parser()
+    commands = [parser]
+    while commands:
+        for action in commands.pop()._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                commands += action.choices.values()
+            elif action.type is Path:
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+    return shtab.complete(parser, shell)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser(given[:1])
+    arguments = parser.parse_args(given)
+    try:
+        if arguments.print_completion:
+            print(_completion(arguments.print_completion))
+            return 0
+        if arguments.version:
+            from cxw_monai import __version__
+
+            print(__version__)
+            return 0
+        if arguments.verb is None:
+            parser.error("give a verb; --help lists them")
+        return int(_module(arguments.verb).run(arguments))
+    except (OSError, ValueError) as error:  # all errors that a user can mend are of these kinds
+        print(f"error: {printable(error)}", file=sys.stderr)
+        return 2
