@@ -29,6 +29,7 @@ __all__ = ["read_radiograph", "reader_options", "refuse_mask"]
 
 _HEAD_BYTES = 352  # a NIfTI-1 header with its magic; more than DICOM's 132 and any raster magic
 _FORMATS = "give a DICOM, PNG, JPEG, TIFF, 2-D NIfTI or 2-D NRRD file"
+
 _LABELS = 32  # an image whose stored values are all below is a map of labels; so dark a film would show nothing
 _MASK_LEVELS = 4  # no film has so few grey levels
 _MASK_SIDE = 64  # rows and columns from which on so few levels are conclusive
@@ -157,7 +158,7 @@ def _check(radiograph: Radiograph, min_size: int, options: GreyOptions) -> None:
     if min(height, width) < min_size:
         reason = f"{height}x{width} pixels (rows x columns), smaller than {min_size}"
         raise RadiographError(path, reason, "leave it out, or read it with a smaller min_size")
-    some = array[:, :: max(1, height // 64), :: max(1, width // 64)]  # nearly always enough to see a difference
+    some = array[:, :: max(1, height // _SAMPLE), :: max(1, width // _SAMPLE)]  # nearly always enough
     if np.ptp(some) == 0 and np.ptp(array) == 0:
         remedy = "leave it out" if options.window is None else "give another window, or leave it out"
         raise RadiographError(path, f"constant image (every pixel is {array.flat[0]:.4g} of 1)", remedy)
