@@ -228,9 +228,7 @@ def test_create_workflow_infers_from_anywhere(unpacked, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     output = tmp_path / "found"
-    inference = workflow(
-        unpacked, "infer", "inference.json", input=FILM, output=str(output), formats=["png"], amp="none"
-    )
+    inference = workflow(unpacked, "infer", "inference.json", input=FILM, output=str(output), formats=["png"])
     inference.run()
     masks = cxw_monai.load(unpacked).segment(FILM)
     for name in read_settings(unpacked / "models" / "model.pt").structures:
