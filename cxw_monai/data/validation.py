@@ -12,9 +12,7 @@ from cxw_monai.io.files.printable import shown
 from cxw_monai.io.formats.pictures import open_picture
 from cxw_monai.io.radiograph import RadiographError
 
-from .cells import SLACK, check_boxes
-from .schema import SPLITS, Record
-from .tables import finite
+from .schema import SLACK, SPLITS, Record, check_boxes, finite
 
 __all__ = ["validate"]
 

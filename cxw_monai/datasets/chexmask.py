@@ -25,8 +25,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cxw_monai.data.schema import Record, read_records
-from cxw_monai.io.radiograph import RadiographError
+from cxw_monai.data.manifest import read_records
+from cxw_monai.data.schema import Record
+from cxw_monai.io.image import RadiographError
 
 from .common import Job, MaskFile, image_size
 from .masks import on_grid

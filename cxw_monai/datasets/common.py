@@ -16,8 +16,8 @@ import pydicom
 from PIL import Image, PngImagePlugin
 from tqdm import tqdm
 
-from cxw_monai.data.manifest import split_by_patient
 from cxw_monai.data.schema import Record
+from cxw_monai.data.splits import split_by_patient
 from cxw_monai.data.tables import csv_rows
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.formats.pictures import refuse_unless_file
@@ -274,7 +274,7 @@ def _fingerprint(path: Path) -> str | None:
 def hold_out(records: Iterable[Record], fraction: float, seed: int, split: str = "validation") -> None:
     """Moves a share of the patients among ``records`` to another split, in place.
 
-    Which patients depends on their ids and the seed alone (:func:`cxw_monai.data.manifest.split_by_patient`).
+    Which patients depends on their ids and the seed alone (:func:`cxw_monai.data.splits.split_by_patient`).
 
     Args:
         records: of one split.

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cxw_monai.data.manifest import find_images
-from cxw_monai.data.schema import Record, read_records
+from cxw_monai.data.manifest import find_images, read_records
+from cxw_monai.data.schema import Record
 
 from .common import Job
 from .registry import Option, PublicDataset

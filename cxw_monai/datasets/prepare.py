@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cxw_monai.data.schema import SPLITS, Record, write_csv, write_datalist
+from cxw_monai.data.manifest import write_csv, write_datalist
+from cxw_monai.data.schema import SPLITS, Record
 from cxw_monai.data.validation import validate
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.csv_files import CsvWriter

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxw_monai.data.manifest import read_datalist
-from cxw_monai.data.schema import Record, read_records
+from cxw_monai.data.manifest import read_datalist, read_records
+from cxw_monai.data.schema import Record
 from cxw_monai.datasets import datasets, format_counts, prepare_dataset
 from cxw_monai.datasets.common import Job, MaskFile, hold_out, view_name, years
 from cxw_monai.datasets.films import NewFilm, store_films
