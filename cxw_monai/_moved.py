@@ -17,6 +17,9 @@ __all__ = ["MOVED", "install", "new_name", "old_names"]
 MOVED = {
     "cxw_monai.bundle_files": "cxw_monai.weights.bundles",
     "cxw_monai.checkpoints": "cxw_monai.weights.encoder",
+    "cxw_monai.data.cache_store": "cxw_monai.data.store",
+    "cxw_monai.data.cache_writer": "cxw_monai.data.store_writer",
+    "cxw_monai.data.cells": "cxw_monai.data.schema",
     "cxw_monai.data.drr": "cxw_monai.rendering",
     "cxw_monai.data.images": "cxw_monai.inference.films",
     "cxw_monai.data.public": "cxw_monai.datasets",

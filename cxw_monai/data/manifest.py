@@ -88,11 +88,14 @@ def load_items(
     Raises:
         ValueError: both or neither is given, or the data set is empty.
     """
-    if not dataset_dir and not datalist:
-        raise ValueError("no data set: give dataset_dir (a folder) or datalist (a .csv or .json manifest)")
     if dataset_dir and datalist:
         raise ValueError(f"two data sets: dataset_dir={dataset_dir} and datalist={datalist}; give only one")
-    items = find_images(dataset_dir) if dataset_dir else read_datalist(datalist, section=section)
+    if dataset_dir:
+        items = find_images(dataset_dir)
+    elif datalist:
+        items = read_datalist(datalist, section=section)
+    else:
+        raise ValueError("no data set: give dataset_dir (a folder) or datalist (a .csv or .json manifest)")
     if not items:
         detail = f"no file with {', '.join(IMAGE_EXTENSIONS)} and no DICOM" if dataset_dir else "no rows"
         raise ValueError(f"{dataset_dir or datalist}: the data set is empty ({detail})")
@@ -293,13 +296,15 @@ def _refuse_contradictions(manifest: Path, rows: Sequence[_Row]) -> None:
     seen: dict[str, _Row] = {}
     for row in rows:
         image = row.fields.get("image")
-        first = seen.setdefault(image, row) if isinstance(image, str) else row
-        names = dict.fromkeys((*first.fields, *row.fields))
-        other = [name for name in names if _must_agree(name) and first.fields.get(name) != row.fields.get(name)]
-        other += ["split"] if first.split != row.split else []
+        if not isinstance(image, str):
+            continue
+        earlier = seen.setdefault(image, row)
+        names = dict.fromkeys((*earlier.fields, *row.fields))
+        other = [name for name in names if _must_agree(name) and earlier.fields.get(name) != row.fields.get(name)]
+        other += ["split"] if earlier.split != row.split else []
         if other:
             raise ValueError(
-                f"{manifest}, {row.where}: the film {_named(image)} is listed in {first.where} already with another "
+                f"{manifest}, {row.where}: the film {_named(image)} is listed in {earlier.where} already with another "
                 f"{', '.join(shown(name)[1:-1] for name in other[:_SHOWN])}; list each film once"
             )
 

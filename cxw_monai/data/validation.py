@@ -68,10 +68,10 @@ def validate(
                 told.append(f"the file has the same bytes as that of record {first}")
         problems += [f"record {count} ({_short_path(record.image)}): {problem}" for problem in told]
     if problems:
-        told = "; ".join(problems[:_SHOWN])
+        first_ones = "; ".join(problems[:_SHOWN])
         more = f" (and {len(problems) - _SHOWN} more)" if len(problems) > _SHOWN else ""
         number = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
-        raise ValueError(f"{what}: {number} in {count} records: {told}{more}")
+        raise ValueError(f"{what}: {number} in {count} records: {first_ones}{more}")
 
 
 def _short_path(path: str) -> str:
