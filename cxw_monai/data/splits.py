@@ -8,16 +8,73 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["split_by_patient"]
+__all__ = ["Splits", "split_by_patient", "split_items"]
+
+_COLUMN = {"training": "train", "validation": "validation", "test": "test"}
 
 _logger = logging.getLogger(__name__)
 
+Item = dict[str, Any]
 
-def split_by_patient(
-    items: Sequence[dict[str, Any]], fraction: float = 0.1, seed: int = 0
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+
+class Splits(NamedTuple):
+    """Items for training, for choosing the best epoch, and for the one test at the end (may be empty)."""
+
+    train: list[Item]
+    validation: list[Item]
+    test: list[Item]
+
+
+def split_items(
+    items: Sequence[Item], how: str, val_fraction: float, test_fraction: float, seed: int, source: str
+) -> Splits:
+    """Items for training, validation and test, each patient on one side.
+
+    Args:
+        items: of a manifest (whose reader refuses a patient in two splits).
+        how: ``"patient"`` draws validation and test patients; ``"column"`` follows the field ``split``
+            (``training``, ``validation``, ``test``) and draws validation patients where it has none.
+        val_fraction: share of the patients that are drawn for validation.
+        test_fraction: share of all patients that are drawn for the test; 0 for none.
+        seed: another seed, another draw.
+        source: the manifest, for messages.
+
+    Raises:
+        ValueError: a setting out of its range, items without a split, or none to train on.
+    """
+    if how not in ("patient", "column"):
+        raise ValueError(f"splits must be 'patient' or 'column', got {how!r}.")
+    if how == "column":
+        parts = _by_column(items, source)
+    else:
+        if any(item.get("split") for item in items):
+            _logger.warning("%s has a column split, which is not followed: set splits to 'column' to do so.", source)
+        rest, test = split_by_patient(items, test_fraction, seed) if test_fraction else (list(items), [])
+        parts = Splits(rest, [], test)
+    if not parts.train:
+        raise ValueError(f"{source}: no film is left for training.")
+    if not parts.validation:
+        train, validation = split_by_patient(parts.train, val_fraction, seed)
+        parts = Splits(train, validation, parts.test)
+    return parts
+
+
+def _by_column(items: Sequence[Item], source: str) -> Splits:
+    parts = Splits([], [], [])
+    for item in items:
+        side = _COLUMN.get(str(item.get("split")))
+        if side is None:
+            raise ValueError(
+                f"{source}: {item['image']} has the split {item.get('split')!r}, expected one of "
+                f"{', '.join(_COLUMN)}; set splits to 'patient' to draw them."
+            )
+        getattr(parts, side).append(item)
+    return parts
+
+
+def split_by_patient(items: Sequence[Item], fraction: float = 0.1, seed: int = 0) -> tuple[list[Item], list[Item]]:
     """Hold out a share of the patients.
 
     A patient is an item's ``patient_id`` or, where there is none, its image file (by its path below the folder that
@@ -56,7 +113,7 @@ def split_by_patient(
     return train, held_out
 
 
-def _group(item: dict[str, Any], shared: str) -> tuple[str, str]:
+def _group(item: Item, shared: str) -> tuple[str, str]:
     """What must stay on one side of a split."""
     patient = item.get("patient_id")
     if patient is not None and str(patient) != "":

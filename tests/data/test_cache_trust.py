@@ -358,9 +358,9 @@ def test_masks_are_kept_packed_and_opened_in_other_processes(masked):
 
 def test_masks_and_films_are_stores_of_one_kind(masked):
     films = masked()
-    for store in (films.cache, films.masks):
-        assert {path.name.split("-")[0] for path in store.folder.iterdir() if "masks" not in path.name} == set(FILES)
-        store.verify()
+    for each in (films.cache, films.masks):
+        assert {path.name.split("-")[0] for path in each.folder.iterdir() if "masks" not in path.name} == set(FILES)
+        each.verify()
     assert films.masks.folder.parent == films.cache.folder
 
 
@@ -372,7 +372,9 @@ def test_altered_masks_are_told_at_first_use_and_packed_anew(masked, name, monke
     films = masked()
     assert films.label(0).sum() == 300
     for use in (films.label, films.known):
-        with pytest.raises(CacheError, match=r"the stored mask of .*film_01\.png is damaged; delete .*/index\.json and run"):
+        with pytest.raises(
+            CacheError, match=r"the stored mask of .*film_01\.png is damaged; delete .*/index\.json and run"
+        ):
             use(1)
     with pytest.raises(CacheError, match=r"1 of 2 stored masks are damaged \(.*film_01\.png\)"):
         films.masks.verify()
