@@ -23,6 +23,8 @@ MOVED = {
     "cxw_monai.data.drr": "cxw_monai.rendering",
     "cxw_monai.data.images": "cxw_monai.inference.films",
     "cxw_monai.data.public": "cxw_monai.datasets",
+    "cxw_monai.data.public.films": "cxw_monai.datasets.made_files",
+    "cxw_monai.data.public.rasterise": "cxw_monai.datasets.masks",
     "cxw_monai.data.segmentation": "cxw_monai.tasks.segmentation.dataset",
     "cxw_monai.data.segmentation_items": "cxw_monai.tasks.segmentation.items",
     "cxw_monai.data.world_views": "cxw_monai.tasks.pretraining.dataset",

@@ -109,6 +109,17 @@ class Record:
     landmarks: dict[str, tuple[float, float]] = field(default_factory=dict)
     extra: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the stored image in pixels.
+
+        Raises:
+            ValueError: they aren't known.
+        """
+        if self.width is None or self.height is None:
+            raise ValueError(f"{self.image}: its width and height aren't known")
+        return self.width, self.height
+
 
 def row_parser(columns: Sequence[str], numbers: Sequence[str] = NUMBERS) -> Callable[[Sequence[str]], dict[str, Any]]:
     """What turns the texts of a CSV's row into its fields, checked.

@@ -232,7 +232,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _label_counts(records: Sequence[Record]) -> dict[str, dict[str, int]]:
-    values = {}
+    values: dict[str, Counter[float]] = {}
     for record in records:
         for name, value in record.labels.items():
             values.setdefault(name, Counter())[value] += 1

@@ -7,11 +7,13 @@ end of the run before, as in SIIM-ACR.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 __all__ = ["decode_rle", "encode_rle"]
 
-_ORDERS = {"columns": "F", "rows": "C"}
+_ORDERS: dict[str, Literal["C", "F"]] = {"columns": "F", "rows": "C"}
 
 
 def decode_rle(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cxw_monai.data.schema import Box
-from cxw_monai.datasets.rasterise import fill_boxes
+from cxw_monai.datasets.masks import fill_boxes
 from cxw_monai.datasets.rle import decode_rle, encode_rle
 
 MASK = np.array(
