@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-__all__ = ["MOVED", "install", "new_name", "old_names"]
+__all__ = ["MOVED", "install", "moved_names", "new_name"]
 
 MOVED = {
     "cxw_monai.bundle_files": "cxw_monai.weights.bundles",
@@ -144,19 +144,23 @@ def install() -> None:
         sys.meta_path.insert(0, _Finder())
 
 
-def old_names(module: str, renamed: Mapping[str, Any]) -> Callable[[str], Any]:
-    """A module's `__getattr__` that gives what has another name, or place, since version 0.1, with a warning.
+def moved_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """A module's `__getattr__` for names that have moved out of it; each use warns.
 
     Args:
         module: its name.
-        renamed: old name -> what it is now.
+        names: `module:name` of today by the old name.
     """
 
     def find(name: str) -> Any:
-        if name not in renamed:
+        if name not in names:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        new = f"{renamed[name].__module__}.{renamed[name].__name__}"
-        warnings.warn(f"{module}.{name} is {new} since version 0.2; it goes in 0.3.", FutureWarning, stacklevel=2)
-        return renamed[name]
+        place, new = names[name].split(":")
+        warnings.warn(
+            f"{module}.{name} is {place}.{new} since version 0.2; the old name will be gone in 0.3.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        return getattr(importlib.import_module(place), new)
 
     return find

@@ -31,15 +31,14 @@ apostrophe in front (:mod:`cxw_monai.io.files.csv_files`). Left and right are th
 
 from __future__ import annotations
 
-import importlib
 import math
 import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from cxw_monai._moved import moved_names
 from cxw_monai.io.files.csv_files import unguarded
 from cxw_monai.io.files.json_file import parse_json
 from cxw_monai.io.files.shown import shown
@@ -69,7 +68,6 @@ _FIXED = ("image", "patient_id", "study", "view", "sex", "age", "split", "width"
 _WORDS = ("view", "sex", "split")
 _PREFIXES = {LABEL: "labels", MASK: "masks", LANDMARK: "landmarks"}
 _UNKNOWN = "leave it empty (JSON: null) where it isn't known"
-_MOVED = ("read_records", "write_csv", "write_datalist")
 
 
 class Box(NamedTuple):
@@ -311,12 +309,6 @@ def fields_of(record: Record, columns: Sequence[str]) -> dict[str, Any]:
     return fields
 
 
-def __getattr__(name: str) -> Any:
-    """Reading and writing, which were here in version 0.1."""
-    if name not in _MOVED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    message = (
-        f"{__name__}.{name} is cxw_monai.data.manifest.{name} since version 0.2; the old path will be gone in 0.3."
-    )
-    warnings.warn(message, FutureWarning, stacklevel=2)
-    return getattr(importlib.import_module("cxw_monai.data.manifest"), name)
+__getattr__ = moved_names(
+    __name__, {name: f"cxw_monai.data.manifest:{name}" for name in ("read_records", "write_csv", "write_datalist")}
+)

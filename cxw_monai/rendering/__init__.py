@@ -8,8 +8,7 @@ shape, densities and :mod:`findings`; :mod:`projector` integrates along the rays
     manifest = make_dataset("drr", patients=8, size=256, views=("PA", "LAT"), seed=0)
 """
 
-import warnings
-from typing import Any
+from cxw_monai._moved import moved_names
 
 from .anatomy import MU_WATER_PER_MM, Anatomy, build_anatomy
 from .dataset import MANIFEST_COLUMNS, make_dataset
@@ -56,11 +55,4 @@ __all__ = [
     "wheel_source",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """The name of version 0.1."""
-    if name != "Radiograph":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    message = f"{__name__}.Radiograph is RenderedFilm since version 0.2; the old name will be gone in 0.3."
-    warnings.warn(message, FutureWarning, stacklevel=2)
-    return RenderedFilm
+__getattr__ = moved_names(__name__, {"Radiograph": "cxw_monai.rendering.render:RenderedFilm"})
