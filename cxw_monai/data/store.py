@@ -198,7 +198,7 @@ class Store:
         """One image: uint8, uint16 or uint32 ``[1, H, W]``; a read-only view.
 
         Raises:
-            CacheError: it doesn't have its checksum (told at the first use in a process).
+            CacheError: it doesn't have its checksum (checked at the first use in a process).
         """
         self._check(index)
         row = self._places[index]
@@ -209,7 +209,7 @@ class Store:
         """What was stored with an image.
 
         Raises:
-            CacheError: it, or its image, doesn't have its checksum (told at the first use in a process).
+            CacheError: it, or its image, doesn't have its checksum (checked at the first use in a process).
         """
         self._check(index)
         return self._meta[index]

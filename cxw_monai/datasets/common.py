@@ -47,7 +47,7 @@ class LeftOut(NamedTuple):
 
 @dataclass
 class Job:
-    """One preparation: where from, where to, and what all data sets can be told.
+    """One preparation: where from, where to, and the settings that all data sets share.
 
     Attributes:
         root: the published folder; never written to.

@@ -42,7 +42,7 @@ class MaskFile:
 
 
 def mask_of(record: Record, structure: str, name: str, make: Callable[[], np.ndarray], key: str) -> MaskFile:
-    """The mask ``masks/<structure>/<name>.png`` of a record, which is told of it."""
+    """The mask ``masks/<structure>/<name>.png`` of a record, entered in the record."""
     record.masks[structure] = path = f"masks/{structure}/{name}.png"
     return MaskFile(path, make, key)
 

@@ -7,8 +7,8 @@ Layout (https://data.lhncbc.nlm.nih.gov/public/Tuberculosis-Chest-X-ray-Datasets
     mask/CHNCXR_0001_0_mask.png                            optional: both lungs, of 566 films (Stirenko et al. 2018)
 
 One film a patient. There is no official split: the sizes of the usual one, 463/65/134 (70/10/20 %), are drawn by the
-seed, or ``split_lists`` names a folder with that one's lists (``*train*.txt``, ``*val*.txt``, ``*test*.txt``, a film a
-line).
+seed, or ``split_lists`` names a folder with that one's lists (``*train*.txt``, ``*val*.txt``, ``*test*.txt``, one film
+per line).
 """
 
 from __future__ import annotations

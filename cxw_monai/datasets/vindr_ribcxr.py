@@ -7,7 +7,7 @@ Layout (https://vindr.ai/datasets/ribcxr)::
 
 also with ``Data`` or no upper folder, and the JSON files below ``Annotations``. A JSON holds ``img``, paths by number,
 and ``R1`` ... ``R10``, ``L1`` ... ``L10``: the corners ``{"x", "y"}`` of that rib by the film's number. R is the
-patient's right; the ribs are counted from above. Ribs may overlap, so there is a mask each: ``rib_right_1`` ...
+patient's right; the ribs are counted from above. Ribs may overlap, so there is one mask per rib: ``rib_right_1`` ...
 ``rib_left_10``.
 
 The published 196 and 49 films are training and, as in the publication, test; validation is held out of the 196.
