@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from cxw_monai.io.results.result_folders import is_result_folder
+from cxw_monai.io.results.folders import is_result_folder
 
 __all__ = ["IMAGE_EXTENSIONS", "find_images"]
 
@@ -28,7 +28,7 @@ def find_images(folder: str | PathLike[str]) -> list[dict[str, Any]]:
     Taken: files with one of :data:`IMAGE_EXTENSIONS` (any case), and files without an extension (or named by a UID,
     whose last part is a number) that carry DICOM's ``DICM`` mark. Left out: hidden files and folders (a leading dot),
     folders named ``masks``, and folders that hold results of this package
-    (:mod:`cxw_monai.io.results.result_folders`); one line in the log counts these. Links to folders are followed, each
+    (:mod:`cxw_monai.io.results.folders`); one line in the log counts these. Links to folders are followed, each
     folder once.
 
     Args:

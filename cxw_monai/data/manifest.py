@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.csv_files import CsvWriter
-from cxw_monai.io.files.json_file import read_json
-from cxw_monai.io.files.shown import shown
+from cxw_monai.io.files.json_files import read_json
+from cxw_monai.io.files.printable import shown
 from cxw_monai.io.formats.pictures import refuse_unless_file
 
 from .film_search import IMAGE_EXTENSIONS, find_images

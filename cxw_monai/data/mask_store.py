@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from cxw_monai.io.formats.pictures import read_mask
-from cxw_monai.io.image import RadiographError
+from cxw_monai.io.radiograph import RadiographError
 
 from .store import INDEX, CacheError, RadiographCache, Store
 from .store_writer import Made, StoreWriter, cache_lock, items_content, write_items

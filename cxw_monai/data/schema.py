@@ -40,8 +40,8 @@ from typing import Any, NamedTuple
 
 from cxw_monai._moved import moved_names
 from cxw_monai.io.files.csv_files import unguarded
-from cxw_monai.io.files.json_file import parse_json
-from cxw_monai.io.files.shown import shown
+from cxw_monai.io.files.json_files import parse_json
+from cxw_monai.io.files.printable import shown
 
 __all__ = [
     *("BOXES", "LABEL", "LANDMARK", "MASK", "NUMBERS", "SLACK", "SPLITS", "UNASSIGNED", "Box", "Record"),

@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cxw_monai.io.files.own_files import OwnFolder
-from cxw_monai.io.image import RadiographError
+from cxw_monai.io.radiograph import RadiographError
 
 from .store import (
     FORMAT_VERSION,

@@ -28,7 +28,7 @@ import numpy as np
 
 from cxw_monai.data.manifest import read_records
 from cxw_monai.data.schema import Record
-from cxw_monai.io.image import RadiographError
+from cxw_monai.io.radiograph import RadiographError
 
 from .common import Job, image_size
 from .made_files import MaskFile, mask_of, write_masks

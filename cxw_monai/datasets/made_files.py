@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 from cxw_monai.data.schema import Record
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.identity import file_identity
-from cxw_monai.io.image import RadiographError
+from cxw_monai.io.radiograph import RadiographError
 
 from .common import Job, LeftOut
 
