@@ -25,7 +25,7 @@ import mmap
 import os
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -106,10 +106,13 @@ class JsonRows(Sequence[Any]):
         path: the file, with at least one line.
         starts: where each line begins, bytes, ``[N]``.
         fields: what every line's dictionary must have.
+        check: called with a line's number before the line is used; raises where the line isn't to be.
     """
 
-    def __init__(self, path: Path, starts: np.ndarray, fields: Sequence[str]) -> None:
-        self._path, self._starts, self._fields = path, starts, tuple(fields)
+    def __init__(
+        self, path: Path, starts: np.ndarray, fields: Sequence[str], check: Callable[[int], None] | None = None
+    ) -> None:
+        self._path, self._starts, self._fields, self._check = path, starts, tuple(fields), check
         self._bytes = map_file(path)
 
     def __len__(self) -> int:
@@ -123,6 +126,8 @@ class JsonRows(Sequence[Any]):
         """
         if isinstance(index, slice):
             return [self[one] for one in range(*index.indices(len(self)))]
+        if self._check is not None:
+            self._check(index)
         try:
             row = json.loads(self.line(index))
             if all(field in row for field in self._fields) and isinstance(row, dict):
@@ -136,7 +141,7 @@ class JsonRows(Sequence[Any]):
         return line_at(self._bytes, int(self._starts[index]))
 
     def __reduce__(self) -> tuple[type[JsonRows], tuple[Any, ...]]:
-        return type(self), (self._path, np.array(self._starts), self._fields)
+        return type(self), (self._path, np.array(self._starts), self._fields, self._check)
 
 
 class Store:
@@ -183,7 +188,7 @@ class Store:
         self.items: Sequence[dict[str, Any]] = JsonRows(
             self.folder / self._items, starts[self._places["item"]], _ITEM_FIELDS
         )
-        self._meta = JsonRows(self.folder / META, self._places["meta"], self.META_FIELDS)
+        self._meta = JsonRows(self.folder / META, self._places["meta"], self.META_FIELDS, self._check)
         self.skipped: list[dict[str, str]] = index["skipped"]
         self._known_whole = np.frombuffer(mmap.mmap(-1, max(1, len(self))), bool)  # shared with forked processes
 
@@ -211,7 +216,6 @@ class Store:
         Raises:
             CacheError: it, or its image, doesn't have its checksum (checked at the first use in a process).
         """
-        self._check(index)
         return self._meta[index]
 
     def _check_items(self, content: mmap.mmap | bytes) -> None:
@@ -265,26 +269,11 @@ class RadiographCache(Store):
     def meta(self) -> Sequence[dict[str, Any]]:
         """One dictionary per image: the reader's as JSON keeps it (tuples are lists, ``pixel_map`` a dictionary), with
         ``spacing_mm``, ``pixel_map`` and ``steps`` after the resize; a lazy sequence."""
-        return _Descriptions(self)
+        return self._meta
 
     def _remedy(self) -> str:
         how = f"--verify_cache true in a bundle, verify=True in Python, or after deleting {self.folder / INDEX}"
         return f"build the cache again with {how}: only what is damaged is decoded"
-
-
-class _Descriptions(Sequence[Any]):
-    """The descriptions of a store's images, each compared with its checksum when it is first used."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def __len__(self) -> int:
-        return len(self._store)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[one] for one in range(*index.indices(len(self)))]
-        return self._store.description(index)
 
 
 _AGAIN = "build it again with the same settings, which keeps every image that is whole"
