@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-__all__ = ["MOVED", "install", "moved_names", "new_name"]
+__all__ = ["MOVED", "install", "moved_names", "new_name", "old_names"]
 
 MOVED = {
     "cxw_monai.bundle_files": "cxw_monai.weights.bundles",
@@ -142,6 +142,24 @@ def install() -> None:
     """Let old paths be found: first, since a package under its old path would find its modules a second time."""
     if not any(isinstance(one, _Finder) for one in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+
+
+def old_names(module: str, renamed: Mapping[str, Any]) -> Callable[[str], Any]:
+    """A module's `__getattr__` that gives what has another name, or place, since version 0.1, with a warning.
+
+    Args:
+        module: its name.
+        renamed: old name -> what it is now.
+    """
+
+    def find(name: str) -> Any:
+        if name not in renamed:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        new = f"{renamed[name].__module__}.{renamed[name].__name__}"
+        warnings.warn(f"{module}.{name} is {new} since version 0.2; it goes in 0.3.", FutureWarning, stacklevel=2)
+        return renamed[name]
+
+    return find
 
 
 def moved_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
