@@ -12,14 +12,19 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-__all__ = ["MOVED", "install", "new_name", "old_names"]
+__all__ = ["MOVED", "install", "moved_names", "new_name", "old_names"]
 
 MOVED = {
     "cxw_monai.bundle_files": "cxw_monai.weights.bundles",
     "cxw_monai.checkpoints": "cxw_monai.weights.encoder",
+    "cxw_monai.data.cache_store": "cxw_monai.data.store",
+    "cxw_monai.data.cache_writer": "cxw_monai.data.store_writer",
+    "cxw_monai.data.cells": "cxw_monai.data.schema",
     "cxw_monai.data.drr": "cxw_monai.rendering",
     "cxw_monai.data.images": "cxw_monai.inference.films",
     "cxw_monai.data.public": "cxw_monai.datasets",
+    "cxw_monai.data.public.films": "cxw_monai.datasets.made_files",
+    "cxw_monai.data.public.rasterise": "cxw_monai.datasets.masks",
     "cxw_monai.data.segmentation": "cxw_monai.tasks.segmentation.dataset",
     "cxw_monai.data.segmentation_items": "cxw_monai.tasks.segmentation.items",
     "cxw_monai.data.world_views": "cxw_monai.tasks.pretraining.dataset",
@@ -153,5 +158,27 @@ def old_names(module: str, renamed: Mapping[str, Any]) -> Callable[[str], Any]:
         new = f"{renamed[name].__module__}.{renamed[name].__name__}"
         warnings.warn(f"{module}.{name} is {new} since version 0.2; it goes in 0.3.", FutureWarning, stacklevel=2)
         return renamed[name]
+
+    return find
+
+
+def moved_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """A module's `__getattr__` for names that have moved out of it; each use warns.
+
+    Args:
+        module: its name.
+        names: `module:name` of today by the old name.
+    """
+
+    def find(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        place, new = names[name].split(":")
+        warnings.warn(
+            f"{module}.{name} is {place}.{new} since version 0.2; the old name will be gone in 0.3.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        return getattr(importlib.import_module(place), new)
 
     return find

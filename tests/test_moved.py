@@ -37,3 +37,18 @@ def test_paths_that_did_not_move_do_not_warn():
 def test_what_never_was_is_not_found():
     with pytest.raises(ModuleNotFoundError, match="cxw_monai.engines.nothing"):
         importlib.import_module("cxw_monai.engines.nothing")
+
+
+@pytest.mark.parametrize(
+    ("old", "name", "new"),
+    [
+        ("cxw_monai.data.schema", "read_records", "cxw_monai.data.manifest:read_records"),
+        ("cxw_monai.data.schema", "write_csv", "cxw_monai.data.manifest:write_csv"),
+        ("cxw_monai.rendering", "Radiograph", "cxw_monai.rendering.render:RenderedFilm"),
+    ],
+)
+def test_an_old_name_in_a_module_works_and_says_the_new_one(old, name, new):
+    module, now = new.split(":")
+    with pytest.warns(FutureWarning, match=f"{old}.{name} is {module}.{now} since version 0.2"):
+        found = getattr(importlib.import_module(old), name)
+    assert found is getattr(importlib.import_module(module), now)

@@ -22,7 +22,7 @@ from monai.transforms import Activationsd
 
 import cxw_monai
 from cxw_monai.data.cache import build_cache
-from cxw_monai.data.cache_store import CacheError, RadiographCache
+from cxw_monai.data.store import CacheError, RadiographCache
 from cxw_monai.inference.pseudo_labels import Committee
 from cxw_monai.inference.run import FilmSegmenter
 from cxw_monai.io import read_radiograph

@@ -1,9 +1,9 @@
 """Radiographs decoded once, at training size, in one memory-mapped store.
 
-A cache is a folder ``<cache_dir>/<key>``, laid out as :mod:`cxw_monai.data.cache_store` describes. The key is a hash of
-what went in: paths, file sizes and times, settings, format version. Builders hold a lock: of several processes one
-builds while the others wait. A build that was killed, or that ran out of disk or memory, is gone on with where it
-stopped: images that are stored whole, by their checksums, aren't decoded again.
+A cache is a folder ``<cache_dir>/<key>``, laid out as :mod:`cxw_monai.data.store` describes. The key is a hash of what
+went in: paths, file sizes and times, settings, format version. Builders hold a lock: of several processes one builds
+while the others wait. A build that was killed, or that ran out of disk or memory, resumes where it stopped: images that
+are stored whole, by their checksums, aren't decoded again.
 """
 
 from __future__ import annotations
@@ -12,22 +12,16 @@ import hashlib
 import json
 import logging
 import os
-import threading
-import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing, contextmanager
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
-from multiprocessing import get_all_start_methods, get_context
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.csv_files import CsvWriter
@@ -36,17 +30,12 @@ from cxw_monai.io.read import read_radiograph, reader_options
 from cxw_monai.io.results.film_names import film_name
 
 from .cache_estimate import estimate_cache
-from .cache_store import FORMAT_VERSION, INDEX, CacheError, RadiographCache, cache_errors, cache_folder
-from .cache_writer import StoreWriter, write_items
+from .store import FORMAT_VERSION, INDEX, CacheError, RadiographCache
+from .store_writer import Made, StoreWriter, cache_lock, items_content, made, write_items
 
-__all__ = ["CacheError", "RadiographCache", "build_cache", "cache_lock", "disk_errors"]
-
-_GO_ON = "what is done is kept: run the same again to go on from there"
+__all__ = ["CacheError", "RadiographCache", "build_cache"]
 
 _logger = logging.getLogger(__name__)
-
-_Decoded = tuple[np.ndarray, dict[str, Any]]
-_Decode = Callable[[str], "_Decoded | RadiographError"]
 
 
 def build_cache(
@@ -95,27 +84,21 @@ def build_cache(
     options = reader_options(**(reader or {}))
     ordered = _sorted_items(items)
     paths = [item["image"] for item in ordered]
-    lines = _json_lines(ordered)
+    labels = items_content(ordered)
     folder = Path(os.path.abspath(cache_dir)) / _key(paths, size, min_size, options)
-    decoder = partial(
-        _decoded, decode=partial(_decode, size=size, options={**options, "min_size": min_size}), workers=workers
-    )
+    decode = partial(_decode, size=size, options={**options, "min_size": min_size})
     with cache_lock(folder):
-        with disk_errors(folder):
-            labels = write_items(folder, lines)
-        if not _is_finished(folder, paths, decoder, verify, progress):
-            with disk_errors(folder):
-                writer = StoreWriter(folder, len(paths), progress)
-            with writer:
+        name = write_items(folder, labels)
+        if not _is_finished(folder, paths, partial(made, make=decode, workers=workers), verify, progress):
+            with StoreWriter(folder, len(paths), progress) as writer:
                 _announce(writer, paths, size)
-                skipped = _fill(writer, paths, decoder, on_error, progress)
+                skipped = writer.fill(paths, decode, workers, on_error, "caching" if progress else None)
                 if not writer.done.any():
                     _write_report(report, skipped)
                     bad = RadiographError(**skipped[0])
                     raise ValueError(f"none of the {len(skipped)} images can be used; the first: {bad}")
-                with disk_errors(folder):
-                    writer.finish(labels, skipped)
-        cache = RadiographCache(folder, labels)  # a reused cache may have been built with older labels
+                writer.finish(name, skipped)
+        cache = RadiographCache(folder, name)  # a reused cache may have been built with older labels
     if cache.skipped and on_error == "raise":
         raise RadiographError(**cache.skipped[0])
     if on_error == "skip":
@@ -134,14 +117,6 @@ def _sorted_items(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return ordered
 
 
-def _json_lines(ordered: list[dict[str, Any]]) -> list[bytes]:
-    """One line per item."""
-    try:
-        return [json.dumps(item).encode() for item in ordered]
-    except TypeError as error:
-        raise ValueError(f"an item holds a field that isn't a JSON value ({error})") from error
-
-
 def _key(paths: list[str], size: int, min_size: int, options: Mapping[str, Any]) -> str:
     """Hash of everything the stored pixels depend on."""
     digest = hashlib.sha256(json.dumps([FORMAT_VERSION, size, min_size, *sorted(options.items())]).encode())
@@ -156,7 +131,7 @@ def _key(paths: list[str], size: int, min_size: int, options: Mapping[str, Any])
 
 
 def _is_finished(
-    folder: Path, paths: list[str], decoder: Callable[..., Iterator[Any]], verify: bool, progress: bool
+    folder: Path, paths: list[str], decoded: Callable[[list[str]], Generator[Any]], verify: bool, progress: bool
 ) -> bool:
     """Whether there is a whole cache that left out only what still can't be read (a decoder may be new)."""
     if not os.path.lexists(folder / INDEX):
@@ -172,7 +147,7 @@ def _is_finished(
     if len(cache) + len(cache.skipped) != len(paths) or not skipped <= set(paths):
         _logger.warning("%s: doesn't hold the films that were asked for; decoding what is missing", folder)
         return False
-    with closing(decoder([bad["path"] for bad in cache.skipped])) as results:
+    with closing(decoded([bad["path"] for bad in cache.skipped])) as results:
         if any(not isinstance(result, RadiographError) for result in results):
             _logger.info("%s: files left out before can be read now: adding them", folder)
             return False
@@ -183,7 +158,7 @@ def _announce(writer: StoreWriter, paths: list[str], size: int) -> None:
     """Log what the build will take; refuse it where the disk is too small."""
     left = [paths[index] for index in np.flatnonzero(~writer.done)]
     if len(left) < len(paths):
-        _logger.info("%s: going on: %d of %d films are stored whole", writer.folder, len(paths) - len(left), len(paths))
+        _logger.info("%s: resuming: %d of %d films are stored whole", writer.folder, len(paths) - len(left), len(paths))
     estimate = estimate_cache(left, writer.folder, size)
     _logger.info("%s: caching %s", writer.folder, estimate)
     if estimate.bytes > estimate.free:
@@ -193,28 +168,7 @@ def _announce(writer: StoreWriter, paths: list[str], size: int) -> None:
         )
 
 
-def _fill(
-    writer: StoreWriter, paths: list[str], decoder: Callable[..., Iterator[Any]], on_error: str, progress: bool
-) -> list[dict[str, str]]:
-    """Decode and store what is missing; the files left out."""
-    skipped, left = [], np.flatnonzero(~writer.done).tolist()
-    bar = tqdm(desc="caching", initial=len(paths) - len(left), total=len(paths), unit="img", disable=not progress)
-    with closing(decoder([paths[index] for index in left])) as results, bar:
-        for item, result in zip(left, results, strict=True):
-            if not isinstance(result, RadiographError):
-                with disk_errors(writer.folder):
-                    writer.add(item, *result)
-            elif on_error == "raise":
-                _logger.info("%s: films before the bad one are kept; on_error='skip' goes on without it", writer.folder)
-                raise result
-            else:
-                _logger.warning("skipped %s", result)
-                skipped.append({"path": result.path, "reason": result.reason, "remedy": result.remedy})
-            bar.update()
-    return skipped
-
-
-def _decode(path: str, size: int, options: Mapping[str, Any]) -> _Decoded | RadiographError:
+def _decode(path: str, size: int, options: Mapping[str, Any]) -> Made | RadiographError:
     """Read, resize and quantise one file; errors are returned, so that their order is that of the files."""
     try:
         radiograph = read_radiograph(path, **options)
@@ -226,7 +180,7 @@ def _decode(path: str, size: int, options: Mapping[str, Any]) -> _Decoded | Radi
     return np.rint(array * np.float32(top)).astype(dtype), meta
 
 
-def _shrink(radiograph: Radiograph, size: int) -> _Decoded:
+def _shrink(radiograph: Radiograph, size: int) -> Made:
     """Shorter side to ``size``; smaller images stay as they are."""
     array, meta = radiograph.array, radiograph.meta
     height, width = array.shape[1:]
@@ -242,67 +196,6 @@ def _shrink(radiograph: Radiograph, size: int) -> _Decoded:
     pixel_map = meta["pixel_map"].resize(new_height, new_width)
     meta = {**meta, "spacing_mm": spacing, "steps": [*meta["steps"], step], "pixel_map": pixel_map}
     return np.clip(np.asarray(resized), 0, 1)[None], meta  # [1, h, w]
-
-
-def _decoded(paths: list[str], decode: _Decode, workers: int) -> Iterator[_Decoded | RadiographError]:
-    """Results in the order of the paths, with a bounded number of them waiting."""
-    if workers == 0:
-        yield from map(decode, paths)
-        return
-    method = "fork" if "fork" in get_all_start_methods() else "spawn"  # as torch's loaders; no re-import of the caller
-    pool = ProcessPoolExecutor(workers, get_context(method), initializer=_end_with, initargs=(os.getpid(),))
-    waiting: deque[tuple[str, Future[_Decoded | RadiographError]]] = deque()
-    try:
-        for path in paths:
-            waiting.append((path, pool.submit(decode, path)))
-            if len(waiting) >= 8 * workers:
-                yield waiting[0][1].result()
-                waiting.popleft()
-        while waiting:
-            yield waiting[0][1].result()
-            waiting.popleft()
-    except BrokenProcessPool:
-        lost = [path for path, future in waiting if not future.done() or future.exception()]
-        raise CacheError(
-            "a decoding process was killed, often for lack of memory, at one of these films: "
-            f"{', '.join(lost[:workers])}; use fewer workers (now {workers}), or leave the film out; {_GO_ON}"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _end_with(builder: int) -> None:
-    """Let a worker end after its builder was killed: it would wait for ever, and hold the lock that it inherited."""
-
-    def watch() -> None:
-        while os.getppid() == builder:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-@contextmanager
-def cache_lock(folder: Path) -> Iterator[None]:
-    """Make a cache's folder and hold its lock."""
-    own = cache_folder(folder)
-    with ExitStack() as held:
-        with disk_errors(folder), cache_errors():
-            own.make()
-            held.enter_context(own.locked())
-        yield
-
-
-@contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Say what to do about a disk that can't be written."""
-    try:
-        yield
-    except OSError as error:
-        raise CacheError(
-            f"{folder}: cannot be written ({error.strerror}); free some disk, check its permissions, or set cache_dir "
-            f"to another folder; {_GO_ON}"
-        ) from None
 
 
 def _write_report(report: str | PathLike[str] | None, skipped: list[dict[str, str]]) -> None:

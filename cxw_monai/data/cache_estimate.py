@@ -1,4 +1,4 @@
-"""How large a cache will be, told from the headers of some of its films."""
+"""How large a cache will be, estimated from the headers of some of its films."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _stored_bytes(path: str | PathLike[str], size: int) -> int:
 
 
 def _header(path: str | PathLike[str]) -> tuple[int, int, int] | None:
-    """``(height, width, bits)`` as declared, or None where they can't be told."""
+    """``(height, width, bits)`` as declared, or None where they can't be read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

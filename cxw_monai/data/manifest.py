@@ -1,104 +1,105 @@
-"""Finds the images of a data set: a folder searched recursively, or a manifest (CSV or MONAI datalist JSON).
+"""Reads and writes manifests: CSV, or MONAI datalist JSON.
 
-Items are dictionaries in MONAI's form, ``{"image": absolute path, ...}``, with the manifest's other columns beside it.
-Any CSV with a column ``image`` will do; what the columns of :mod:`cxw_monai.data.schema` mean is understood.
+The one parser for every task. :func:`load_items` and :func:`read_datalist` give items in MONAI's form, ``{"image":
+absolute path, ...}``, with the manifest's other columns beside it. :func:`read_records` gives typed records one by one,
+their paths as written. Any CSV with a column ``image`` will do; what its columns mean is in
+:mod:`cxw_monai.data.schema`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cxw_monai.io.files.atomic import atomic_file
+from cxw_monai.io.files.csv_files import CsvWriter
 from cxw_monai.io.files.json_files import read_json
 from cxw_monai.io.files.printable import shown
-from cxw_monai.io.results.folders import is_result_folder
+from cxw_monai.io.formats.pictures import refuse_unless_file
 
-from .cells import cell_types, cell_values, check_fields, checked_columns
-from .schema import SPLITS, UNASSIGNED
+from .film_search import IMAGE_EXTENSIONS, find_images
+from .schema import (
+    LABEL,
+    LANDMARK,
+    MASK,
+    NUMBERS,
+    SPLITS,
+    UNASSIGNED,
+    Record,
+    check_fields,
+    columns_of,
+    fields_of,
+    record_of,
+    row_parser,
+)
+from .splits import split_by_patient
 from .tables import csv_rows
 
-__all__ = ["IMAGE_EXTENSIONS", "find_images", "load_items", "read_datalist", "split_by_patient"]
-
-IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".nii", ".nii.gz", ".nrrd")
-"""Extensions that :func:`find_images` takes, in any case."""
+__all__ = [
+    "ALL_SECTIONS",
+    "IMAGE_EXTENSIONS",
+    "find_images",
+    "load_items",
+    "read_datalist",
+    "read_records",
+    "split_by_patient",
+    "write_csv",
+    "write_datalist",
+]
 
 ALL_SECTIONS = "all"
 """As a ``section``: every image of a manifest, whatever its split."""
 
-_MASK_FOLDER = "masks"
-_MASK_PREFIX = "mask_"
-_TYPED_PREFIXES = ("label_", "landmark_", "bbox_xywh")
 _SHOWN = 5  # missing files, or fields, named in an error
 _LONGEST = 300  # characters of a path in an error
 
 _logger = logging.getLogger(__name__)
 
 
-def find_images(folder: str | PathLike[str]) -> list[dict[str, Any]]:
-    """Search a folder and everything below it for radiographs.
+class _Row(NamedTuple):
+    """An item of a manifest, and where in the file it is."""
 
-    Taken: files with one of :data:`IMAGE_EXTENSIONS` (any case), and files without an extension (or named by a UID,
-    whose last part is a number) that carry DICOM's ``DICM`` mark. Left out: hidden files and folders (a leading dot),
-    folders named ``masks``, and folders that hold results of this package
-    (:mod:`cxw_monai.io.results.folders`); one line in the log counts these. Links to folders are followed, each
-    folder once.
+    where: str
+    fields: dict[str, Any]
+    split: str | None
+    wanted: bool = True
+
+
+def load_items(
+    dataset_dir: str | PathLike[str] | None = None,
+    datalist: str | PathLike[str] | None = None,
+    section: str | None = None,
+) -> list[dict[str, Any]]:
+    """The items of a data set given either way.
 
     Args:
-        folder: where to search.
+        dataset_dir: a folder for :func:`find_images`.
+        datalist: a manifest for :func:`read_datalist`.
+        section: which part of the manifest (see there); a folder has only one.
 
     Returns:
-        ``{"image": absolute path}`` per file, sorted by the path below ``folder``.
+        At least one item.
 
     Raises:
-        ValueError: ``folder`` isn't a folder.
+        ValueError: both or neither is given, or the data set is empty.
     """
-    root = Path(os.path.abspath(folder))
-    if not root.is_dir():
-        raise ValueError(f"{folder}: not a folder; give the folder that holds the radiographs")
-    left_out: list[str] = []
-    found = [path for path in _walk(root, left_out) if _is_image(path)]
-    if left_out:
-        named = ", ".join(repr(os.path.relpath(path, root)) for path in left_out[:_SHOWN])
-        more = ", ..." if len(left_out) > _SHOWN else ""
-        _logger.warning("%s: left out %d folders of masks or results, no films: %s%s", root, len(left_out), named, more)
-    if is_result_folder(root):
-        _logger.warning("%s: holds results of cxw_monai; pictures among them are taken for films", root)
-    found.sort(key=lambda path: path.relative_to(root).as_posix())
-    return [{"image": str(path)} for path in found]
-
-
-def _walk(root: Path, left_out: list[str]) -> Iterator[Path]:
-    """Every file below ``root`` that isn't hidden, a mask or a result; folders of these are added to ``left_out``."""
-    seen: set[str] = set()
-    for parent, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        if Path(parent) != root and (os.path.basename(parent).lower() == _MASK_FOLDER or is_result_folder(parent)):
-            left_out.append(parent)
-            folders.clear()
-            continue
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(parent, name) for name in files if not name.startswith("."))
-
-
-def _is_image(path: Path) -> bool:
-    """By extension or, without one, by DICOM's mark."""
-    if path.name.lower().endswith(IMAGE_EXTENSIONS):
-        return True
-    extension = path.suffix[1:]
-    if (extension and not extension.isdigit()) or not path.is_file():
-        return False
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+    if dataset_dir and datalist:
+        raise ValueError(f"two data sets: dataset_dir={dataset_dir} and datalist={datalist}; give only one")
+    if dataset_dir:
+        items = find_images(dataset_dir)
+    elif datalist:
+        items = read_datalist(datalist, section=section)
+    else:
+        raise ValueError("no data set: give dataset_dir (a folder) or datalist (a .csv or .json manifest)")
+    if not items:
+        detail = f"no file with {', '.join(IMAGE_EXTENSIONS)} and no DICOM" if dataset_dir else "no rows"
+        raise ValueError(f"{dataset_dir or datalist}: the data set is empty ({detail})")
+    return items
 
 
 def read_datalist(
@@ -135,7 +136,7 @@ def read_datalist(
     if extension not in (".csv", ".json"):
         raise ValueError(f"{path}: a manifest is a .csv or .json file, not {extension or 'one without extension'}")
     base = Path(os.path.abspath(base_dir)) if base_dir is not None else manifest.parent
-    rows = _csv_rows(manifest) if extension == ".csv" else _json_rows(manifest, section)
+    rows = list(_csv_rows(manifest, ())) if extension == ".csv" else _datalist_rows(manifest, section)
     for row in rows:
         _set_paths(manifest, row, base)
     _refuse_contradictions(manifest, rows)
@@ -150,13 +151,34 @@ def read_datalist(
     return items
 
 
-class _Row(NamedTuple):
-    """An item of a manifest, and where in the file it is."""
+def read_records(path: str | PathLike[str]) -> Iterator[Record]:
+    """Read a manifest record by record; paths stay as they are written.
 
-    where: str
-    fields: dict[str, Any]
-    split: str | None
-    wanted: bool = True
+    A CSV is streamed. A JSON is loaded whole: prefer the CSV for a million images.
+
+    Args:
+        path: ``.csv`` or ``.json``.
+
+    Yields:
+        The records in the file's order (JSON: training, validation, test, unassigned).
+
+    Raises:
+        ValueError: the file is malformed; the message names it and the line or item.
+        FileNotFoundError: there is no such file.
+    """
+    path = Path(path)
+    if path.exists():
+        refuse_unless_file(path, "manifest")
+    for row in _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path, NUMBERS):
+        try:
+            record = record_of(row.fields)
+        except ValueError as error:
+            raise _at(path, row.where, error) from None
+        yield record
+
+
+def _at(path: Path, where: str, error: ValueError) -> ValueError:
+    return ValueError(f"{path}, {where}: {error}")
 
 
 def _named(path: str) -> str:
@@ -165,22 +187,85 @@ def _named(path: str) -> str:
     return path if plain else shown(path)
 
 
-def _csv_rows(manifest: Path) -> list[_Row]:
-    """All rows of a CSV."""
-    rows: list[_Row] = []
-    types = checked = None
-    for where, columns, cells in csv_rows(manifest, ("image",)):
-        if types is None:
-            types = cell_types([name if name.startswith(_TYPED_PREFIXES) else "" for name in columns])
-            checked = checked_columns(columns)
+def _csv_rows(path: Path, numbers: Sequence[str]) -> Iterator[_Row]:
+    """The rows of a CSV, read as :func:`~cxw_monai.data.schema.row_parser` says."""
+    parse = None
+    for where, columns, cells in csv_rows(path, ("image",)):
+        parse = parse or row_parser(columns, numbers)
         try:
-            fields = dict(zip(columns, cell_values(columns, types, cells), strict=True))
-            if checked:
-                check_fields(fields, numbers=())
+            fields = parse(cells)
         except ValueError as error:
-            raise ValueError(f"{manifest}, {where}: {error}") from None
-        rows.append(_Row(where, fields, fields.get("split")))
+            raise _at(path, where, error) from None
+        yield _Row(where, fields, fields.get("split"))
+
+
+def _json_rows(path: Path) -> Iterator[_Row]:
+    """The items of all lists of the JSON form, each field checked."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a dictionary with the lists {', '.join(SPLITS)}")  # noqa: TRY004
+    for section in (*SPLITS, UNASSIGNED):
+        split = section if section in SPLITS else None
+        for number, item in enumerate(_list(path, content.get(section, []), section)):
+            where = f"{section}[{number}]"
+            if not isinstance(item, dict) or item.get("split") not in (None, split):
+                raise ValueError(f"{path}, {where}: expected a dictionary whose split is {split!r}, got {shown(item)}")
+            _check(path, where, item, NUMBERS)
+            yield _Row(where, {**item, "split": split}, split)
+
+
+def _list(path: Path, items: Any, section: str) -> list[Any]:
+    if not isinstance(items, list):
+        raise ValueError(f"{path}: {section or 'the file'} must be a list of items, got {shown(items)}")  # noqa: TRY004
+    return items
+
+
+def _check(path: Path, where: str, fields: dict[str, Any], numbers: Sequence[str]) -> None:
+    try:
+        check_fields(fields, numbers)
+    except ValueError as error:
+        raise _at(path, where, error) from None
+
+
+def _datalist_rows(manifest: Path, section: str | None) -> list[_Row]:
+    """The items of a section, and (not wanted) those of the other splits."""
+    content = read_json(manifest)
+    lists = {"": content}
+    wanted: tuple[str, ...] = ("",)
+    if isinstance(content, dict):
+        wanted = (section or "training",)
+        if section == ALL_SECTIONS:
+            wanted = tuple(name for name in (*SPLITS, UNASSIGNED) if name in content)
+        if not wanted or wanted[0] not in content:
+            raise ValueError(f"{manifest}: no section {(wanted or (section,))[0]!r} among {shown(sorted(content))}")
+        others = tuple(name for name in SPLITS if name not in wanted and isinstance(content.get(name), list))
+        lists = {name: content[name] for name in (*wanted, *others)}
+    rows: list[_Row] = []
+    count = 0
+    for name, items in lists.items():
+        for number, item in enumerate(_list(manifest, items, name)):
+            where = f"item {count}" if name in wanted else f"{name}[{number}]"
+            count += name in wanted
+            rows += _datalist_row(manifest, where, item, name if name in SPLITS else None, name in wanted)
     return rows
+
+
+def _datalist_row(manifest: Path, where: str, item: Any, split: str | None, wanted: bool) -> list[_Row]:
+    """The row of an item; none of one in another section that can't be understood."""
+    fields = {"image": item} if isinstance(item, str) else item
+    if not isinstance(fields, dict):
+        if not wanted:
+            return []
+        kind = type(item).__name__
+        raise ValueError(f"{manifest}, {where}: expected a dictionary or a path, got {kind}")  # noqa: TRY004
+    said = fields.get("split")
+    if wanted:
+        _check(manifest, where, fields, ())
+        if split and said not in (None, "", split):
+            raise ValueError(
+                f"{manifest}, {where}: its split is {shown(said)}, in the list {split!r}; mend one of them"
+            )
+    return [_Row(where, fields, split or (said if isinstance(said, str) else None), wanted)]
 
 
 def _set_paths(manifest: Path, row: _Row, base: Path) -> None:
@@ -189,7 +274,7 @@ def _set_paths(manifest: Path, row: _Row, base: Path) -> None:
     if row.wanted and (not isinstance(image, str) or not image or "\0" in image):
         raise ValueError(f"{manifest}, {row.where}: 'image' must be a path, got {shown(image)}")
     for name, value in row.fields.items():
-        if isinstance(value, str) and (name == "image" or name.startswith(_MASK_PREFIX)):
+        if isinstance(value, str) and (name == "image" or name.startswith(MASK)):
             row.fields[name] = os.path.abspath(os.path.join(base, value))
 
 
@@ -211,20 +296,22 @@ def _refuse_contradictions(manifest: Path, rows: Sequence[_Row]) -> None:
     seen: dict[str, _Row] = {}
     for row in rows:
         image = row.fields.get("image")
-        first = seen.setdefault(image, row) if isinstance(image, str) else row
-        names = dict.fromkeys((*first.fields, *row.fields))
-        other = [name for name in names if _must_agree(name) and first.fields.get(name) != row.fields.get(name)]
-        other += ["split"] if first.split != row.split else []
+        if not isinstance(image, str):
+            continue
+        earlier = seen.setdefault(image, row)
+        names = dict.fromkeys((*earlier.fields, *row.fields))
+        other = [name for name in names if _must_agree(name) and earlier.fields.get(name) != row.fields.get(name)]
+        other += ["split"] if earlier.split != row.split else []
         if other:
             raise ValueError(
-                f"{manifest}, {row.where}: the film {_named(image)} is listed in {first.where} already with another "
+                f"{manifest}, {row.where}: the film {_named(image)} is listed in {earlier.where} already with another "
                 f"{', '.join(shown(name)[1:-1] for name in other[:_SHOWN])}; list each film once"
             )
 
 
 def _must_agree(name: str) -> bool:
     """Whether two rows of one film must agree on a column. A table of findings may list a film once for each."""
-    return name == "patient_id" or name.startswith(("label_", _MASK_PREFIX))
+    return name == "patient_id" or name.startswith((LABEL, MASK))
 
 
 def _of_split(manifest: Path, rows: list[_Row], section: str | None) -> list[_Row]:
@@ -239,137 +326,43 @@ def _of_split(manifest: Path, rows: list[_Row], section: str | None) -> list[_Ro
     return [row for row in rows if row.split == section]
 
 
-def _json_rows(manifest: Path, section: str | None) -> list[_Row]:
-    """The items of a section, and (not wanted) those of the other splits."""
-    content = read_json(manifest)
-    lists = {"": content}
-    wanted: tuple[str, ...] = ("",)
-    if isinstance(content, dict):
-        wanted = (section or "training",)
-        if section == ALL_SECTIONS:
-            wanted = tuple(name for name in (*SPLITS, UNASSIGNED) if name in content)
-        if not wanted or wanted[0] not in content:
-            raise ValueError(f"{manifest}: no section {(wanted or (section,))[0]!r} among {shown(sorted(content))}")
-        others = tuple(name for name in SPLITS if name not in wanted and isinstance(content.get(name), list))
-        lists = {name: content[name] for name in (*wanted, *others)}
-    rows: list[_Row] = []
-    count = 0
-    for name, items in lists.items():
-        if not isinstance(items, list):
-            raise ValueError(f"{manifest}: expected a list of items, got {type(items).__name__}")  # noqa: TRY004
-        split = name if name in SPLITS else None
-        for number, item in enumerate(items):
-            where = f"item {count}" if name in wanted else f"{name}[{number}]"
-            count += name in wanted
-            rows += _json_row(manifest, where, item, split, name in wanted)
-    return rows
+def write_csv(path: str | PathLike[str], records: Sequence[Record]) -> None:
+    """Write the CSV form, whole or not at all: training first, then validation, test, and those without a split."""
+    columns = columns_of(records)
+    rank = {name: number for number, name in enumerate(SPLITS)}
+    ordered = sorted(records, key=lambda record: rank.get(record.split or "", len(rank)))
+    with atomic_file(path, "w", newline="", encoding="utf-8") as stream:
+        writer = CsvWriter(stream)
+        writer.writerow(columns)
+        writer.writerows([_cell(value) for value in fields_of(record, columns).values()] for record in ordered)
 
 
-def _json_row(manifest: Path, where: str, item: Any, split: str | None, wanted: bool) -> list[_Row]:
-    """The row of an item; none of one in another section that can't be understood."""
-    fields = {"image": item} if isinstance(item, str) else item
-    if not isinstance(fields, dict):
-        if not wanted:
-            return []
-        kind = type(item).__name__
-        raise ValueError(f"{manifest}, {where}: expected a dictionary or a path, got {kind}")  # noqa: TRY004
-    said = fields.get("split")
-    if wanted:
-        try:
-            check_fields(fields, numbers=())
-        except ValueError as error:
-            raise ValueError(f"{manifest}, {where}: {error}") from None
-        if split and said not in (None, "", split):
-            raise ValueError(
-                f"{manifest}, {where}: its split is {shown(said)}, in the list {split!r}; mend one of them"
-            )
-    return [_Row(where, fields, split or (said if isinstance(said, str) else None), wanted)]
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if value is None else json.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)
 
 
-def load_items(
-    dataset_dir: str | PathLike[str] | None = None,
-    datalist: str | PathLike[str] | None = None,
-    section: str | None = None,
-) -> list[dict[str, Any]]:
-    """The items of a data set given either way.
+def write_datalist(path: str | PathLike[str], records: Sequence[Record], name: str = "") -> None:
+    """Write the JSON form, whole or not at all; every item has every field, null where it isn't known.
 
     Args:
-        dataset_dir: a folder for :func:`find_images`.
-        datalist: a manifest for :func:`read_datalist`.
-        section: which part of the manifest (see there); a folder has only one.
-
-    Returns:
-        At least one item.
-
-    Raises:
-        ValueError: both or neither is given, or the data set is empty.
+        path: the ``.json``.
+        records: of the data set.
+        name: of the data set.
     """
-    if not dataset_dir and not datalist:
-        raise ValueError("no data set: give dataset_dir (a folder) or datalist (a .csv or .json manifest)")
-    if dataset_dir and datalist:
-        raise ValueError(f"two data sets: dataset_dir={dataset_dir} and datalist={datalist}; give only one")
-    items = find_images(dataset_dir) if dataset_dir else read_datalist(datalist, section=section)
-    if not items:
-        detail = f"no file with {', '.join(IMAGE_EXTENSIONS)} and no DICOM" if dataset_dir else "no rows"
-        raise ValueError(f"{dataset_dir or datalist}: the data set is empty ({detail})")
-    return items
-
-
-def split_by_patient(
-    items: Sequence[dict[str, Any]], fraction: float = 0.1, seed: int = 0
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Hold out a share of the patients.
-
-    A patient is an item's ``patient_id`` or, where there is none, its image file (by its path below the folder that
-    all images share, so that a moved data set splits the same way). Patients are ranked by a hash of the seed and
-    themselves: which side they fall on doesn't depend on the order of ``items``.
-
-    Args:
-        items: the data set.
-        fraction: share of the patients to hold out, in (0, 1); at least one patient stays on either side.
-        seed: another seed, another split.
-
-    Returns:
-        ``(train, held_out)``, both in the order of ``items``.
-
-    Raises:
-        ValueError: ``fraction`` is out of range, or there are fewer than two patients.
-    """
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction must lie in (0, 1), got {fraction}")
-    folders = {os.path.dirname(item["image"]) for item in items}
-    shared = os.path.commonpath(folders) if folders else ""
-    groups = [_group(item, shared) for item in items]
-    if all(kind == "file" for kind, _ in groups):
-        _logger.warning(
-            "No image has a patient_id: films are held out singly, and a patient may be on both sides. Give a datalist "
-            "with a column patient_id for a split by patient."
-        )
-    ranked = _ranked(set(groups), seed)
-    if len(ranked) < 2:
-        raise ValueError(
-            f"cannot hold out patients: {len(items)} images of {len(ranked)} patients; give images of two or more"
-        )
-    held = set(ranked[: min(max(round(fraction * len(ranked)), 1), len(ranked) - 1)])
-    train = [item for item, group in zip(items, groups, strict=True) if group not in held]
-    held_out = [item for item, group in zip(items, groups, strict=True) if group in held]
-    return train, held_out
-
-
-def _group(item: dict[str, Any], shared: str) -> tuple[str, str]:
-    """What must stay on one side of a split."""
-    patient = item.get("patient_id")
-    if patient is not None and str(patient) != "":
-        return "patient", str(patient)
-    return "file", Path(os.path.relpath(item["image"], shared)).as_posix()
-
-
-def _ranked(groups: Iterable[tuple[str, str]], seed: int) -> list[tuple[str, str]]:
-    """Groups in a fixed pseudo-random order: that of the SHA-256 of `[seed, kind, name]` as JSON."""
-    starts = {kind: json.dumps([seed, kind])[:-1] for kind in ("patient", "file")}
-
-    def key(group: tuple[str, str]) -> tuple[bytes, tuple[str, str]]:
-        kind, name = group
-        return hashlib.sha256(f"{starts[kind]}, {json.dumps(name)}]".encode()).digest(), group
-
-    return sorted(groups, key=key)
+    columns = columns_of(records)
+    about: dict[str, Any] = {"name": name}
+    for kind, prefix in (("labels", LABEL), ("masks", MASK), ("landmarks", LANDMARK)):
+        about[kind] = [column.removeprefix(prefix) for column in columns if column.startswith(prefix)]
+    lists: dict[str, list[Record]] = {section: [] for section in SPLITS}
+    for record in records:
+        lists.setdefault(record.split or UNASSIGNED, []).append(record)
+    with atomic_file(path, "w", encoding="utf-8") as stream:
+        stream.write(json.dumps(about, ensure_ascii=False, indent=1)[:-2])
+        for section, members in lists.items():
+            lines = (json.dumps(fields_of(record, columns), ensure_ascii=False) for record in members)
+            stream.write(f",\n {json.dumps(section)}: [")
+            stream.writelines(("," if number else "") + "\n  " + line for number, line in enumerate(lines))
+            stream.write("]")
+        stream.write("\n}\n")

@@ -1,8 +1,9 @@
-"""The manifest: one record an image, as CSV or as MONAI datalist JSON.
+"""What a manifest's columns may be: one record per image, as CSV or as MONAI datalist JSON.
 
-Both forms hold the same flat fields. A CSV has a column a field; a JSON has an item an image, in the lists
+Both forms hold the same flat fields. A CSV has a column per field; a JSON has an item per image, in the lists
 ``training``, ``validation``, ``test`` (and ``unassigned``, for records without a split) of one dictionary, beside the
-set's ``name`` and the names of its ``labels``, ``masks`` and ``landmarks``.
+set's ``name`` and the names of its ``labels``, ``masks`` and ``landmarks``. :mod:`cxw_monai.data.manifest` reads and
+writes them.
 
 ====================  ===============================================================================================
 field                 what
@@ -30,24 +31,22 @@ apostrophe in front (:mod:`cxw_monai.io.files.csv_files`). Left and right are th
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from os import PathLike
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from cxw_monai.io.files.atomic import atomic_file
-from cxw_monai.io.files.csv_files import CsvWriter
-from cxw_monai.io.files.json_files import read_json
+from cxw_monai._moved import moved_names
+from cxw_monai.io.files.csv_files import unguarded
+from cxw_monai.io.files.json_files import parse_json
 from cxw_monai.io.files.printable import shown
-from cxw_monai.io.formats.pictures import refuse_unless_file
 
-from .cells import BOXES, cell_types, cell_values, check_fields, checked_columns, plain
-from .tables import csv_rows
-
-__all__ = ["SPLITS", "UNASSIGNED", "Box", "Record", "read_records", "write_csv", "write_datalist"]
+__all__ = [
+    *("BOXES", "LABEL", "LANDMARK", "MASK", "NUMBERS", "SLACK", "SPLITS", "UNASSIGNED", "Box", "Record"),
+    *("check_boxes", "check_fields", "columns_of", "fields_of", "finite", "record_of", "row_parser"),
+]
 
 SPLITS = ("training", "validation", "test")
 """The splits, and the lists of a datalist JSON."""
@@ -55,9 +54,20 @@ SPLITS = ("training", "validation", "test")
 UNASSIGNED = "unassigned"
 """The list of a datalist JSON that holds the records without a split."""
 
+BOXES = "bbox_xywh"
+LABEL, MASK, LANDMARK = "label_", "mask_", "landmark_"
+
+NUMBERS = ("age", "width", "height")
+"""Columns of numbers, beside the labels."""
+
+SLACK = 1.0
+"""Pixels that a box may lie outside its image: published coordinates are rounded, and often scaled."""
+
 _TEXT = ("image", "patient_id", "study", "view", "sex", "split")
 _FIXED = ("image", "patient_id", "study", "view", "sex", "age", "split", "width", "height")
-_PREFIXES = {"label_": "labels", "mask_": "masks", "landmark_": "landmarks"}
+_WORDS = ("view", "sex", "split")
+_PREFIXES = {LABEL: "labels", MASK: "masks", LANDMARK: "landmarks"}
+_UNKNOWN = "leave it empty (JSON: null) where it isn't known"
 
 
 class Box(NamedTuple):
@@ -97,6 +107,144 @@ class Record:
     landmarks: dict[str, tuple[float, float]] = field(default_factory=dict)
     extra: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the stored image in pixels.
+
+        Raises:
+            ValueError: they aren't known.
+        """
+        if self.width is None or self.height is None:
+            raise ValueError(f"{self.image}: its width and height aren't known")
+        return self.width, self.height
+
+
+def row_parser(columns: Sequence[str], numbers: Sequence[str] = NUMBERS) -> Callable[[Sequence[str]], dict[str, Any]]:
+    """What turns the texts of a CSV's row into its fields, checked.
+
+    Args:
+        columns: of the CSV.
+        numbers: which of the plain columns are numbers; the others stay text.
+
+    Returns:
+        A function of a row's cells, as they stand in the file. It gives a number for ``numbers`` and labels, a list for
+        boxes and landmarks, else the text; None for an empty cell. It raises ValueError for a cell that isn't what
+        its column says; the message names the column.
+    """
+    types = [_cell_type(column, numbers) for column in columns]
+    listed = any(column == BOXES or column.startswith(LANDMARK) for column in columns)
+
+    def parse(cells: Sequence[str]) -> dict[str, Any]:
+        texts = [unguarded(cell) for cell in cells]
+        try:
+            values = [kind(text) if text else None for kind, text in zip(types, texts, strict=True)]
+        except ValueError:
+            raise _cell_error(columns, types, texts) from None
+        fields = dict(zip(columns, values, strict=True))
+        if listed:
+            check_fields(fields, numbers=())  # numbers are numbers by now
+        return fields
+
+    return parse
+
+
+def _cell_type(column: str, numbers: Sequence[str]) -> Callable[[str], Any]:
+    if column in numbers or column.startswith(LABEL):
+        return _number
+    if column == BOXES or column.startswith(LANDMARK):
+        return parse_json
+    return sys.intern if column in _WORDS else str  # a million rows, a few words
+
+
+@lru_cache(maxsize=4096)
+def _number(cell: str) -> float:
+    """An int where the text is whole, else a float."""
+    value = float(cell)
+    if not finite(value):
+        raise ValueError(cell)
+    return _plain(value)
+
+
+def _cell_error(columns: Sequence[str], types: Sequence[Callable[[str], Any]], texts: Sequence[str]) -> ValueError:
+    """What is wrong with the first cell that can't be read."""
+    for column, kind, text in zip(columns, types, texts, strict=True):
+        try:
+            kind(text or "0")
+        except ValueError as error:
+            why = "no finite number" if kind is _number else str(error)
+            return ValueError(f"column {shown(column)[1:-1]}: cannot read {shown(text)} ({why}; {_UNKNOWN})")
+    raise AssertionError("all cells can be read")
+
+
+def check_fields(fields: Mapping[str, Any], numbers: Sequence[str] = NUMBERS) -> None:
+    """Check the typed fields of an item.
+
+    Args:
+        fields: of one item; None where not known.
+        numbers: which of the plain fields must be numbers.
+
+    Raises:
+        ValueError: a field isn't what its name says.
+    """
+    for name, value in fields.items():
+        if value is None or not isinstance(name, str):
+            continue
+        if (name.startswith(LABEL) or name in numbers) and not finite(value):
+            raise ValueError(f"{shown(name)[1:-1]} must be a finite number, got {shown(value)}; {_UNKNOWN}")
+        if name.startswith(LANDMARK) and not _is_point(value):
+            raise ValueError(f"{shown(name)[1:-1]} must be [x, y] of finite numbers, got {shown(value)}; {_UNKNOWN}")
+    if fields.get(BOXES) is not None:
+        check_boxes(fields[BOXES], fields.get("width"), fields.get("height"))
+
+
+def _is_point(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(finite, value))
+
+
+def check_boxes(boxes: Any, width: Any = None, height: Any = None) -> None:
+    """Check boxes: finite, not empty or inverted, and within the image as far as its size is known.
+
+    Args:
+        boxes: a list of ``[label, x, y, width, height]``.
+        width, height: of the image in pixels; anything that is no number is taken as not known.
+
+    Raises:
+        ValueError: one isn't so.
+    """
+    if not isinstance(boxes, (list, tuple)):
+        raise ValueError(f"{BOXES} must be a list of boxes, got {shown(boxes)}")  # noqa: TRY004
+    across, down = (_side(side) for side in (width, height))
+    for box in boxes:
+        if not (isinstance(box, (list, tuple)) and len(box) == 5 and all(map(finite, box[1:]))):
+            raise ValueError(f"a box is [label, x, y, width, height], got {shown(box)}; its numbers must be finite")
+        label, x, y, w, h = box
+        inside = min(x, y) >= -SLACK and x + w <= across + SLACK and y + h <= down + SLACK
+        if not inside or min(w, h) <= 0:
+            limits = "the image" if math.inf in (across, down) else f"{width} x {height} pixels"
+            raise ValueError(f"box {shown(label)} {shown([x, y, w, h])} is empty or not within {limits}")
+
+
+def _side(value: Any) -> float:
+    """A side of the image in pixels; infinite where it isn't known."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.inf
+    return number if number > 0 else math.inf
+
+
+def finite(value: Any) -> bool:
+    """Whether a value is a number, neither NaN nor infinite (and not too large for a float)."""
+    try:
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _plain(value: Any) -> Any:
+    """One text per number: 57, not 57.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
 
 @lru_cache(maxsize=64)
 def _plan(columns: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
@@ -113,10 +261,14 @@ def _plan(columns: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     return tuple(plan)
 
 
-def _record(columns: tuple[str, ...], values: Sequence[Any]) -> Record:
-    """The record of typed and checked values."""
+def record_of(fields: Mapping[str, Any]) -> Record:
+    """The record of typed and checked fields.
+
+    Raises:
+        ValueError: ``image`` isn't a path.
+    """
     record = Record(image="")
-    for (attribute, name), value in zip(_plan(columns), values, strict=True):
+    for (attribute, name), value in zip(_plan(tuple(fields)), fields.values(), strict=True):
         if value is None:
             continue
         if name:
@@ -130,135 +282,33 @@ def _record(columns: tuple[str, ...], values: Sequence[Any]) -> Record:
     return record
 
 
-def read_records(path: str | PathLike[str]) -> Iterator[Record]:
-    """Read a manifest record by record; paths stay as they are written.
-
-    A CSV is streamed. A JSON is loaded whole: prefer the CSV for a million images.
-
-    Args:
-        path: ``.csv`` or ``.json``.
-
-    Yields:
-        The records in the file's order (JSON: training, validation, test, unassigned).
-
-    Raises:
-        ValueError: the file is malformed; the message names it and the line or item.
-        FileNotFoundError: there is no such file.
-    """
-    path = Path(path)
-    if path.exists():
-        refuse_unless_file(path, "manifest")
-    for where, columns, values in _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path):
-        try:
-            record = _record(columns, values)
-        except ValueError as error:
-            raise ValueError(f"{path}, {where}: {error}") from None
-        yield record
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[str, tuple[str, ...], list[Any]]]:
-    types = checked = None
-    for where, columns, cells in csv_rows(path, ("image",)):
-        types, checked = (cell_types(columns), checked_columns(columns)) if types is None else (types, checked)
-        try:
-            values = cell_values(columns, types, cells)
-            if checked:
-                check_fields(dict(zip(columns, values, strict=True)))
-        except ValueError as error:
-            raise ValueError(f"{path}, {where}: {error}") from None
-        yield where, columns, values
-
-
-def _json_rows(path: Path) -> Iterator[tuple[str, tuple[str, ...], list[Any]]]:
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a dictionary with the lists {', '.join(SPLITS)}")  # noqa: TRY004
-    for section in (*SPLITS, UNASSIGNED):
-        split = section if section in SPLITS else None
-        items = content.get(section, [])
-        if not isinstance(items, list):
-            raise ValueError(f"{path}: {section} must be a list of items, got {shown(items)}")  # noqa: TRY004
-        for number, item in enumerate(items):
-            where = f"{section}[{number}]"
-            if not isinstance(item, dict) or item.get("split") not in (None, split):
-                raise ValueError(f"{path}, {where}: expected a dictionary whose split is {split!r}, got {shown(item)}")
-            try:
-                check_fields(item)
-            except ValueError as error:
-                raise ValueError(f"{path}, {where}: {error}") from None
-            fields = {**item, "split": split}
-            yield where, tuple(fields), list(fields.values())
-
-
-def _columns(records: Sequence[Record]) -> list[str]:
-    """The fields that any of the records has: the fixed ones in their order, then the others as first met."""
+def columns_of(records: Sequence[Record]) -> list[str]:
+    """The columns of a manifest of these records: the fixed ones in their order, then the others as first met."""
 
     def names(attribute: str, prefix: str = "") -> list[str]:
         return list(dict.fromkeys(f"{prefix}{name}" for record in records for name in getattr(record, attribute)))
 
     columns = [name for name in _FIXED if any(getattr(record, name) not in (None, "") for record in records)]
-    columns += names("labels", "label_")
+    columns += names("labels", LABEL)
     columns += [BOXES] if any(record.boxes is not None for record in records) else []
-    return columns + names("masks", "mask_") + names("landmarks", "landmark_") + names("extra")
+    return columns + names("masks", MASK) + names("landmarks", LANDMARK) + names("extra")
 
 
-def _in_order(records: Sequence[Record]) -> list[Record]:
-    """By split, else in the order given: that of both files."""
-    rank = {name: number for number, name in enumerate((*SPLITS, None))}
-    return sorted(records, key=lambda record: rank.get(record.split, len(rank)))
-
-
-def write_csv(path: str | PathLike[str], records: Sequence[Record]) -> None:
-    """Write the CSV form, whole or not at all: training first, then validation, test, and those without a split."""
-    columns = _columns(records)
-    with atomic_file(path, "w", newline="", encoding="utf-8") as stream:
-        writer = CsvWriter(stream)
-        writer.writerow(columns)
-        writer.writerows([_cell(value) for value in _values(record, columns)] for record in _in_order(records))
-
-
-def _values(record: Record, columns: Sequence[str]) -> list[Any]:
-    """The record's fields in the order of the columns; None where not known."""
-    values = []
-    for attribute, name in _plan(tuple(columns)):
+def fields_of(record: Record, columns: Sequence[str]) -> dict[str, Any]:
+    """The record's value by column, as JSON keeps it; None where not known."""
+    fields = {}
+    for column, (attribute, name) in zip(columns, _plan(tuple(columns)), strict=True):
         value = getattr(record, attribute)
         if name:
             value = value.get(name)
         elif attribute == "boxes" and value is not None:
-            value = [[label, *map(plain, numbers)] for label, *numbers in value]
+            value = [[label, *map(_plain, numbers)] for label, *numbers in value]
         if attribute == "landmarks" and value is not None:
-            value = [*map(plain, value)]
-        values.append(plain(value) if value != "" else None)
-    return values
+            value = [*map(_plain, value)]
+        fields[column] = _plain(value) if value != "" else None
+    return fields
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return "" if value is None else json.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)
-
-
-def write_datalist(path: str | PathLike[str], records: Sequence[Record], name: str = "") -> None:
-    """Write the JSON form, whole or not at all; every item has every field, null where it isn't known.
-
-    Args:
-        path: the ``.json``.
-        records: of the data set.
-        name: of the data set.
-    """
-    columns = _columns(records)
-    about = {"name": name}
-    about |= {kind: [c[len(p) :] for c in columns if c.startswith(p)] for p, kind in _PREFIXES.items()}
-    lists: dict[str, list[Record]] = {section: [] for section in SPLITS}
-    for record in records:
-        lists.setdefault(record.split or UNASSIGNED, []).append(record)
-    with atomic_file(path, "w", encoding="utf-8") as stream:
-        stream.write(json.dumps(about, ensure_ascii=False, indent=1)[:-2])
-        for section, members in lists.items():
-            stream.write(f",\n {json.dumps(section)}: [")
-            for number, record in enumerate(members):
-                item = dict(zip(columns, _values(record, columns), strict=True))
-                text = json.dumps(item, ensure_ascii=False)
-                stream.write(("," if number else "") + "\n  " + text)
-            stream.write("]")
-        stream.write("\n}\n")
+__getattr__ = moved_names(
+    __name__, {name: f"cxw_monai.data.manifest:{name}" for name in ("read_records", "write_csv", "write_datalist")}
+)

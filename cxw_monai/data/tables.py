@@ -9,17 +9,16 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
-import math
 import zlib
 from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from cxw_monai.io.files.csv_files import unguarded
 from cxw_monai.io.files.printable import shown
 
-__all__ = ["csv_rows", "finite"]
+__all__ = ["csv_rows"]
 
 _AS_UTF8 = "save it as UTF-8 (in a spreadsheet: 'CSV UTF-8')"
 _NAMES = 20  # columns named in an error
@@ -111,11 +110,3 @@ def _check_header(path: Path, columns: tuple[str, ...], required: Sequence[str],
 
 def _with(required: Sequence[str]) -> str:
     return f" with {', '.join(required)}" if required else ""
-
-
-def finite(value: Any) -> bool:
-    """Whether a value is a number, neither NaN nor infinite (and not too large for a float)."""
-    try:
-        return isinstance(value, (int, float)) and math.isfinite(value)
-    except OverflowError:
-        return False

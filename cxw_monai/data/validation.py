@@ -12,13 +12,11 @@ from cxw_monai.io.files.printable import shown
 from cxw_monai.io.formats.pictures import open_picture
 from cxw_monai.io.radiograph import RadiographError
 
-from .cells import SLACK, check_boxes
-from .schema import SPLITS, Record
-from .tables import finite
+from .schema import SLACK, SPLITS, Record, check_boxes, finite
 
 __all__ = ["validate"]
 
-_SHOWN = 5  # problems told in an error
+_SHOWN = 5  # problems named in an error
 _OLDEST = 125  # years
 _LONGEST = 200  # characters of a path in an error
 
@@ -45,7 +43,7 @@ def validate(
         check_content: no two images may have the same bytes; reads every file.
 
     Raises:
-        ValueError: at least one problem; the first few are told, each with the record's number (from 1) and image.
+        ValueError: at least one problem; the first few are named, each with the record's number (from 1) and image.
     """
     problems: list[str] = []
     images: dict[str, int] = {}
@@ -53,27 +51,27 @@ def validate(
     patients: dict[str, tuple[str, int]] = {}
     count = 0
     for count, record in enumerate(records, start=1):
-        told = list(_field_problems(record))
+        found = list(_field_problems(record))
         path = os.path.normpath(os.path.join(base_dir, record.image))
         first = images.setdefault(path, count)
         if first != count:
-            told.append(f"the image is in record {first} already")
+            found.append(f"the image is in record {first} already")
         if record.patient_id and record.split:
             split, where = patients.setdefault(record.patient_id, (record.split, count))
             if split != record.split:
-                told.append(f"its patient is in {record.split} here, and in {split} in record {where}")
+                found.append(f"its patient is in {record.split} here, and in {split} in record {where}")
         if check_files:
-            told += _file_problems(record, path, base_dir)
+            found += _file_problems(record, path, base_dir)
         if check_content and os.path.isfile(path):
             first = contents.setdefault(_digest(path), count)
             if first != count:
-                told.append(f"the file has the same bytes as that of record {first}")
-        problems += [f"record {count} ({_short_path(record.image)}): {problem}" for problem in told]
+                found.append(f"the file has the same bytes as that of record {first}")
+        problems += [f"record {count} ({_short_path(record.image)}): {problem}" for problem in found]
     if problems:
-        told = "; ".join(problems[:_SHOWN])
+        first_ones = "; ".join(problems[:_SHOWN])
         more = f" (and {len(problems) - _SHOWN} more)" if len(problems) > _SHOWN else ""
         number = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
-        raise ValueError(f"{what}: {number} in {count} records: {told}{more}")
+        raise ValueError(f"{what}: {number} in {count} records: {first_ones}{more}")
 
 
 def _short_path(path: str) -> str:

@@ -23,7 +23,6 @@ from cxw_monai.io.files.printable import shown
 
 from .common import Job, index_images
 from .registry import Option, PublicDataset
-from .seeded_split import split_seeded
 
 __all__ = ["DATASET"]
 
@@ -46,7 +45,7 @@ def prepare(job: Job, training_only: bool = False) -> list[Record]:
     job.about["split"] = "official training, validation and test"
     if training_only:
         job.about["split"] = "made here of the official training films, by the seed"
-        split_seeded(job, records)
+        job.split(records)
     return records
 
 

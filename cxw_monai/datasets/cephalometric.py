@@ -20,27 +20,16 @@ import numpy as np
 from PIL import Image
 
 from cxw_monai.data.schema import Record
-from cxw_monai.io.radiograph import RadiographError
 
-from .common import Job, hold_out, index_images
-from .films import NewFilm, store_films
+from .common import Job, decoding, index_images
+from .made_files import NewFilm, store_films
 from .registry import PublicDataset
 
 __all__ = ["DATASET", "LANDMARKS"]
 
 LANDMARKS = (
-    *(
-        "sella",
-        "nasion",
-        "orbitale",
-        "porion",
-        "subspinale",
-        "supramentale",
-        "pogonion",
-        "menton",
-        "gnathion",
-        "gonion",
-    ),
+    *("sella", "nasion", "orbitale", "porion", "subspinale", "supramentale", "pogonion", "menton", "gnathion"),
+    "gonion",
     *("incision_inferius", "incision_superius", "upper_lip", "lower_lip", "subnasale", "soft_tissue_pogonion"),
     *("posterior_nasal_spine", "anterior_nasal_spine", "articulare"),
 )
@@ -65,13 +54,14 @@ def prepare(job: Job) -> list[Record]:
             records.append(record)
     records = job.sized(job.present(records))
     for record in records:
-        scale = record.width / _WIDTH
+        scale = record.size[0] / _WIDTH
         record.extra["pixel_spacing_mm"] = f"{_MM / scale:g}"
-        _add_landmarks(record, *(_points(folder / f"{record.patient_id}.txt") for folder in (senior, junior)), scale)
-    bitmaps = [(record, Path(record.image)) for record in records if record.image.lower().endswith(".bmp")]
-    store_films(job, [NewFilm(r, f"{p.stem}.png", lambda p=p: _read(p), "grey") for r, p in bitmaps])
+        both = [_points(folder / f"{record.patient_id}.txt") for folder in (senior, junior)]
+        _add_landmarks(record, both[0], both[1], scale)
+    bitmaps = [record for record in records if record.image.lower().endswith(".bmp")]
+    store_films(job, [NewFilm(record, f"{Path(record.image).stem}.png", _read, "grey") for record in bitmaps])
     records = job.kept(records)
-    hold_out([record for record in records if record.split == "training"], job.validation, job.seed)
+    job.hold_out(records)
     return records
 
 
@@ -101,11 +91,8 @@ def _add_landmarks(
 
 def _read(path: Path) -> np.ndarray:
     """uint8 ``[H, W]``."""
-    try:
-        with Image.open(path, formats=("BMP",)) as image:
-            return np.asarray(image.convert("L"))
-    except Exception as error:  # decoders raise whatever the damage provokes
-        raise RadiographError(path, f"cannot be decoded ({type(error).__name__})", "copy it again") from error
+    with decoding(path, "cannot be decoded", "copy it again"), Image.open(path, formats=("BMP",)) as image:
+        return np.asarray(image.convert("L"))
 
 
 DATASET = PublicDataset(

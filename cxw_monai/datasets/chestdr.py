@@ -18,9 +18,8 @@ from pathlib import Path
 
 from cxw_monai.data.schema import Record
 
-from .common import Job, hold_out
+from .common import Job
 from .registry import Option, PublicDataset
-from .seeded_split import split_seeded
 
 __all__ = ["DATASET", "LABELS"]
 
@@ -54,9 +53,9 @@ def prepare(job: Job, *, shots: int = 0, experiment: int = 1) -> list[Record]:
     if "test" not in lists:
         job.note(f"no {test.name}: the test split is made here")
         job.about["split"] = f"made here of the films of {lists['training'].name}, by film"
-        split_seeded(job, records)
+        job.split(records)
     elif not shots:
-        hold_out([record for record in records if record.split == "training"], job.validation, job.seed)
+        job.hold_out(records)
     return records
 
 
@@ -68,7 +67,7 @@ def _listed(path: Path) -> dict[str, dict[str, float]]:
         values = cells.split(",")
         if not name or len(values) != len(LABELS) or set(values) - {"0", "1"}:
             raise ValueError(f"{path}, line {number}: expected 'name.png' and {len(LABELS)} values 0 or 1")
-        labels = dict(zip(LABELS, map(int, values), strict=True))
+        labels: dict[str, float] = dict(zip(LABELS, map(int, values), strict=True))
         if found.setdefault(name, labels) != labels:
             raise ValueError(f"{path}, line {number}: {name} is there twice with different labels")
     return found

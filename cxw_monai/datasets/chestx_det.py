@@ -15,13 +15,15 @@ with a model that was trained on the other.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cxw_monai.data.schema import Box, Record
 from cxw_monai.io.files.json_files import read_json
 
-from .common import Job, MaskFile, hold_out
+from .common import Job
+from .made_files import MaskFile, mask_of, write_masks
 from .masks import polygon_mask
 from .registry import PublicDataset
 
@@ -42,15 +44,15 @@ def prepare(job: Job) -> list[Record]:
         for entry in read_json(table):
             path = images / entry["file_name"]
             names = _findings(entry, table)
-            labels = {finding: int(finding in names) for finding in FINDINGS}
+            labels: dict[str, float] = {finding: int(finding in names) for finding in FINDINGS}
             boxes = [_box(name, corners) for name, corners in zip(names, entry["boxes"], strict=True)]
             records.append(Record(str(path), split=split, labels=labels, boxes=[box for box in boxes if box]))
             polygons[str(path)] = list(zip(names, entry["polygons"], strict=True))
             if None in boxes:
                 job.note(f"{part}/{path.name}: {boxes.count(None)} boxes without area left out")
     records = job.sized(job.present(records))
-    job.write_masks([mask for record in records for mask in _masks(record, polygons[record.image])])
-    hold_out([record for record in records if record.split == "training"], job.validation, job.seed)
+    write_masks(job, [mask for record in records for mask in _masks(record, polygons[record.image])])
+    job.hold_out(records)
     return records
 
 
@@ -72,13 +74,12 @@ def _box(name: str, corners: list[float]) -> Box | None:
 
 
 def _masks(record: Record, polygons: list[tuple[str, list[list[float]]]]) -> list[MaskFile]:
-    size = record.width, record.height
-    masks = []
+    masks, path = [], Path(record.image)
     for finding in dict.fromkeys(name for name, _ in polygons):
         mine = [corners for name, corners in polygons if name == finding]
-        structure, path = finding.lower(), Path(record.image)
-        record.masks[structure] = name = f"masks/{structure}/{path.parent.name}_{path.stem}.png"
-        masks.append(MaskFile(name, lambda mine=mine: polygon_mask(mine, *size), f"{mine} {size}"))
+        make = partial(polygon_mask, mine, *record.size)
+        name = f"{path.parent.name}_{path.stem}"
+        masks.append(mask_of(record, finding.lower(), name, make, f"{mine} {record.size}"))
     return masks
 
 

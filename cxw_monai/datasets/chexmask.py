@@ -21,14 +21,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from cxw_monai.data.schema import Record, read_records
+from cxw_monai.data.manifest import read_records
+from cxw_monai.data.schema import Record
 from cxw_monai.io.radiograph import RadiographError
 
-from .common import Job, MaskFile, image_size
+from .common import Job, image_size
+from .made_files import MaskFile, mask_of, write_masks
 from .masks import on_grid
 from .registry import Option, PublicDataset
 from .rle import decode_rle
@@ -76,9 +79,9 @@ def prepare(
                 job.leave_out(error)
             held += 1
         if held == _BATCH:
-            job.write_masks(masks)
+            write_masks(job, masks)
             masks, held = [], 0
-    job.write_masks(masks)
+    write_masks(job, masks)
     if not found:
         raise ValueError(f"{source}: none of its films is in {manifest}; give the table of that data set")
     job.note(
@@ -126,9 +129,8 @@ def _masks(record: Record, row: dict[str, str], name: str, where: str, landmarks
     masks = []
     for column, structure in _STRUCTURES.items():
         if row[column] and structure not in record.masks:
-            record.masks[structure] = path = f"masks/{structure}/{name}.png"
-            make = lambda runs=row[column]: _make(runs, shape, width, height, where)  # noqa: E731
-            masks.append(MaskFile(path, make, f"{row[column]} {shape} {width} {height}"))
+            make = partial(_make, row[column], shape, width, height, where)
+            masks.append(mask_of(record, structure, name, make, f"{row[column]} {shape} {width} {height}"))
     if landmarks:
         _add_landmarks(record, row.get("Landmarks", ""), shape, where)
     return masks

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from cxw_monai.data.schema import Record
 
-from .common import Job, hold_out, view_name
+from .common import Job, view_name
 from .registry import Option, PublicDataset
 from .report_labels import POLICY_OPTIONS, report_labels
 
@@ -45,7 +45,7 @@ def prepare(
         job.about["split"] = f"official: test on {files['test'].name}, validation on valid.csv, training on train.csv"
     else:
         files |= {"test": job.find("valid.csv")}
-    records = []
+    records: list[Record] = []
     for split, path in files.items():
         records += _records(job, path, split, uncertain, unmentioned)
     if frontal_only:
@@ -53,7 +53,7 @@ def prepare(
         records = [record for record in records if record.view != "LAT"]
         job.note(f"{laterals} lateral films left out (frontal_only)")
     if not official_test:
-        hold_out([record for record in records if record.split == "training"], job.validation, job.seed)
+        job.hold_out(records)
     return records
 
 

@@ -1,29 +1,27 @@
-"""What all preparers share: finding the published files, holding out patients, reading sizes, writing masks."""
+"""What all preparers share: finding the published files, holding out patients, reading sizes."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import numpy as np
 import pydicom
-from PIL import Image, PngImagePlugin
+from PIL import Image
 from tqdm import tqdm
 
-from cxw_monai.data.manifest import split_by_patient
 from cxw_monai.data.schema import Record
+from cxw_monai.data.splits import split_by_patient
 from cxw_monai.data.tables import csv_rows
-from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.formats.pictures import refuse_unless_file
 from cxw_monai.io.radiograph import RadiographError
 
-__all__ = ["Job", "LeftOut", "MaskFile", "hold_out", "image_size", "index_images", "view_name", "years"]
+__all__ = ["Job", "LeftOut", "decoding", "hold_out", "image_size", "index_images", "view_name", "years"]
 
 _SHOWN = 5  # missing files named in an error
 _VIEWS = {
@@ -33,8 +31,8 @@ _VIEWS = {
 }
 _UNITS = {"Y": 1.0, "M": 1 / 12, "W": 1 / 52.18, "D": 1 / 365.25}
 _OLDEST = 120  # years
-_FINGERPRINT = "cxw_monai"  # PNG text field
 
+_Item = TypeVar("_Item")
 _Found = TypeVar("_Found")
 
 
@@ -47,25 +45,9 @@ class LeftOut(NamedTuple):
     remedy: str
 
 
-@dataclass(frozen=True)
-class MaskFile:
-    """A mask to write.
-
-    Attributes:
-        path: below the output folder, ``masks/<structure>/<name>.png``.
-        make: gives the mask, bool or 0/non-zero, ``[H, W]`` of the image.
-        key: text that changes when the mask would (its run lengths, its boxes and size): a mask that is there with the
-            same key is kept.
-    """
-
-    path: str
-    make: Callable[[], np.ndarray]
-    key: str
-
-
 @dataclass
 class Job:
-    """One preparation: where from, where to, and what all data sets can be told.
+    """One preparation: where from, where to, and the settings that all data sets share.
 
     Attributes:
         root: the published folder; never written to.
@@ -131,6 +113,31 @@ class Job:
                 f"damaged files; check the folder, its disk and permissions, or get the set again from {self.url}"
             )
 
+    def each(
+        self, items: Sequence[_Item], do: Callable[[_Item], _Found], what: str
+    ) -> Iterator[tuple[_Item, _Found | RadiographError]]:
+        """Do something with each item, several at a time; in their order.
+
+        Args:
+            items: what to work on.
+            do: raises RadiographError of a damaged file.
+            what: names the progress bar.
+
+        Yields:
+            The item with the result, or with the error.
+        """
+
+        def attempt(item: _Item) -> _Found | RadiographError:
+            try:
+                return do(item)
+            except RadiographError as error:
+                return error
+
+        with ThreadPoolExecutor(self.workers) as pool:
+            results = pool.map(attempt, items)
+            bar = tqdm(results, what, len(items), leave=False, disable=not self.progress)
+            yield from zip(items, bar, strict=True)
+
     def readable(
         self, records: Sequence[Record], read: Callable[[Record], _Found], what: str = "headers"
     ) -> list[tuple[Record, _Found]]:
@@ -144,21 +151,12 @@ class Job:
         Returns:
             The readable ones with what was read; :meth:`kept` gives the records without the others.
         """
-
-        def attempt(record: Record) -> _Found | RadiographError:
-            try:
-                return read(record)
-            except RadiographError as error:
-                return error
-
         pairs = []
-        with ThreadPoolExecutor(self.workers) as pool:
-            found = tqdm(pool.map(attempt, records), **self._bar(len(records), what))
-            for record, result in zip(records, found, strict=True):
-                if isinstance(result, RadiographError):
-                    self.leave_out(result)
-                else:
-                    pairs.append((record, result))
+        for record, result in self.each(records, read, what):
+            if isinstance(result, RadiographError):
+                self.leave_out(result)
+            else:
+                pairs.append((record, result))
         return pairs
 
     def sized(
@@ -173,7 +171,8 @@ class Job:
         Raises:
             ValueError: more than half of the films are damaged.
         """
-        for record, size in self.readable([record for record in records if wanted(record)], _size_of):
+        chosen = [record for record in records if wanted(record)]
+        for record, size in self.readable(chosen, lambda record: image_size(record.image)):
             record.width, record.height = size
         kept = self.kept(records)
         self.refuse_ruin(kept)
@@ -206,13 +205,7 @@ class Job:
         Raises:
             FileNotFoundError: some are missing and ``allow_missing`` isn't set; they are counted, the first named.
         """
-        with ThreadPoolExecutor(self.workers) as pool:
-            there = list(
-                tqdm(
-                    pool.map(lambda record: os.path.isfile(record.image), records),
-                    **self._bar(len(records), "images"),
-                )
-            )
+        there = [found for _, found in self.each(records, lambda record: os.path.isfile(record.image), "images")]
         missing = [record.image for record, found in zip(records, there, strict=True) if not found]
         if missing and not self.allow_missing:
             named = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
@@ -224,57 +217,47 @@ class Job:
         self.left_out += [LeftOut("missing film", path, "listed, but not there", remedy) for path in missing]
         return [record for record, found in zip(records, there, strict=True) if found]
 
-    def write_masks(self, masks: Sequence[MaskFile]) -> None:
-        """Writes the masks as 0/255 PNGs, several at a time; those that are there with the same key are kept.
+    def hold_out(self, records: Iterable[Record]) -> None:
+        """Moves a share of the training patients to validation (:func:`hold_out`)."""
+        hold_out([record for record in records if record.split == "training"], self.validation, self.seed)
 
-        Damaged ones are left out: :meth:`kept` takes them from their records.
+    def split(self, records: Sequence[Record], test: float | None = None, validation: float | None = None) -> None:
+        """Splits by patient: ``test`` of all patients first, then ``validation`` of those that are left.
+
+        Args:
+            records: of a data set that is published without a split; ``split`` is set.
+            test: share of all patients; the job's by default.
+            validation: share of the patients that aren't test; the job's by default.
 
         Raises:
-            ValueError: a mask isn't ``[H, W]``.
+            ValueError: fewer patients than splits.
         """
-        with ThreadPoolExecutor(self.workers) as pool:
-            done = pool.map(self._attempt_mask, masks)
-            for mask, error in zip(masks, tqdm(done, **self._bar(len(masks), "masks")), strict=True):
-                if error is not None:
-                    reason = f"{error.reason} ({error.path})"
-                    self.left_out.append(LeftOut("mask", mask.path, reason, error.remedy))
-
-    def _attempt_mask(self, mask: MaskFile) -> RadiographError | None:
-        try:
-            self._write_mask(mask)
-        except RadiographError as error:
-            return error
-        return None
-
-    def _write_mask(self, mask: MaskFile) -> None:
-        path, key = self.out / mask.path, hashlib.sha256(mask.key.encode()).hexdigest()
-        if path.is_file() and _fingerprint(path) == key:
-            return
-        pixels = np.asarray(mask.make()) != 0
-        if pixels.ndim != 2:
-            raise ValueError(f"{path}: a mask is [H, W], got the shape {pixels.shape}")
-        text = PngImagePlugin.PngInfo()
-        text.add_text(_FINGERPRINT, key)
-        with atomic_file(path) as stream:
-            Image.fromarray(pixels.astype(np.uint8) * 255).save(stream, format="PNG", pnginfo=text)
-
-    def _bar(self, total: int, what: str) -> dict[str, object]:
-        return {"total": total, "desc": what, "disable": not self.progress, "leave": False}
+        for record in records:
+            record.split = "training"
+        hold_out(records, self.test if test is None else test, self.seed, "test")
+        rest = [record for record in records if record.split == "training"]
+        hold_out(rest, self.validation if validation is None else validation, self.seed)
 
 
-def _fingerprint(path: Path) -> str | None:
-    """The key that a mask was written with; None of a file that isn't such a mask."""
+@contextmanager
+def decoding(path: str | os.PathLike[str], reason: str, remedy: str) -> Iterator[None]:
+    """Turn whatever a parser raises of a damaged file into a RadiographError that names it.
+
+    Args:
+        path: the file.
+        reason: what can't be done, such as ``"cannot be decoded"``; the error's type is added.
+        remedy: what to do.
+    """
     try:
-        with Image.open(path, formats=("PNG",)) as image:
-            return image.info.get(_FINGERPRINT)
-    except Exception:  # a decoder may raise anything: it is made anew
-        return None
+        yield
+    except Exception as error:
+        raise RadiographError(path, f"{reason} ({type(error).__name__})", remedy) from error
 
 
 def hold_out(records: Iterable[Record], fraction: float, seed: int, split: str = "validation") -> None:
     """Moves a share of the patients among ``records`` to another split, in place.
 
-    Which patients depends on their ids and the seed alone (:func:`cxw_monai.data.manifest.split_by_patient`).
+    Which patients depends on their ids and the seed alone (:func:`cxw_monai.data.splits.split_by_patient`).
 
     Args:
         records: of one split.
@@ -299,7 +282,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         RadiographError: the header can't be read.
     """
     refuse_unless_file(path)
-    try:
+    with decoding(path, "its header cannot be read", "copy it again from its source"):
         if str(path).lower().endswith((".dcm", ".dicom")):
             header = pydicom.dcmread(path, force=True, specific_tags=["Rows", "Columns"], stop_before_pixels=True)
             size = int(header.Columns), int(header.Rows)
@@ -308,14 +291,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
                 size = image.size
         if min(size) < 1:
             raise ValueError("no pixels")
-    except Exception as error:  # parsers raise whatever the damage provokes
-        reason = f"its header cannot be read ({type(error).__name__})"
-        raise RadiographError(path, reason, "copy it again from its source") from error
     return size
-
-
-def _size_of(record: Record) -> tuple[int, int]:
-    return image_size(record.image)
 
 
 def index_images(folders: Iterable[Path], extensions: Sequence[str] = (".png", ".jpg", ".jpeg")) -> dict[str, Path]:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cxw_monai.data.manifest import find_images
-from cxw_monai.data.schema import Record, read_records
+from cxw_monai.data.manifest import find_images, read_records
+from cxw_monai.data.schema import Record
 
 from .common import Job
 from .registry import Option, PublicDataset
-from .seeded_split import split_seeded
 
 __all__ = ["DATASET"]
 
@@ -38,7 +37,7 @@ def prepare(job: Job, *, table: str = "", labels: str = "") -> list[Record]:
         job.about["split"] = "made here, by patient_id where a film has one, else by film"
         if not all(record.patient_id for record in records):
             job.note("images without a patient_id are held out singly")
-        split_seeded(job, records)
+        job.split(records)
     return records
 
 

@@ -11,9 +11,8 @@ from pydicom.dataset import Dataset
 
 from cxw_monai.data.schema import Record
 from cxw_monai.io.formats.pictures import refuse_unless_file
-from cxw_monai.io.radiograph import RadiographError
 
-from .common import Job, view_name, years
+from .common import Job, decoding, view_name, years
 
 __all__ = ["DicomHeader", "fill_from_headers", "read_header"]
 
@@ -45,15 +44,12 @@ def read_header(path: str | os.PathLike[str]) -> DicomHeader:
         RadiographError: the file isn't DICOM, or has no rows and columns.
     """
     refuse_unless_file(path)
-    try:
+    with decoding(path, "no DICOM header with rows and columns", "copy it again from its source"):
         header = pydicom.dcmread(path, force=True, specific_tags=_TAGS, stop_before_pixels=True)
         width, height = int(header.Columns), int(header.Rows)
         if min(width, height) < 1:
             raise ValueError("no pixels")
         coded = _coded_view(header)
-    except Exception as error:  # parsers raise whatever the damage provokes
-        reason = f"no DICOM header with rows and columns ({type(error).__name__})"
-        raise RadiographError(path, reason, "copy it again from its source") from error
     sex = _text(header, "PatientSex").upper()
     return DicomHeader(
         width,

@@ -19,6 +19,7 @@ centre and spacing (0.175 mm) belong to 2048 x 2048 pixels and are scaled to a c
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,8 @@ from cxw_monai.data.schema import Box, Record
 from cxw_monai.io.files.identity import file_identity
 from cxw_monai.io.radiograph import RadiographError
 
-from .common import Job, MaskFile, hold_out
-from .films import NewFilm, store_films
+from .common import Job, decoding
+from .made_files import NewFilm, mask_of, store_films, write_masks
 from .masks import stored_mask
 from .registry import Option, PublicDataset
 
@@ -60,20 +61,19 @@ def prepare(job: Job, test_fold: int = 2, png_bone_dark: bool = False) -> list[R
     records = job.sized(job.present(records), lambda record: not record.image.lower().endswith(".img"))
     films = []
     for record in records:
-        path, name = Path(record.image), str(record.patient_id)
-        raw = path.suffix.lower() == ".img"
+        name, raw = str(record.patient_id), record.image.lower().endswith(".img")
         record.width, record.height = record.width or _SIDE, record.height or _SIDE
         record.extra["pixel_spacing_mm"] = f"{_MM * _SIDE / record.width:g}"
         if raw:
-            films.append(NewFilm(record, f"{name}.png", lambda path=path: _read_raw(path), "raw 12 bits inverted"))
+            films.append(NewFilm(record, f"{name}.png", _read_raw, "raw 12 bits inverted"))
         elif png_bone_dark:
-            films.append(NewFilm(record, f"{name}.png", lambda path=path: _read_dark(path), "inverted"))
+            films.append(NewFilm(record, f"{name}.png", _read_dark, "inverted"))
     _add_clinical(job, records)
     _add_masks(job, records)
     store_films(job, films)
     records = job.kept(records)
     job.about["split"] = f"SCR's folds: fold {test_fold} is the test; validation held out of the other fold"
-    hold_out([record for record in records if record.split == "training"], job.validation, job.seed)
+    job.hold_out(records)
     return records
 
 
@@ -92,13 +92,10 @@ def _read_raw(path: Path) -> np.ndarray:
 
 def _read_dark(path: Path) -> np.ndarray:
     """A conversion with bone dark, inverted in its own depth."""
-    try:
-        with Image.open(path) as image:
-            wide = image.mode.startswith("I")
-            values = np.asarray(image if wide else image.convert("L")).astype(np.uint16 if wide else np.uint8)
-    except Exception as error:  # decoders raise whatever the damage provokes
-        raise RadiographError(path, f"cannot be decoded ({type(error).__name__})", "convert it again") from error
-    return np.iinfo(values.dtype).max - values
+    with decoding(path, "cannot be decoded", "convert it again"), Image.open(path) as image:
+        if image.mode.startswith("I"):
+            return np.uint16(65535) - np.asarray(image).astype(np.uint16)
+        return np.uint8(255) - np.asarray(image.convert("L"))
 
 
 def _add_clinical(job: Job, records: list[Record]) -> None:
@@ -149,17 +146,16 @@ def _add_masks(job: Job, records: list[Record]) -> None:
         return
     masks = []
     for record in records:
-        size = (record.width, record.height)
         for folder, structure in _STRUCTURES.items():
             paths = (base / folder / f"{record.patient_id}.gif" for base in folders)
             source = next((path for path in paths if path.is_file()), None)
             if source is None:
                 wanted = f"fold{record.extra['fold']}/masks/{folder}/{record.patient_id}.gif"
                 raise FileNotFoundError(f"{job.root}: no {wanted}; it is part of SCR, published at {job.url}")
-            record.masks[structure] = path = f"masks/{structure}/{record.patient_id}.png"
-            make = lambda source=source, size=size: stored_mask(source, *size)  # noqa: E731
-            masks.append(MaskFile(path, make, f"{file_identity(source).sha256} {size}"))
-    job.write_masks(masks)
+            make = partial(stored_mask, source, *record.size)
+            key = f"{file_identity(source).sha256} {record.size}"
+            masks.append(mask_of(record, structure, str(record.patient_id), make, key))
+    write_masks(job, masks)
 
 
 DATASET = PublicDataset(

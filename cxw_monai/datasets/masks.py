@@ -1,4 +1,4 @@
-"""Masks of published polygons, and published masks put on the image's grid."""
+"""Masks of published polygons and boxes, and published masks put on the image's grid."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from cxw_monai.data.schema import Box
 from cxw_monai.io.formats.pictures import refuse_unless_file
 from cxw_monai.io.radiograph import RadiographError
 
-__all__ = ["on_grid", "polygon_mask", "stored_mask"]
+from .common import decoding
+
+__all__ = ["fill_boxes", "on_grid", "polygon_mask", "stored_mask"]
 
 _ASPECT = 0.01  # relative difference of the aspect ratio that rounding to whole pixels explains
 
@@ -36,6 +39,28 @@ def polygon_mask(polygons: Iterable[Sequence[Sequence[float]]], width: int, heig
         if len(polygon) > 2:
             draw.polygon([(round(x), round(y)) for x, y in polygon], fill=1, outline=1)
     return np.asarray(mask) != 0
+
+
+def fill_boxes(boxes: Iterable[Box], height: int, width: int) -> np.ndarray:
+    """The union of some boxes.
+
+    A pixel is set if its centre is inside a box; the box ``0, 0, width, height`` is the whole image.
+
+    Args:
+        boxes: in pixels of the image; what lies outside is cut off.
+        height: of the image.
+        width: of the image.
+
+    Returns:
+        bool ``[height, width]``.
+    """
+    mask = np.zeros((height, width), dtype=bool)
+    for box in boxes:
+        left, top, right, bottom = (
+            max(int(np.ceil(edge - 0.5)), 0) for edge in (box.x, box.y, box.x + box.width, box.y + box.height)
+        )
+        mask[top:bottom, left:right] = True
+    return mask
 
 
 def on_grid(mask: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -63,12 +88,8 @@ def stored_mask(path: Path, width: int, height: int) -> np.ndarray:
         RadiographError: it can't be read, or doesn't fit the image.
     """
     refuse_unless_file(path, "mask")
-    try:
-        with Image.open(path) as image:
-            mask = np.asarray(image.convert("L")) != 0
-    except Exception as error:  # decoders raise whatever the damage provokes
-        reason = f"the mask cannot be read ({type(error).__name__})"
-        raise RadiographError(path, reason, "copy it again from its source") from error
+    with decoding(path, "the mask cannot be read", "copy it again from its source"), Image.open(path) as image:
+        mask = np.asarray(image.convert("L")) != 0
     try:
         return on_grid(mask, width, height)
     except ValueError as error:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +25,10 @@ from cxw_monai.data.schema import Record
 from cxw_monai.io.files.identity import file_identity
 from cxw_monai.io.radiograph import RadiographError
 
-from .common import Job, MaskFile, index_images
+from .common import Job, index_images
+from .made_files import mask_of, write_masks
 from .masks import stored_mask
 from .registry import PublicDataset
-from .seeded_split import split_seeded
 
 __all__ = ["DATASET"]
 
@@ -55,7 +55,7 @@ def prepare(job: Job) -> list[Record]:
     if unknown:
         job.note(f"{unknown} readings in {readings.name} lack sex or age")
     _add_masks(job, records, outlines)
-    split_seeded(job, records)
+    job.split(records)
     return records
 
 
@@ -71,31 +71,23 @@ def _add_masks(job: Job, records: list[Record], outlines: Path) -> None:
     swapped, masks = [], []
     for record, swap in _sides(job, records, outlines):
         swapped.append(swap)
-        name, size = Path(record.image).name, (record.width, record.height)
+        path = Path(record.image)
         for side, other in (("left", "right"), ("right", "left")):
-            source = outlines / f"{other if swap else side}Mask" / name
-            record.masks[f"lung_{side}"] = path = f"masks/lung_{side}/{name}"
-            make = lambda source=source, size=size: stored_mask(source, *size)  # noqa: E731
-            masks.append(MaskFile(path, make, f"{source.parent.name} {file_identity(source).sha256} {size}"))
-    job.write_masks(masks)
+            source = outlines / f"{other if swap else side}Mask" / path.name
+            make = partial(stored_mask, source, *record.size)
+            key = f"{source.parent.name} {file_identity(source).sha256} {record.size}"
+            masks.append(mask_of(record, f"lung_{side}", path.stem, make, key))
+    write_masks(job, masks)
     job.note(f"leftMask holds the patient's left lung in {swapped.count(False)} of {len(swapped)} films, else swapped")
 
 
 def _sides(job: Job, records: list[Record], outlines: Path) -> Iterator[tuple[Record, bool]]:
     """Each film with :func:`_swapped`, but those with a damaged mask: which lung is which can't be told of them."""
-
-    def attempt(record: Record) -> bool | RadiographError:
-        try:
-            return _swapped(record, outlines)
-        except RadiographError as error:
-            return error
-
-    with ThreadPoolExecutor(job.workers) as pool:
-        for record, swap in zip(records, pool.map(attempt, records), strict=True):
-            if isinstance(swap, RadiographError):
-                job.leave_out(swap, "mask")
-            else:
-                yield record, swap
+    for record, swap in job.each(records, lambda record: _swapped(record, outlines), "sides"):
+        if isinstance(swap, RadiographError):
+            job.leave_out(swap, "mask")
+        else:
+            yield record, swap
 
 
 def _swapped(record: Record, outlines: Path) -> bool:
@@ -108,7 +100,7 @@ def _centre(path: Path, record: Record) -> float:
     """Mean column of a mask."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such mask; it is part of the set published at {DATASET.url}")
-    columns = stored_mask(path, record.width, record.height).sum(axis=0)  # [W]
+    columns = stored_mask(path, *record.size).sum(axis=0)  # [W]
     if not columns.any():
         raise ValueError(f"{path}: the mask is empty; copy it again from {DATASET.url}")
     return float(np.average(np.arange(len(columns)), weights=columns))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cxw_monai.data.schema import Record
 
-from .common import Job, hold_out
+from .common import Job
 from .registry import PublicDataset
 
 __all__ = ["DATASET"]
@@ -41,7 +41,7 @@ def prepare(job: Job) -> list[Record]:
                 continue
             records.append(_record(path, paths.parent, labels[folder], split, paths))
     records = job.present(records)
-    hold_out([record for record in records if record.split == "training"], job.validation, job.seed)
+    job.hold_out(records)
     return records
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from cxw_monai.data.schema import Box, Record
 
-from .common import Job, hold_out, index_images, view_name, years
+from .common import Job, index_images, view_name, years
 from .registry import PublicDataset
 
 __all__ = ["DATASET", "FINDINGS"]
@@ -68,7 +68,7 @@ def prepare(job: Job) -> list[Record]:
         job.note(f"{unlisted} films of {table.name} are in neither train_val_list.txt nor test_list.txt: left out")
     if ageless:
         job.note(f"{ageless} ages that can't be true (the first release has some of 414 years): taken as unknown")
-    hold_out([record for record in records if record.split == "training"], job.validation, job.seed)
+    job.hold_out(records)
     records = job.sized(job.present(records), lambda record: record.boxes)
     for record in records:
         if record.boxes:
@@ -108,7 +108,7 @@ def _boxes(job: Job) -> dict[str, list[Box]]:
 
 def _scale_boxes(record: Record) -> None:
     """Puts the boxes on the stored film."""
-    x, y = record.width / _BOX_PIXELS, record.height / _BOX_PIXELS
+    x, y = (side / _BOX_PIXELS for side in record.size)
     record.boxes = [Box(b.label, b.x * x, b.y * y, b.width * x, b.height * y) for b in record.boxes or []]
 
 

@@ -28,12 +28,10 @@ import numpy as np
 from PIL import Image
 
 from cxw_monai.data.schema import Record
-from cxw_monai.io.radiograph import RadiographError
 
-from .common import Job, view_name
-from .films import NewFilm, store_films
+from .common import Job, decoding, view_name
+from .made_files import NewFilm, store_films
 from .registry import Option, PublicDataset
-from .seeded_split import split_seeded
 
 __all__ = ["DATASET"]
 
@@ -85,7 +83,7 @@ def prepare(job: Job, frontal_only: bool = False, min_images: int = 1000, monoch
     records = job.present(records)
     records = _turn_bright(job, records, monochrome1)
     _add_labels(job, records, min_images)
-    split_seeded(job, records)
+    job.split(records)
     return records
 
 
@@ -146,8 +144,7 @@ def _turn_bright(job: Job, records: list[Record], choice: str) -> list[Record]:
         choice = "invert" if likeness < 0 else "keep"
     job.note(f"{len(tagged)} films tagged MONOCHROME1: {'inverted' if choice == 'invert' else 'kept as they are'}")
     if choice == "invert":
-        films = [(record, Path(record.image)) for record in tagged]
-        store_films(job, [NewFilm(r, p.name, lambda p=p: np.uint16(65535) - _read(p), "inverted") for r, p in films])
+        store_films(job, [NewFilm(record, Path(record.image).name, _inverted, "inverted") for record in tagged])
     return job.kept(records)
 
 
@@ -176,16 +173,17 @@ def _thumbnail(record: Record) -> np.ndarray:
     return values / max(np.linalg.norm(values), 1e-9)
 
 
+def _inverted(path: Path) -> np.ndarray:
+    return np.uint16(65535) - _read(path)
+
+
 def _read(path: Path) -> np.ndarray:
     """uint16 ``[H, W]``."""
-    try:
-        with Image.open(path, formats=("PNG",)) as image:
-            if image.mode.startswith("I"):
-                return np.asarray(image).astype(np.uint16)
-            return np.asarray(image.convert("L")).astype(np.uint16) * 257
-    except Exception as error:  # decoders raise whatever the damage provokes
-        reason = f"cannot be decoded, damaged or truncated ({type(error).__name__})"
-        raise RadiographError(path, reason, f"download it again from {DATASET.url}") from error
+    remedy = f"download it again from {DATASET.url}"
+    with decoding(path, "cannot be decoded, damaged or truncated", remedy), Image.open(path, formats=("PNG",)) as image:
+        if image.mode.startswith("I"):
+            return np.asarray(image).astype(np.uint16)
+        return np.asarray(image.convert("L")).astype(np.uint16) * 257
 
 
 DATASET = PublicDataset(

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cxw_monai.data.schema import SPLITS, Record, write_csv, write_datalist
+from cxw_monai.data.manifest import write_csv, write_datalist
+from cxw_monai.data.schema import SPLITS, Record
 from cxw_monai.data.validation import validate
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.csv_files import CsvWriter
@@ -149,8 +150,8 @@ def _write_summary(out: Path, summary: dict[str, Any]) -> None:
 
 @contextmanager
 def _claimed(out: Path, name: str) -> Iterator[None]:
-    """Says whose folder it is before the first mask is written, so that a killed run can go on; a failed run that made
-    nothing leaves nothing."""
+    """Says whose folder it is before the first mask is written, so that a killed run can be resumed; a failed run that
+    made nothing leaves nothing."""
     new = not (out / _SUMMARY).exists()
     if new:
         _write_summary(out, {"dataset": name, "complete": False})
@@ -231,7 +232,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _label_counts(records: Sequence[Record]) -> dict[str, dict[str, int]]:
-    values = {}
+    values: dict[str, Counter[float]] = {}
     for record in records:
         for name, value in record.labels.items():
             values.setdefault(name, Counter())[value] += 1
@@ -244,8 +245,8 @@ def _label_counts(records: Sequence[Record]) -> dict[str, dict[str, int]]:
 
 
 def format_counts(summary: dict[str, Any]) -> str:
-    """The summary of :func:`prepare_dataset` as text: a table of counts, a column a split, the notes, and in the last
-    line, where anything was, what was left out."""
+    """The summary of :func:`prepare_dataset` as text: a table of counts with a column per split, the notes, and in the
+    last line, where anything was, what was left out."""
     counts = summary["counts"]
     rows = [["", *counts], ["images", *(str(c["images"]) for c in counts.values())]]
     rows.append(["patients", *("-" if c["patients"] is None else str(c["patients"]) for c in counts.values())])

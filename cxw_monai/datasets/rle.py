@@ -7,11 +7,13 @@ end of the run before, as in SIIM-ACR.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
-__all__ = ["decode_rle", "encode_rle"]
+__all__ = ["decode_rle"]
 
-_ORDERS = {"columns": "F", "rows": "C"}
+_ORDERS: dict[str, Literal["C", "F"]] = {"columns": "F", "rows": "C"}
 
 
 def decode_rle(
@@ -50,22 +52,3 @@ def decode_rle(
     np.add.at(edges, starts, 1)
     np.add.at(edges, starts + lengths, -1)
     return (np.cumsum(edges[:-1]) > 0).reshape((height, width), order=_ORDERS[order])
-
-
-def encode_rle(mask: np.ndarray, *, order: str = "columns", relative: bool = False, first: int = 1) -> str:
-    """The run-length encoding of a mask; the inverse of :func:`decode_rle`.
-
-    Args:
-        mask: ``[H, W]``, non-zero is set.
-        order: ``"columns"`` or ``"rows"``.
-        relative: starts count from the end of the run before.
-        first: number of the first pixel where starts aren't relative.
-
-    Returns:
-        The text; empty for an empty mask.
-    """
-    flat = (np.asarray(mask) != 0).ravel(order=_ORDERS[order]).astype(np.int8)
-    changes = np.flatnonzero(np.diff(np.concatenate([[0], flat, [0]])))
-    starts, ends = changes[::2], changes[1::2]
-    before = np.concatenate([[0], ends[:-1]])[: starts.size] if relative else -first
-    return " ".join(str(n) for pair in zip(starts - before, ends - starts, strict=True) for n in pair)

@@ -23,11 +23,11 @@ from pathlib import Path
 from cxw_monai.data.schema import Box, Record
 from cxw_monai.io.files.json_files import read_json
 
-from .common import Job, MaskFile
+from .common import Job
 from .headers import fill_from_headers
-from .rasterise import fill_boxes
+from .made_files import mask_of, write_masks
+from .masks import fill_boxes
 from .registry import Option, PublicDataset
-from .seeded_split import split_seeded
 
 __all__ = ["CLASSES", "DATASET"]
 
@@ -61,7 +61,7 @@ def prepare(job: Job, *, masks: bool = False) -> list[Record]:
         if film in nih:
             record.extra["nih_image"] = nih[film]
         records.append(record)
-    split_seeded(job, records)
+    job.split(records)
     records = fill_from_headers(job, job.present(records))
     if masks:
         _write_masks(job, records)
@@ -96,11 +96,11 @@ def _write_masks(job: Job, records: list[Record]) -> None:
     """``masks/lung_opacity``: the boxes, filled."""
     files = []
     for record in records:
-        path = f"masks/lung_opacity/{record.study}.png"
-        record.masks["lung_opacity"] = path
-        make = partial(fill_boxes, record.boxes or [], record.height, record.width)
-        files.append(MaskFile(path, make, json.dumps([record.boxes, record.height, record.width])))
-    job.write_masks(files)
+        width, height = record.size
+        make = partial(fill_boxes, record.boxes or [], height, width)
+        key = json.dumps([record.boxes, height, width])
+        files.append(mask_of(record, "lung_opacity", str(record.study), make, key))
+    write_masks(job, files)
 
 
 DATASET = PublicDataset(

@@ -7,22 +7,23 @@ Layout (https://data.lhncbc.nlm.nih.gov/public/Tuberculosis-Chest-X-ray-Datasets
     mask/CHNCXR_0001_0_mask.png                            optional: both lungs, of 566 films (Stirenko et al. 2018)
 
 One film a patient. There is no official split: the sizes of the usual one, 463/65/134 (70/10/20 %), are drawn by the
-seed, or ``split_lists`` names a folder with that one's lists (``*train*.txt``, ``*val*.txt``, ``*test*.txt``, a film a
-line).
+seed, or ``split_lists`` names a folder with that one's lists (``*train*.txt``, ``*val*.txt``, ``*test*.txt``, one film
+per line).
 """
 
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 from cxw_monai.data.schema import Record
 from cxw_monai.io.files.identity import file_identity
 
-from .common import Job, MaskFile, index_images
+from .common import Job, index_images
+from .made_files import mask_of, write_masks
 from .masks import stored_mask
 from .registry import Option, PublicDataset
-from .seeded_split import split_seeded
 
 __all__ = ["DATASET"]
 
@@ -49,7 +50,7 @@ def prepare(job: Job, split_lists: str = "") -> list[Record]:
     if split_lists:
         return _split_by_lists(job, records, Path(split_lists))
     rest = _TRAINING + _VALIDATION
-    split_seeded(job, records, test=_TEST / (rest + _TEST), validation=_VALIDATION / rest)
+    job.split(records, test=_TEST / (rest + _TEST), validation=_VALIDATION / rest)
     job.note("shares of the split as in the literature (463/65/134 of 662); --validation and --test have no effect")
     return records
 
@@ -74,15 +75,12 @@ def _add_masks(job: Job, records: list[Record]) -> list[Record]:
     records = job.sized(records, lambda record: record.image in sources)
     masks = []
     for record in records:
-        stem, source = Path(record.image).stem, sources.get(record.image)
-        if source is None:
-            continue
-        size = record.width, record.height
-        record.masks["lungs"] = path = f"masks/lungs/{stem}.png"
-        masks.append(
-            MaskFile(path, lambda s=source, z=size: stored_mask(s, *z), f"{file_identity(source).sha256} {size}")
-        )
-    job.write_masks(masks)
+        source = sources.get(record.image)
+        if source is not None:
+            make = partial(stored_mask, source, *record.size)
+            key = f"{file_identity(source).sha256} {record.size}"
+            masks.append(mask_of(record, "lungs", Path(record.image).stem, make, key))
+    write_masks(job, masks)
     records = job.kept(records)
     job.note(f"lung masks of {sum(bool(record.masks) for record in records)} of {len(records)} films")
     return records

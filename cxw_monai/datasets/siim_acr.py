@@ -21,11 +21,11 @@ import numpy as np
 
 from cxw_monai.data.schema import Record
 
-from .common import Job, MaskFile, hold_out
+from .common import Job
 from .headers import fill_from_headers
+from .made_files import MaskFile, mask_of, write_masks
 from .registry import PublicDataset
 from .rle import decode_rle
-from .seeded_split import split_seeded
 
 __all__ = ["DATASET"]
 
@@ -48,21 +48,20 @@ def prepare(job: Job) -> list[Record]:
                 study=film,
                 split="test" if test else "training",
                 labels={"Pneumothorax": int(bool(texts))},
-                masks={"pneumothorax": f"masks/pneumothorax/{film}.png"},
             )
         )
     job.note(f"{len(films.keys() - runs.keys())} films without a row in {table.name}: left out")
     records = fill_from_headers(job, job.present(records), patients=True)
-    job.write_masks([_mask(table, record, runs[record.study]) for record in records])
+    write_masks(job, [_mask(table, record, str(record.study), runs[str(record.study)]) for record in records])
     if any(record.split == "test" for record in records):
         job.about["split"] = (
             "stage 1's test films are the test; validation held out of the others by the DICOM's patient"
         )
-        hold_out([record for record in records if record.split == "training"], job.validation, job.seed)
+        job.hold_out(records)
     else:
         job.about["split"] = "made here, by the DICOM's patient"
         job.note(f"no labelled film in {_TEST_FOLDER}: the test split is made here")
-        split_seeded(job, records)
+        job.split(records)
     return records
 
 
@@ -79,9 +78,10 @@ def _runs(job: Job, path: Path) -> dict[str, list[str]]:
     return runs
 
 
-def _mask(table: Path, record: Record, texts: list[str]) -> MaskFile:
-    make = partial(_draw, table, record.study, texts, record.height, record.width)
-    return MaskFile(record.masks["pneumothorax"], make, f"{texts} {record.height} {record.width}")
+def _mask(table: Path, record: Record, film: str, texts: list[str]) -> MaskFile:
+    width, height = record.size
+    make = partial(_draw, table, film, texts, height, width)
+    return mask_of(record, "pneumothorax", film, make, f"{texts} {height} {width}")
 
 
 def _draw(table: Path, film: str, texts: list[str], height: int, width: int) -> np.ndarray:

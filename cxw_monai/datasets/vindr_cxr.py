@@ -33,10 +33,9 @@ from pathlib import Path
 from cxw_monai.data.schema import Box, Record
 from cxw_monai.io.files.printable import shown
 
-from .common import Job, hold_out
+from .common import Job
 from .headers import fill_from_headers
 from .registry import Option, PublicDataset
-from .seeded_split import split_seeded
 
 __all__ = ["BENCHMARK_LABELS", "DATASET", "GLOBAL_LABELS", "KAGGLE_LABELS", "LOCAL_LABELS"]
 
@@ -72,10 +71,10 @@ def prepare(job: Job, layout: str = "physionet") -> list[Record]:
     records = _kaggle(job) if layout == "kaggle" else _physionet(job)
     if layout == "kaggle":
         job.note("the set names no patients: all splits are made by film")
-        split_seeded(job, records)
+        job.split(records)
     else:
         job.note("the set names no patients: validation is held out by film")
-        hold_out([record for record in records if record.split == "training"], job.validation, job.seed)
+        job.hold_out(records)
     records = fill_from_headers(job, job.present(records))
     for record in records:
         record.view = record.view or "PA"
@@ -114,7 +113,7 @@ def _kaggle(job: Job) -> list[Record]:
     boxes, drawn_by = _boxes(job, table)
     records = []
     for image, who in readers.items():
-        labels = {name: int(2 * len(votes[image][name]) > len(who)) for name in KAGGLE_LABELS}
+        labels: dict[str, float] = {name: int(2 * len(votes[image][name]) > len(who)) for name in KAGGLE_LABELS}
         path = job.root / "train" / f"{image}.dicom"
         records.append(_record(path, None, labels, boxes[image], drawn_by[image]))
     unlabelled = sum(1 for _ in (job.root / "test").glob("*.dicom"))

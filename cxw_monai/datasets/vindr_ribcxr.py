@@ -7,7 +7,7 @@ Layout (https://vindr.ai/datasets/ribcxr)::
 
 also with ``Data`` or no upper folder, and the JSON files below ``Annotations``. A JSON holds ``img``, paths by number,
 and ``R1`` ... ``R10``, ``L1`` ... ``L10``: the corners ``{"x", "y"}`` of that rib by the film's number. R is the
-patient's right; the ribs are counted from above. Ribs may overlap, so there is a mask each: ``rib_right_1`` ...
+patient's right; the ribs are counted from above. Ribs may overlap, so there is one mask per rib: ``rib_right_1`` ...
 ``rib_left_10``.
 
 The published 196 and 49 films are training and, as in the publication, test; validation is held out of the 196.
@@ -15,13 +15,15 @@ The published 196 and 49 films are training and, as in the publication, test; va
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cxw_monai.data.schema import Record
 from cxw_monai.io.files.json_files import read_json
 
-from .common import Job, MaskFile, hold_out
+from .common import Job
+from .made_files import mask_of, write_masks
 from .masks import polygon_mask
 from .registry import PublicDataset
 
@@ -49,19 +51,17 @@ def prepare(job: Job) -> list[Record]:
     records = job.sized(job.present(records))
     masks = []
     for record in records:
-        size = record.width, record.height
         for rib, structure in RIBS.items():
             points = outlines[record.image][rib]
             if points:
                 corners = [(point["x"], point["y"]) for point in points]
-                record.masks[structure] = path = f"masks/{structure}/{Path(record.image).stem}.png"
-                make = lambda corners=corners, size=size: polygon_mask([corners], *size)  # noqa: E731
-                masks.append(MaskFile(path, make, f"{corners} {size}"))
+                make = partial(polygon_mask, [corners], *record.size)
+                masks.append(mask_of(record, structure, Path(record.image).stem, make, f"{corners} {record.size}"))
     absent = len(records) * len(RIBS) - len(masks)
     if absent:
         job.note(f"{absent} of {len(records) * len(RIBS)} ribs have no outline: no mask")
-    job.write_masks(masks)
-    hold_out([record for record in records if record.split == "training"], job.validation, job.seed)
+    write_masks(job, masks)
+    job.hold_out(records)
     return records
 
 

@@ -8,6 +8,8 @@ shape, densities and :mod:`findings`; :mod:`projector` integrates along the rays
     manifest = make_dataset("drr", patients=8, size=256, views=("PA", "LAT"), seed=0)
 """
 
+from cxw_monai._moved import moved_names
+
 from .anatomy import MU_WATER_PER_MM, Anatomy, build_anatomy
 from .dataset import MANIFEST_COLUMNS, make_dataset
 from .detector import Collimation, Detector
@@ -16,7 +18,7 @@ from .geometry import VIEWS, ConeBeam, default_beam
 from .landmarks import LANDMARKS
 from .patient import Pose, VirtualPatient, draw_patient, draw_pose, random_stream
 from .projector import project_volumes
-from .render import PatientVolume, Radiograph, build_patient, render
+from .render import PatientVolume, RenderedFilm, build_patient, render
 from .settings import DRRSettings
 from .source import CTSource, LabelledCT, read_labelled_ct, wheel_source
 from .structures import STRUCTURES
@@ -38,7 +40,7 @@ __all__ = [
     "LabelledCT",
     "PatientVolume",
     "Pose",
-    "Radiograph",
+    "RenderedFilm",
     "VirtualPatient",
     "build_anatomy",
     "build_patient",
@@ -52,3 +54,5 @@ __all__ = [
     "render",
     "wheel_source",
 ]
+
+__getattr__ = moved_names(__name__, {"Radiograph": "cxw_monai.rendering.render:RenderedFilm"})

@@ -68,7 +68,7 @@ def remove_lung_masses(hu: np.ndarray, lung: np.ndarray, voxel_mm: float) -> int
     """Replaces solid masses at least 12 mm thick inside one lung by lung tissue, in place.
 
     A lesion that the CT already has would else be in every picture without a label. The gap is filled with the tissue
-    next to it towards head or foot, so that its texture goes on.
+    next to it towards head or foot, so that its texture continues.
 
     Args:
         hu: ``[X, Y, Z]`` Hounsfield units; changed.

@@ -43,7 +43,7 @@ from .findings import FINDINGS
 from .geometry import default_beam
 from .landmarks import LANDMARKS
 from .patient import draw_patient, draw_pose, random_stream
-from .render import PatientVolume, Radiograph, build_patient, render
+from .render import PatientVolume, RenderedFilm, build_patient, render
 from .settings import DRRSettings
 from .silhouettes import SILHOUETTES, silhouettes
 from .source import CTSource, read_labelled_ct, wheel_source
@@ -188,7 +188,7 @@ class _Maker:
         _write(self._folder / "records" / f"{name}.json", record.encode())
         return row
 
-    def _write_pictures(self, name: str, picture: Radiograph) -> dict[str, str]:
+    def _write_pictures(self, name: str, picture: RenderedFilm) -> dict[str, str]:
         """Writes picture and masks; returns the manifest's cells of their paths."""
         largest = 2**self._settings.bits - 1
         grey = np.round(picture.image[0] * largest).astype(np.uint8 if self._settings.bits == 8 else np.uint16)
@@ -215,7 +215,7 @@ def _numbered(views: Iterable[str]) -> Iterable[str]:
         yield view if seen[view] == 1 else f"{view}_{seen[view]}"
 
 
-def _finding_cells(volume: PatientVolume, picture: Radiograph) -> dict[str, str]:
+def _finding_cells(volume: PatientVolume, picture: RenderedFilm) -> dict[str, str]:
     findings = {f.kind: f for f in volume.patient.findings}
     cells = {"finding_labels": "|".join(sorted(findings)), "no_finding": str(int(not findings))}
     cells |= {kind: str(int(kind in findings)) for kind in FINDINGS}

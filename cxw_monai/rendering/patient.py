@@ -164,7 +164,7 @@ class SpatialTransform:
         points = corners @ self._affine[:3, :3].T + self._affine[:3, 3] - self._isocentre
         reach = 0.0
         if self._control is not None:
-            reach = float(np.abs(self._control).max()) * np.linalg.norm(self._affine[:3, 0]) * self._scale
+            reach = float(np.abs(self._control).max()) * float(np.linalg.norm(self._affine[:3, 0])) * self._scale
         depths = (points @ self._rotation.T * self._scale + self._translation) @ beam_axis
         return float(depths.min() - reach), float(depths.max() + reach)
 

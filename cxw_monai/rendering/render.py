@@ -16,7 +16,7 @@ from .patient import Pose, SpatialTransform, VirtualPatient
 from .projector import project_volumes
 from .structures import STRUCTURES
 
-__all__ = ["PatientVolume", "Radiograph", "build_patient", "render"]
+__all__ = ["PatientVolume", "RenderedFilm", "build_patient", "render"]
 
 _FINDING_THRESHOLD_MM = {"Cardiomegaly": 8.0, "Nodule": 2.0, "Pneumothorax": 3.0, "Effusion": 5.0}
 _STEP_MM = 2.0
@@ -43,7 +43,7 @@ class PatientVolume:
 
 
 @dataclass
-class Radiograph:
+class RenderedFilm:
     """A picture with everything known about it.
 
     Attributes:
@@ -119,7 +119,7 @@ def render(
     detector: Detector,
     rng: np.random.Generator,
     collimation: Collimation | None = None,
-) -> Radiograph:
+) -> RenderedFilm:
     """Takes a radiograph.
 
     Args:
@@ -135,9 +135,9 @@ def render(
     """
     collimation = collimation or Collimation(0, 0, beam.width, beam.height)
     transform = SpatialTransform(volume.anatomy, volume.patient, pose)
-    depths = transform.depth_range(beam.axes()[0])
-    paths = project_volumes(volume.tables, beam, lambda p: transform.to_index(p)[..., ::-1], depths, _STEP_MM)
-    paths = paths.cpu().numpy()
+    span = transform.depth_range(beam.axes()[0])
+    sums = project_volumes(volume.tables, beam, lambda p: transform.to_index(p)[..., ::-1], span, _STEP_MM)
+    paths = sums.cpu().numpy()
     line_integral = paths[0] * np.float32(MU_WATER_PER_MM)
     exposed = collimation.mask(beam.height, beam.width)
     count = 1 + len(volume.findings)
@@ -150,7 +150,7 @@ def render(
     boxes = {name: _box(mask) for name, mask in finding_masks.items() if mask.any()}
     landmarks = _visible_landmarks(volume.landmarks, transform, beam, collimation)
     image = expose(line_integral, detector, collimation, rng)
-    return Radiograph(image, line_integral, masks, depths, finding_masks, boxes, landmarks)
+    return RenderedFilm(image, line_integral, masks, depths, finding_masks, boxes, landmarks)
 
 
 def _box(mask: np.ndarray) -> tuple[float, float, float, float]:

@@ -34,8 +34,8 @@ def axis_weights(size: int, spacing: float, voxel: float) -> np.ndarray:
 
 
 def resample_block(
-    block: np.ndarray, weights: Sequence[np.ndarray], region: tuple[slice, slice, slice]
-) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
+    block: np.ndarray, weights: Sequence[np.ndarray], region: tuple[slice, ...]
+) -> tuple[np.ndarray, tuple[slice, ...]]:
     """Resamples a block of a volume that is zero outside the block.
 
     Args:

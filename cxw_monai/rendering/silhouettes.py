@@ -1,6 +1,6 @@
 """Structures as a reader outlines them on a frontal film, from the projected organs.
 
-A projected lung goes on behind and before the diaphragm, below its dome, and before and behind heart and spine almost
+A projected lung continues behind and before the diaphragm, below its dome, and before and behind heart and spine almost
 to the other lung. Readers, and the masks of public data sets (JSRT/SCR, Montgomery, COVID), end it at the dome and at
 the edge of the spine, and draw heart and great vessels as one silhouette.
 """

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -113,7 +114,7 @@ def read_volume(path: str | Path) -> nib.spatialimages.SpatialImage:
 
 def _read_nifti(path: Path) -> nib.spatialimages.SpatialImage:
     try:
-        image = nib.load(path)
+        image: Any = nib.load(path)
         shape = image.shape
         data = image.get_fdata(dtype=np.float32, caching="unchanged")
     except (ImageFileError, OSError, EOFError, ValueError) as error:

@@ -19,8 +19,8 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from cxw_monai.networks import RadiographEmbedder, radiograph_vit
 from cxw_monai.rendering import make_dataset
-from cxw_monai.rendering.phantom import write_phantom
 from cxw_monai.weights.segmenter import load_segmenter, read_settings
+from tests.helpers.phantom import write_phantom
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "chexworld_segmentation"
 CONFIGS = BUNDLE / "configs"

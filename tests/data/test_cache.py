@@ -24,8 +24,8 @@ from pydicom.data import get_testdata_file
 from cxw_monai.data import cache as cache_module
 from cxw_monai.data.cache import CacheError, RadiographCache, build_cache
 from cxw_monai.data.cache_estimate import estimate_cache
-from cxw_monai.data.cache_store import ROW
 from cxw_monai.data.manifest import find_images
+from cxw_monai.data.store import ROW
 from cxw_monai.io import Radiograph
 from cxw_monai.io.pixel_map import PixelMap
 
@@ -134,7 +134,7 @@ def test_a_damaged_cache_is_rebuilt(radiograph_folder, tmp_path, caplog):
     assert "decoding again what is damaged" in caplog.text
 
 
-def test_an_exception_while_building_leaves_no_cache_and_is_gone_on_from(radiograph_folder, tmp_path, monkeypatch):
+def test_an_exception_while_building_leaves_no_cache_and_the_build_resumes(radiograph_folder, tmp_path, monkeypatch):
     read, calls = cache_module.read_radiograph, []
 
     def fail_at_fifth(path, **options):
@@ -154,7 +154,7 @@ def test_an_exception_while_building_leaves_no_cache_and_is_gone_on_from(radiogr
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_killed_build_is_gone_on_with_and_what_is_whole_is_kept(radiograph_folder, tmp_path, monkeypatch, workers):
+def test_a_killed_build_resumes_and_what_is_whole_is_kept(radiograph_folder, tmp_path, monkeypatch, workers):
     whole = _build(radiograph_folder, tmp_path / "whole")
     script = textwrap.dedent(
         """
@@ -246,7 +246,7 @@ def test_a_killed_worker_is_told_with_its_film_and_costs_nothing_else(radiograph
     assert names == [f"film_{number:02d}.png" for number in range(7, 12)]
 
 
-def test_a_disk_that_fills_up_is_told_and_gone_on_with(radiograph_folder, tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_is_told_and_the_build_resumes(radiograph_folder, tmp_path, monkeypatch):
     script = textwrap.dedent(
         """
         import resource, signal, sys
@@ -262,7 +262,7 @@ def test_a_disk_that_fills_up_is_told_and_gone_on_with(radiograph_folder, tmp_pa
     )
     command = [sys.executable, "-c", script, str(radiograph_folder), str(tmp_path / "c")]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "cannot be written (File too large); free some disk" in said and "run the same again to go on" in said
+    assert "cannot be written (File too large); free some disk" in said and "run the same again to resume" in said
     with _counted_reads(monkeypatch) as names:
         _build(radiograph_folder, tmp_path / "c").verify()
     assert names == [f"film_{number:02d}.png" for number in range(5, 12)]

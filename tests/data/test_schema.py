@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxw_monai.data.manifest import load_items, read_datalist
-from cxw_monai.data.schema import SPLITS, Box, Record, read_records, write_csv, write_datalist
+from cxw_monai.data.manifest import load_items, read_datalist, read_records, write_csv, write_datalist
+from cxw_monai.data.schema import SPLITS, Box, Record
 from cxw_monai.data.validation import validate
 
 RECORDS = [

@@ -8,8 +8,8 @@ import json
 
 import pytest
 
-from cxw_monai.data.manifest import read_datalist
-from cxw_monai.data.schema import Box, Record, read_records, write_csv, write_datalist
+from cxw_monai.data.manifest import read_datalist, read_records, write_csv, write_datalist
+from cxw_monai.data.schema import Box, Record
 from cxw_monai.data.tables import csv_rows
 from cxw_monai.data.validation import validate
 from cxw_monai.io.files.json_files import read_json

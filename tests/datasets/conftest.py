@@ -11,7 +11,8 @@ from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from cxw_monai.data.schema import Record, read_records
+from cxw_monai.data.manifest import read_records
+from cxw_monai.data.schema import Record
 from cxw_monai.data.validation import validate
 from cxw_monai.datasets import prepare_dataset
 

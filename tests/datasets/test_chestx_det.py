@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxw_monai.data.schema import Box, read_records
+from cxw_monai.data.manifest import read_records
+from cxw_monai.data.schema import Box
 from cxw_monai.data.validation import validate
 from cxw_monai.datasets import prepare_dataset
 from cxw_monai.datasets.chestx_det import FINDINGS

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cxw_monai.data.schema import SPLITS, read_records
+from cxw_monai.data.manifest import read_records
+from cxw_monai.data.schema import SPLITS
 from cxw_monai.data.validation import validate
 from cxw_monai.datasets import format_counts, prepare_dataset
 from cxw_monai.datasets.chexpert import COMPETITION_LABELS

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxw_monai.data.schema import read_records
+from cxw_monai.data.manifest import read_records
 from cxw_monai.datasets import prepare_dataset
 
 

@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from cxw_monai.data.schema import Box, read_records
+from cxw_monai.data.manifest import read_records
+from cxw_monai.data.schema import Box
 from cxw_monai.datasets import prepare_dataset
 from cxw_monai.datasets.nih import FINDINGS
 

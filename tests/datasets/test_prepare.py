@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxw_monai.data.manifest import read_datalist
-from cxw_monai.data.schema import Record, read_records
+from cxw_monai.data.manifest import read_datalist, read_records
+from cxw_monai.data.schema import Record
 from cxw_monai.datasets import datasets, format_counts, prepare_dataset
-from cxw_monai.datasets.common import Job, MaskFile, hold_out, view_name, years
-from cxw_monai.datasets.films import NewFilm, store_films
+from cxw_monai.datasets.common import Job, hold_out, view_name, years
+from cxw_monai.datasets.made_files import MaskFile, NewFilm, store_films, write_masks
 from cxw_monai.datasets.prepare import summarise
 from cxw_monai.io.files.csv_files import read_rows
 from cxw_monai.io.results import folders
@@ -110,7 +110,7 @@ def test_paths_absolute_or_relative(put, root, tmp_path):
 def test_masks_must_be_planes(tmp_path):
     job = Job(tmp_path, tmp_path / "out")
     with pytest.raises(ValueError, match=r"a mask is \[H, W\], got the shape \(2, 2, 3\)"):
-        job.write_masks([MaskFile("masks/a/1.png", lambda: np.ones((2, 2, 3)), "k")])
+        write_masks(job, [MaskFile("masks/a/1.png", lambda: np.ones((2, 2, 3)), "k")])
 
 
 def test_hold_out_moves_whole_patients():
@@ -194,8 +194,8 @@ def test_a_film_in_the_place_of_another_is_stored_anew(tmp_path):
         source.write_bytes(bytes([value] * 64))
         os.utime(source, ns=(0, 0))
         record = Record(str(source))
-        store_films(job, [NewFilm(record, "a.png", lambda v=value: np.full((8, 8), v, np.uint8), "raw")])
+        store_films(job, [NewFilm(record, "a.png", lambda path, v=value: np.full((8, 8), v, np.uint8), "raw")])
         assert np.asarray(Image.open(record.image)).max() == value
     kept = Path(record.image).stat().st_mtime_ns
-    store_films(job, [NewFilm(Record(str(source)), "a.png", lambda: pytest.fail("made again"), "raw")])
+    store_films(job, [NewFilm(Record(str(source)), "a.png", lambda path: pytest.fail("made again"), "raw")])
     assert Path(record.image).stat().st_mtime_ns == kept

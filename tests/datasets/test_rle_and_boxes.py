@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cxw_monai.data.schema import Box
-from cxw_monai.datasets.rasterise import fill_boxes
-from cxw_monai.datasets.rle import decode_rle, encode_rle
+from cxw_monai.datasets.masks import fill_boxes
+from cxw_monai.datasets.rle import decode_rle
 
 MASK = np.array(
     [
@@ -25,6 +25,15 @@ ENCODINGS = [
     ({"order": "rows"}, "2 1 5 2 9 1 12 1"),
     ({"order": "rows", "relative": True}, "1 1 2 2 2 1 2 1"),
 ]
+
+
+def encode_rle(mask, *, order="columns", relative=False, first=1):
+    """The inverse of decode_rle: the runs read off the mask."""
+    flat = (np.asarray(mask) != 0).ravel(order={"columns": "F", "rows": "C"}[order]).astype(np.int8)
+    changes = np.flatnonzero(np.diff(np.concatenate([[0], flat, [0]])))
+    starts, ends = changes[::2], changes[1::2]
+    before = np.concatenate([[0], ends[:-1]])[: starts.size] if relative else -first
+    return " ".join(str(n) for pair in zip(starts - before, ends - starts, strict=True) for n in pair)
 
 
 @pytest.mark.parametrize(("form", "text"), ENCODINGS)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxw_monai.data.schema import read_records
+from cxw_monai.data.manifest import read_records
 from cxw_monai.data.validation import validate
 from cxw_monai.datasets import prepare_dataset
 from cxw_monai.datasets.vindr_ribcxr import RIBS

@@ -7,9 +7,9 @@ import io
 
 import pytest
 
-from cxw_monai.data.manifest import read_datalist
-from cxw_monai.data.schema import Record, read_records
-from cxw_monai.data.schema import write_csv as write_manifest
+from cxw_monai.data.manifest import read_datalist, read_records
+from cxw_monai.data.manifest import write_csv as write_manifest
+from cxw_monai.data.schema import Record
 from cxw_monai.io.files.csv_files import CsvWriter, read_rows, unguarded, write_rows
 
 FORMULAS = ["=1+1", "+a", "-2+3", "@SUM(A1)", "\ta", "\ra", "\na", "＝a", "'=a", "''@a", "-", "+", "=", "'-1 a"]  # noqa: RUF001

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from cxw_monai.data.cache_estimate import estimate_cache
-from cxw_monai.data.manifest import read_datalist
-from cxw_monai.data.schema import Record, read_records
+from cxw_monai.data.manifest import read_datalist, read_records
+from cxw_monai.data.schema import Record
 from cxw_monai.data.validation import validate
 from cxw_monai.datasets.common import image_size
 from cxw_monai.datasets.masks import stored_mask

@@ -19,7 +19,7 @@ from cxw_monai.rendering import (
     render,
 )
 from cxw_monai.rendering.patient import SpatialTransform
-from cxw_monai.rendering.phantom import PHANTOM_ORGANS, PHANTOM_SHAPE, write_phantom
+from tests.helpers.phantom import PHANTOM_ORGANS, PHANTOM_SHAPE, write_phantom
 
 SIZE = 96
 

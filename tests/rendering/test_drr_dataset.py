@@ -25,9 +25,9 @@ from cxw_monai.rendering import (
     render,
     wheel_source,
 )
-from cxw_monai.rendering.phantom import PHANTOM_SHAPE, write_phantom
 from cxw_monai.rendering.silhouettes import SILHOUETTES
 from cxw_monai.rendering.source import read_volume
+from tests.helpers.phantom import PHANTOM_SHAPE, write_phantom
 
 ROOT = Path(__file__).resolve().parents[2]
 

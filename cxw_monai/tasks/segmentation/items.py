@@ -7,27 +7,21 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from cxw_monai.data.manifest import load_items, split_by_patient
+from cxw_monai.data.manifest import load_items
+from cxw_monai.data.splits import Splits, split_items
 
 __all__ = ["SUBSETS", "SegmentationSplits", "annotated_items", "segmentation_splits", "segmentation_subset"]
 
 SUBSETS = ("train", "validation", "test", "all")
-_COLUMN = {"training": "train", "validation": "validation", "test": "test"}
 
 _logger = logging.getLogger(__name__)
 
 Item = dict[str, Any]
 StructureMap = Mapping[str, "str | Sequence[str]"]
-
-
-class SegmentationSplits(NamedTuple):
-    """Films for training, for choosing the best epoch, and for the one test at the end (may be empty)."""
-
-    train: list[Item]
-    validation: list[Item]
-    test: list[Item]
+SegmentationSplits = Splits
+"""The name in version 0.1."""
 
 
 def annotated_items(
@@ -124,7 +118,7 @@ def segmentation_splits(
     test_datalist: str | PathLike[str] | None = None,
     seed: int = 0,
     all_columns: bool = True,
-) -> SegmentationSplits:
+) -> Splits:
     """Films for training, validation and test, each patient on one side.
 
     Args:
@@ -140,46 +134,16 @@ def segmentation_splits(
         ValueError: a setting out of its range, films without a split, a patient on two sides, no film to train on, or
             a film that is in both manifests.
     """
-    if splits not in ("patient", "column"):
-        raise ValueError(f"splits must be 'patient' or 'column', got {splits!r}.")
     items = annotated_items(datalist, structures, structure_map, absent_labels, all_columns)
-    if splits == "column":
-        parts = _by_column(items, datalist)
-    else:
-        if any(item.get("split") for item in items):
-            _logger.warning("%s has a column split, which is not followed: set splits to 'column' to do so.", datalist)
-        rest, test = split_by_patient(items, test_fraction, seed) if test_fraction else (items, [])
-        parts = {"train": rest, "validation": [], "test": test}
-    if not parts["train"]:
-        raise ValueError(f"{datalist}: no film with a mask is left for training.")
-    if not parts["validation"]:
-        parts["train"], parts["validation"] = split_by_patient(parts["train"], val_fraction, seed)
+    parts = split_items(items, splits, val_fraction, test_fraction, seed, str(datalist))
     if test_datalist:
-        parts["test"] = annotated_items(test_datalist, structures, structure_map, absent_labels, all_columns)
-        used = {item["image"] for name in ("train", "validation") for item in parts[name]}
-        again = [item["image"] for item in parts["test"] if item["image"] in used]
+        test = annotated_items(test_datalist, structures, structure_map, absent_labels, all_columns)
+        used = {item["image"] for item in (*parts.train, *parts.validation)}
+        again = [item["image"] for item in test if item["image"] in used]
         if again:
             raise ValueError(f"{test_datalist}: {len(again)} of its films are also in {datalist}, such as {again[0]}.")
-    _logger.info("Films: %s.", ", ".join(f"{len(part)} {name}" for name, part in parts.items()))
-    return SegmentationSplits(**parts)
-
-
-def _by_column(items: Sequence[Item], datalist: Any) -> dict[str, list[Item]]:
-    parts: dict[str, list[Item]] = {"train": [], "validation": [], "test": []}
-    sides: dict[str, str] = {}
-    for item in items:
-        side = _COLUMN.get(str(item.get("split")))
-        if side is None:
-            raise ValueError(
-                f"{datalist}: {item['image']} has the split {item.get('split')!r}, expected one of "
-                f"{', '.join(_COLUMN)}; set splits to 'patient' to draw them."
-            )
-        patient = item.get("patient_id")
-        if patient and sides.setdefault(str(patient), side) != side:
-            raise ValueError(
-                f"{datalist}: a patient is in two splits, one with the film {item['image']}; mend the column."
-            )
-        parts[side].append(item)
+        parts = parts._replace(test=test)
+    _logger.info("Films: %s.", ", ".join(f"{len(part)} {name}" for name, part in parts._asdict().items()))
     return parts
 
 
@@ -197,8 +161,8 @@ def segmentation_subset(subset: str, datalist: str | PathLike[str], **settings: 
     if subset not in SUBSETS:
         raise ValueError(f"subset must be one of {', '.join(SUBSETS)}, got {subset!r}.")
     if subset == "all":
-        wanted = {name: settings.get(name) for name in ("structures", "structure_map", "absent_labels")}
-        return annotated_items(datalist, **wanted, all_columns=False)
+        wanted = {name: settings.get(name) for name in ("structure_map", "absent_labels")}
+        return annotated_items(datalist, settings["structures"], **wanted, all_columns=False)
     items = getattr(segmentation_splits(datalist, **settings, all_columns=False), subset)
     if not items:
         raise ValueError(

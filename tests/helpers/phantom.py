@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from .source import CTSource
+from cxw_monai.rendering.source import CTSource
 
 __all__ = ["PHANTOM_ORGANS", "PHANTOM_SHAPE", "PHANTOM_VOXEL_MM", "PhantomOrgan", "write_phantom"]
 

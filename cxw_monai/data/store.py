@@ -1,17 +1,20 @@
-"""The files of a decoded data set, and read access to them.
+"""The files of a decoded data set, films or masks, and read access to them.
 
 A store is a folder of
 
-- ``pixels.bin``: the images one after the other, uint8 or uint16, each at a multiple of 64 bytes;
-- ``meta.jsonl``: the description of each image, a line each;
+- ``pixels.bin``: the images one after the other, 1, 2 or 4 bytes per pixel, each at a multiple of 64 bytes;
+- ``meta.jsonl``: the description of each image, one per line;
 - ``images.bin``: a :data:`ROW` per image, with the places of both and a CRC-32 over them;
-- ``items-<hash>.jsonl``: the data set's items, a line each; one such file for every version of the labels;
+- ``items-<hash>.jsonl``: the data set's items, one per line; one such file for every version of the labels;
 - ``index.json``: sizes, the checksum of ``images.bin``, the files left out, and a checksum of itself. It is written
   last: without it the store is unfinished, and everything whose checksum holds can be kept.
 
 All but the small ``index.json`` are memory-mapped: an open store takes 9 bytes of memory per image, and processes share
 what they read. An image is compared with its checksum when it is first used; processes that are forked later share that
 knowledge. The folder may lie among those of other users: see :mod:`cxw_monai.io.files.own_files` for what is refused.
+
+:class:`RadiographCache` holds films, :class:`cxw_monai.data.mask_store.MaskStore` masks;
+:mod:`cxw_monai.data.store_writer` writes both.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import mmap
 import os
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -34,17 +37,9 @@ from tqdm import tqdm
 from cxw_monai.io.files.own_files import OwnFolder, UnsafeFileError
 
 __all__ = [
-    *("FORMAT_VERSION", "INDEX", "META", "PIXELS", "ROW", "ROWS", "CacheError", "JsonRows", "RadiographCache"),
-    *(
-        "are_whole",
-        "cache_errors",
-        "cache_folder",
-        "index_checksum",
-        "items_name",
-        "line_at",
-        "map_file",
-        "stored_size",
-    ),
+    *("FORMAT_VERSION", "INDEX", "META", "PIXELS", "ROW", "ROWS", "CacheError", "JsonRows", "RadiographCache", "Store"),
+    *("are_whole", "cache_errors", "cache_folder", "index_checksum", "items_name", "line_at", "map_file"),
+    "stored_size",
 ]
 
 FORMAT_VERSION = 4
@@ -53,12 +48,12 @@ FORMAT_VERSION = 4
 ROW = np.dtype(
     [
         ("item", "<u4"),  # place among the sorted items
-        ("crc", "<u4"),  # CRC-32 of the pixels, gone on with over the description's line
+        ("crc", "<u4"),  # CRC-32 of the pixels, continued over the description's line
         ("offset", "<u8"),  # in pixels.bin, bytes
         ("meta", "<u8"),  # in meta.jsonl, bytes
         ("height", "<u4"),
         ("width", "<u4"),
-        ("itemsize", "<u4"),  # bytes per pixel, 1 or 2
+        ("itemsize", "<u4"),  # bytes per pixel, 1, 2 or 4
     ]
 )
 """What is known of an image; 36 bytes."""
@@ -66,7 +61,6 @@ ROW = np.dtype(
 PIXELS, META, ROWS, INDEX = "pixels.bin", "meta.jsonl", "images.bin", "index.json"
 _ITEMS_NAME = re.compile(r"items-[0-9a-f]{16}\.jsonl")
 _ITEM_FIELDS = ("image",)
-_META_FIELDS = ("spacing_mm", "original_shape", "bits", "steps", "pixel_map")
 _SKIPPED_FIELDS = {"path", "reason", "remedy"}
 
 
@@ -112,10 +106,13 @@ class JsonRows(Sequence[Any]):
         path: the file, with at least one line.
         starts: where each line begins, bytes, ``[N]``.
         fields: what every line's dictionary must have.
+        check: called with a line's number before the line is used; raises where the line isn't to be.
     """
 
-    def __init__(self, path: Path, starts: np.ndarray, fields: Sequence[str]) -> None:
-        self._path, self._starts, self._fields = path, starts, tuple(fields)
+    def __init__(
+        self, path: Path, starts: np.ndarray, fields: Sequence[str], check: Callable[[int], None] | None = None
+    ) -> None:
+        self._path, self._starts, self._fields, self._check = path, starts, tuple(fields), check
         self._bytes = map_file(path)
 
     def __len__(self) -> int:
@@ -129,6 +126,8 @@ class JsonRows(Sequence[Any]):
         """
         if isinstance(index, slice):
             return [self[one] for one in range(*index.indices(len(self)))]
+        if self._check is not None:
+            self._check(index)
         try:
             row = json.loads(self.line(index))
             if all(field in row for field in self._fields) and isinstance(row, dict):
@@ -142,53 +141,41 @@ class JsonRows(Sequence[Any]):
         return line_at(self._bytes, int(self._starts[index]))
 
     def __reduce__(self) -> tuple[type[JsonRows], tuple[Any, ...]]:
-        return type(self), (self._path, np.array(self._starts), self._fields)
+        return type(self), (self._path, np.array(self._starts), self._fields, self._check)
 
 
-class _Descriptions(Sequence[Any]):
-    """The descriptions of a cache's images, each compared with its checksum when it is first used."""
-
-    def __init__(self, cache: RadiographCache) -> None:
-        self._cache = cache
-
-    def __len__(self) -> int:
-        return len(self._cache)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[one] for one in range(*index.indices(len(self)))]
-        return self._cache.description(index)
-
-
-class RadiographCache:
-    """Read access to a finished store of decoded radiographs.
+class Store:
+    """Read access to a finished store.
 
     Files are mapped read-only: an instance can be inherited by, or pickled to, loader workers, which then share the
     same memory.
 
     Args:
-        folder: the cache's own folder, ``<cache_dir>/<key>``.
-        items: the file of the labels, ``items-<hash>.jsonl``; by default those that the cache was built with.
+        folder: the store's own folder.
+        items: the file of the labels, ``items-<hash>.jsonl``; by default those that the store was built with.
 
     Attributes:
-        items: one dictionary per image, as given to ``build_cache``, sorted by ``image``; a lazy sequence.
+        items: one dictionary per image, sorted by ``image``; a lazy sequence.
         skipped: ``{"path", "reason", "remedy"}`` of each file that was left out.
 
     Raises:
-        CacheError: the folder holds no finished cache of this version, sizes or checksums show damage, or another user
+        CacheError: the folder holds no finished store of this version, sizes or checksums show damage, or another user
             may have written it. Images are compared with their checksums when they are first used: that may raise it
             later.
     """
+
+    CONTENT = "image"
+    """What is stored, for errors."""
+
+    META_FIELDS: tuple[str, ...] = ()
+    """What every description must have."""
 
     def __init__(self, folder: str | PathLike[str], items: str | None = None) -> None:
         self.folder = Path(folder)
         index = _read_index(self.folder)
         self._items = items or index["items"]
         labels = map_file(self.folder / self._items)
-        if items_name(labels) != self._items:
-            raise CacheError(
-                f"{self.folder / self._items}: damaged or missing; run the same again, which writes it anew"
-            )
+        self._check_items(labels)
         self._contents = {name: map_file(self.folder / name) for name in (PIXELS, META, ROWS)}
         rows = self._contents[ROWS]
         sizes = {name: len(content) for name, content in self._contents.items()}
@@ -201,28 +188,22 @@ class RadiographCache:
         self.items: Sequence[dict[str, Any]] = JsonRows(
             self.folder / self._items, starts[self._places["item"]], _ITEM_FIELDS
         )
-        self._meta = JsonRows(self.folder / META, self._places["meta"], _META_FIELDS)
+        self._meta = JsonRows(self.folder / META, self._places["meta"], self.META_FIELDS, self._check)
         self.skipped: list[dict[str, str]] = index["skipped"]
         self._known_whole = np.frombuffer(mmap.mmap(-1, max(1, len(self))), bool)  # shared with forked processes
 
     def __len__(self) -> int:
         return len(self._places)
 
-    @property
-    def meta(self) -> Sequence[dict[str, Any]]:
-        """One dictionary per image: the reader's as JSON keeps it (tuples are lists, ``pixel_map`` a dictionary), with
-        ``spacing_mm``, ``pixel_map`` and ``steps`` after the resize; a lazy sequence."""
-        return _Descriptions(self)
-
     def shape(self, index: int) -> tuple[int, int]:
         """Rows and columns of one image, without reading it."""
         return int(self._places[index]["height"]), int(self._places[index]["width"])
 
     def image(self, index: int) -> np.ndarray:
-        """One image: uint8 or uint16 ``[1, H, W]``, bone bright, the full range of its type; a read-only view.
+        """One image: uint8, uint16 or uint32 ``[1, H, W]``; a read-only view.
 
         Raises:
-            CacheError: it doesn't have its checksum (told at the first use in a process).
+            CacheError: it doesn't have its checksum (checked at the first use in a process).
         """
         self._check(index)
         row = self._places[index]
@@ -230,12 +211,11 @@ class RadiographCache:
         return pixels.view(f"<u{row['itemsize']}").reshape(1, int(row["height"]), int(row["width"]))  # [1, H, W]
 
     def description(self, index: int) -> dict[str, Any]:
-        """One image's ``meta``.
+        """What was stored with an image.
 
         Raises:
-            CacheError: it, or its image, doesn't have its checksum (told at the first use in a process).
+            CacheError: it, or its image, doesn't have its checksum (checked at the first use in a process).
         """
-        self._check(index)
         return self._meta[index]
 
     def _check_items(self, content: mmap.mmap | bytes) -> None:
@@ -248,7 +228,7 @@ class RadiographCache:
         if not self._known_whole[index]:
             if not _is_whole(self._places[index], self._contents[PIXELS], self._contents[META]):
                 film = self.items[index]["image"]
-                raise CacheError(f"{self.folder}: the stored image of {film} is damaged; {_remedy(self.folder)}")
+                raise CacheError(f"{self.folder}: the stored {self.CONTENT} of {film} is damaged; {self._remedy()}")
             self._known_whole[index] = True
 
     def verify(self, progress: bool = False) -> None:
@@ -267,8 +247,11 @@ class RadiographCache:
             count = len(self) - int(whole.sum())
             named = ", ".join(bad) + (", ..." if count > len(bad) else "")
             raise CacheError(
-                f"{self.folder}: {count} of {len(self)} stored images are damaged ({named}); {_remedy(self.folder)}"
+                f"{self.folder}: {count} of {len(self)} stored {self.CONTENT}s are damaged ({named}); {self._remedy()}"
             )
+
+    def _remedy(self) -> str:
+        return _remedy(self.folder)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "items": self._items}
@@ -277,13 +260,28 @@ class RadiographCache:
         self.__init__(**state)  # type: ignore[misc]  # maps belong to a process: opened anew
 
 
+class RadiographCache(Store):
+    """Decoded radiographs: ``image`` is uint8 or uint16, bone bright, of the full range of its type."""
+
+    META_FIELDS = ("spacing_mm", "original_shape", "bits", "steps", "pixel_map")
+
+    @property
+    def meta(self) -> Sequence[dict[str, Any]]:
+        """One dictionary per image: the reader's as JSON keeps it (tuples are lists, ``pixel_map`` a dictionary), with
+        ``spacing_mm``, ``pixel_map`` and ``steps`` after the resize; a lazy sequence."""
+        return self._meta
+
+    def _remedy(self) -> str:
+        how = f"--verify_cache true in a bundle, verify=True in Python, or after deleting {self.folder / INDEX}"
+        return f"build the cache again with {how}: only what is damaged is decoded"
+
+
 _AGAIN = "build it again with the same settings, which keeps every image that is whole"
 
 
 def _remedy(folder: Path) -> str:
     """For what only a look at every image finds."""
-    how = "--verify_cache true in a bundle, verify=True in Python"
-    return f"build the cache again with {how}, or after deleting {folder / INDEX}: only what is damaged is decoded"
+    return f"delete {folder / INDEX} and run the same again: only what is damaged is made anew"
 
 
 def index_checksum(index: dict[str, Any]) -> int:
@@ -332,12 +330,10 @@ def stored_size(row: np.void) -> int:
 def _is_whole(row: np.void, pixels: mmap.mmap | bytes, meta: mmap.mmap | bytes) -> bool:
     """Whether pixels and description of a row have its checksum."""
     offset, size = int(row["offset"]), stored_size(row)
-    if row["itemsize"] not in (1, 2) or offset + size > len(pixels) or not size:
+    if row["itemsize"] not in (1, 2, 4) or offset + size > len(pixels) or not size:
         return False
-    return (
-        zlib.crc32(line_at(meta, int(row["meta"])), zlib.crc32(memoryview(pixels)[offset : offset + size]))
-        == row["crc"]
-    )
+    crc = zlib.crc32(memoryview(pixels)[offset : offset + size])
+    return zlib.crc32(line_at(meta, int(row["meta"])), crc) == row["crc"]
 
 
 def are_whole(rows: np.ndarray, pixels: mmap.mmap | bytes, meta: mmap.mmap | bytes, progress: bool) -> np.ndarray:
