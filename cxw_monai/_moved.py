@@ -16,7 +16,7 @@ __all__ = ["MOVED", "install", "moved_names", "new_name", "old_names"]
 
 MOVED = {
     "cxw_monai.bundle_files": "cxw_monai.weights.bundles",
-    "cxw_monai.checkpoints": "cxw_monai.weights.encoder",
+    "cxw_monai.checkpoints": "cxw_monai.weights.official",
     "cxw_monai.data.cache_store": "cxw_monai.data.store",
     "cxw_monai.data.cache_writer": "cxw_monai.data.store_writer",
     "cxw_monai.data.cells": "cxw_monai.data.schema",
@@ -28,7 +28,7 @@ MOVED = {
     "cxw_monai.data.segmentation": "cxw_monai.tasks.segmentation.dataset",
     "cxw_monai.data.segmentation_items": "cxw_monai.tasks.segmentation.items",
     "cxw_monai.data.world_views": "cxw_monai.tasks.pretraining.dataset",
-    "cxw_monai.encoder_files": "cxw_monai.weights.resolve",
+    "cxw_monai.encoder_files": "cxw_monai.weights.encoder",
     "cxw_monai.engines": "cxw_monai.training",
     "cxw_monai.engines.best_model": "cxw_monai.training.best_model",
     "cxw_monai.engines.dice_scores": "cxw_monai.tasks.segmentation.dice_scores",

@@ -30,7 +30,7 @@ from cxw_monai.metrics.descriptors import load_descriptors
 from cxw_monai.packaging.contents import stage_bundle
 from cxw_monai.training.checkpoint_files import CheckpointFiles, read_checkpoint
 from cxw_monai.transforms.whole_film import WholeFilmd
-from cxw_monai.weights.resolve import load_embedder
+from cxw_monai.weights.encoder import load_encoder
 from cxw_monai.weights.segmenter import load_segmenter, new_segmenter, read_settings, segmenter_settings
 from tests.helpers import dicom_files as _files
 
@@ -72,7 +72,7 @@ PLACES: dict[str, Callable[[Path], object]] = {
     "segmenter": load_segmenter,
     "segmenter's settings": read_settings,
     "encoder of a segmentation": lambda path: segmenter_settings(["lung"], encoder_ckpt=path),
-    "encoder to embed": load_embedder,
+    "encoder to embed": load_encoder,
     "pseudo-labels": lambda path: Committee([path]),
     "API, a file": cxw_monai.load,
     "API, a folder": lambda path: cxw_monai.load(as_bundle(path)),

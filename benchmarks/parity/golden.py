@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cxw_monai.networks import WorldModel, WorldModelInputs, WorldModelSettings
-from cxw_monai.weights.encoder import WorldModelGeometry, build_world_model, geometry_of
+from cxw_monai.weights.official import WorldModelGeometry, build_world_model, geometry_of
 
 __all__ = ["ParityLine", "check_parity"]
 

@@ -11,12 +11,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,11 +24,7 @@ from cxw_monai.io import Radiograph, read_radiograph
 from cxw_monai.io.pixel_map import PixelMap
 from cxw_monai.networks import RadiographEmbedder, RadiographSegmenter, WholeFilmNetwork
 from cxw_monai.quality.review import ImplausibleWarning, checked_choice
-from cxw_monai.weights.bundles import open_bundle
-from cxw_monai.weights.files import CheckpointError, one_line, read_weights
-from cxw_monai.weights.resolve import embedder_of, encoder_file
-from cxw_monai.weights.segmenter import holds_segmenter, segmenter_of
-from cxw_monai.weights.segmenter_settings import checked_image_size
+from cxw_monai.weights.kinds import load_network
 
 from .implausible import review_film
 from .predictor import Predictor, on_device
@@ -216,37 +209,10 @@ def load(
         BundleError: there is no such bundle, or its zip is none.
         CheckpointError: the weights are missing, damaged or no such model.
     """
-    with open_bundle(name_or_path) as place:
-        shown = Path(name_or_path) if place.is_dir() and os.path.isfile(name_or_path) else place  # a zip's own name
-        try:
-            return _loaded(place, shown, device, amp)
-        except CheckpointError as error:
-            if shown == place:
-                raise
-            raise CheckpointError(shown / error.path.relative_to(place), error.reason, error.remedy) from error
-
-
-def _loaded(place: Path, shown: Path, device: str | torch.device, amp: str) -> SegmentationModel | EmbeddingModel:
-    """The model of a bundle's folder or a file of weights, which messages call `shown`."""
-    weights = encoder_file(place)
-    content, shown = read_weights(weights), shown / weights.relative_to(place)
-    if holds_segmenter(content, weights):
-        settings, segmenter = segmenter_of(content, weights)
-        return SegmentationModel(on_device(segmenter, device), settings.image_size, torch.device(device), shown, amp)
-    network = on_device(embedder_of(content, weights, _image_size(place)), device)
-    return EmbeddingModel(network, torch.device(device), shown)
-
-
-def _image_size(place: Path) -> tuple[int, int]:
-    """That of a bundle's inference, where there is one.
-
-    Raises:
-        CheckpointError: the bundle tells none.
-    """
-    config = place / "configs" / "inference.json"
-    if not config.is_file():
-        return 224, 224
-    try:
-        return checked_image_size(json.loads(config.read_text(encoding="utf-8"))["image_size"])
-    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(config, f"tells no image_size ({one_line(error)})", "give the file of weights") from error
+    loaded = load_network(name_or_path)
+    network, path = loaded.network, loaded.path
+    if isinstance(network, RadiographSegmenter):
+        size = loaded.settings.image_size
+        return SegmentationModel(on_device(network, device), size, torch.device(device), path, amp)
+    assert isinstance(network, RadiographEmbedder)
+    return EmbeddingModel(on_device(network, device), torch.device(device), path)

@@ -20,7 +20,7 @@ from cxw_monai.io import read_radiograph
 from cxw_monai.networks import RadiographViT
 from cxw_monai.networks.layers import init_weights
 from cxw_monai.networks.positions import sincos_table
-from cxw_monai.weights.resolve import load_embedder
+from cxw_monai.weights.encoder import load_encoder
 
 __all__ = [
     "Descriptor",
@@ -177,7 +177,7 @@ def encoder_descriptors(
     """Tokens of an encoder on films stretched to its size, and their mean, which is the film's embedding.
 
     Args:
-        path: an encoder's file, see :func:`~cxw_monai.weights.resolve.load_embedder`.
+        path: an encoder's file, see :func:`~cxw_monai.weights.encoder.load_encoder`.
         images: paths of radiographs.
         random_seed: take the same network with random weights of this seed instead of the file's.
 
@@ -185,7 +185,7 @@ def encoder_descriptors(
         CheckpointError: the file can't be used.
         RadiographError: a film can't be read.
     """
-    encoder = load_embedder(Path(path)).encoder
+    encoder = load_encoder(Path(path)).encoder
     if random_seed is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(random_seed)

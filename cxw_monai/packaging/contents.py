@@ -25,8 +25,9 @@ from cxw_monai.inference.settings import model_hash
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.networks import VIT_SIZES
 from cxw_monai.weights.bundles import BundleError
-from cxw_monai.weights.encoder import CheckpointError
-from cxw_monai.weights.resolve import encoder_file, load_embedder
+from cxw_monai.weights.encoder import load_encoder
+from cxw_monai.weights.files import CheckpointError
+from cxw_monai.weights.kinds import weights_file
 
 from .export import export_onnx, export_torchscript
 from .sbom import bill_of_materials
@@ -76,7 +77,7 @@ def stage_bundle(bundle: Path, folder: Path, ckpt: str | PathLike[str] | None = 
     """
     bundle = bundle.resolve()
     read_metadata(bundle)
-    weights = encoder_file(ckpt) if ckpt else bundle / "models" / "model.pt"
+    weights = weights_file(ckpt) if ckpt else bundle / "models" / "model.pt"
     if not weights.is_file():
         raise CheckpointError(weights, "no weights", "give those of a run: --ckpt RUN/encoder.pt or RUN/model.pt")
     target = folder / bundle.name
@@ -111,7 +112,7 @@ def _fit_encoder(bundle: Path) -> None:
     path = bundle / "models" / "model.pt"
     inference, described = bundle / "configs" / "inference.json", bundle / "configs" / "metadata.json"
     config, metadata = (json.loads(file.read_text(encoding="utf-8")) for file in (inference, described))
-    network = load_embedder(path, config["image_size"])
+    network = load_encoder(path, config["image_size"])
     encoder = network.encoder
     patch, (rows, columns) = encoder.patch_size, encoder.grid
     with atomic_file(path) as stream:

@@ -25,8 +25,7 @@ from safetensors.torch import save_file
 
 from cxw_monai.inference.api import EmbeddingModel, SegmentationModel, load
 from cxw_monai.weights.bundles import BundleError
-from cxw_monai.weights.encoder import read_weights, state_dict_of
-from cxw_monai.weights.segmenter import read_settings
+from cxw_monai.weights.kinds import Weights, read_weights
 
 from .contents import read_metadata, stage_bundle, write_sums
 
@@ -56,9 +55,9 @@ def hugging_face_folder(
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=output_dir, prefix=".packaging.") as folder:
         staged = stage_bundle(Path(bundle), Path(folder), ckpt)
-        weights, metadata = staged / "models" / "model.pt", read_metadata(staged)
+        weights, metadata = read_weights(staged / "models" / "model.pt"), read_metadata(staged)
         model = load(staged)
-        state = state_dict_of(read_weights(weights), weights)
+        state = weights.state
         save_file({name: value.contiguous() for name, value in state.items()}, staged / "model.safetensors")
         config = _config(model, weights, metadata)
         (staged / "config.json").write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
@@ -77,10 +76,10 @@ def _answer(model: SegmentationModel | EmbeddingModel, film: np.ndarray) -> np.n
     return model.embed(film)
 
 
-def _config(model: SegmentationModel | EmbeddingModel, weights: Path, metadata: dict[str, Any]) -> dict[str, Any]:
+def _config(model: SegmentationModel | EmbeddingModel, weights: Weights, metadata: dict[str, Any]) -> dict[str, Any]:
     common = {"library_name": "monai", "bundle_version": metadata["version"], "image_size": list(model.image_size)}
     if isinstance(model, SegmentationModel):
-        return {"model_type": "cxw_monai_segmenter", **common, "settings": asdict(read_settings(weights))}
+        return {"model_type": "cxw_monai_segmenter", **common, "settings": asdict(weights.settings)}
     return {"model_type": "cxw_monai_encoder", **common}
 
 

@@ -156,7 +156,7 @@ def _workflows(bundle: Path) -> list[str]:
     problems = []
     with TemporaryDirectory() as folder:
         data = _noise(Path(folder) / "data", json.loads((bundle / "configs" / "train.json").read_text()))
-        small = {"image_size": _SIDE, "cache_size": _SIDE, "batch_size": 2, "val_fraction": 0.3}
+        small: dict[str, Any] = {"image_size": _SIDE, "cache_size": _SIDE, "batch_size": 2, "val_fraction": 0.3}
         for kind, config, own in (("train", "train.json", small), ("infer", "inference.json", {})):
             known = json.loads((bundle / "configs" / config).read_text(encoding="utf-8"))
             places = {"output_dir": f"{folder}/{kind}", "input": str(data), "output": f"{folder}/found"}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from cxw_monai.io.files.atomic import atomic_file
-from cxw_monai.weights.encoder import CheckpointError, read_weights
+from cxw_monai.weights.files import CheckpointError, read_content
 
 __all__ = ["CheckpointFiles", "read_checkpoint", "write_checkpoint"]
 
@@ -61,7 +61,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(path, reason, "go on from another checkpoint") from error
     if damaged is not None:
         raise CheckpointError(path, f"damaged: {damaged} has another checksum", "go on from another checkpoint")
-    return read_weights(path)
+    return read_content(path)
 
 
 class CheckpointFiles:

@@ -1,18 +1,10 @@
-"""World models in files: official checkpoints, and weights in and out.
-
-Official CheXWorld checkpoints are pickles of `{model, epoch, args}` with an `argparse.Namespace` inside. They are read
-by `weight_files`, with `torch.load(weights_only=True)`, which admits tensors, plain containers and, here, that one
-class.
-"""
+"""Encoders and world models in files."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,229 +12,90 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cxw_monai.networks import RadiographViT, WorldModel, WorldModelPredictor, WorldModelSettings, table_order
-from cxw_monai.networks.vit import VIT_SIZES
+from cxw_monai._moved import old_names
+from cxw_monai.networks import RadiographEmbedder
 
-from .files import CheckpointError, build, load_state, one_line, read_weights, state_dict_of
+from .bundles import named_bundle
+from .encoder_settings import ENCODER_PREFIXES
+from .files import CheckpointError, load_state
+from .kinds import Source, Weights, read_weights, weights_file
+from .segmenter_settings import checked_image_size
 
 __all__ = [
     "CheckpointError",
-    "WorldModelGeometry",
-    "build_world_model",
-    "fold_to_one_channel",
-    "geometry_of",
-    "import_official",
+    "load_encoder",
     "load_weights",
-    "read_weights",
+    "pretrained_weights",
     "save_weights",
-    "state_dict_of",
 ]
 
 logger = logging.getLogger(__name__)
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-ENCODER_PREFIXES = ("target_encoder.", "encoder.")
 
-
-@dataclass(frozen=True)
-class WorldModelGeometry:
-    """Sizes that tell a world model's networks.
-
-    Attributes:
-        image_size: side of the reference image in px.
-        patch_size: side of a patch in px.
-        in_channels: image channels.
-        embed_dim, depth, num_heads: encoder.
-        predictor_embed_dim, predictor_depth, predictor_num_heads: predictor.
-        action_dim: numbers in an action.
-        conditioning: how the predictor takes the action.
-        context_order: order of the predictor's context table (`column_first` in the released weights).
-    """
-
-    image_size: int
-    patch_size: int
-    in_channels: int
-    embed_dim: int
-    depth: int
-    num_heads: int
-    predictor_embed_dim: int
-    predictor_depth: int
-    predictor_num_heads: int
-    action_dim: int = 5
-    conditioning: str = "feat"
-    context_order: str = "row_first"
-
-
-def _depth(state: Mapping[str, Tensor], blocks: str) -> int:
-    """Number of blocks; where their numbers have gaps, the network of so many doesn't fit."""
-    numbers = {name[len(blocks) :].split(".")[0] for name in state if name.startswith(blocks)}
-    if not numbers:
-        raise ValueError(f"Not a world model's state dict: no {blocks}* in it.")
-    return len(numbers)
-
-
-def geometry_of(state: Mapping[str, Tensor], num_heads: int | None = None) -> WorldModelGeometry:
-    """Read the sizes off a world model's state dict.
+def load_encoder(path: Source, image_size: int | Sequence[int] | None = None) -> RadiographEmbedder:
+    """The target encoder of a pretraining run, with all sizes read off its tensors.
 
     Args:
-        state: tensors under the official names (`encoder.*`, `predictor.*`), square grid.
-        num_heads: attention heads of encoder and predictor, which the tensors do not tell; by default those of the
-            named size with this width and depth.
-
-    Raises:
-        ValueError: when keys are missing or the heads cannot be told.
-    """
-    try:
-        stem, table = state["encoder.patch_embed.proj.weight"], state["encoder.pos_embed"]
-        predictor_table, predictor_embed = state["predictor.predictor_pos_embed"], state["predictor.mask_token"]
-    except KeyError as error:
-        raise ValueError(f"Not a world model's state dict: {error} is missing.") from error
-    if stem.ndim != 4 or stem.shape[2] != stem.shape[3] or min(stem.shape) < 1 or table.ndim != 3:
-        raise ValueError(
-            f"The stem {tuple(stem.shape)} or table {tuple(table.shape)} is not that of a square patch ViT."
-        )
-    first = state.get("predictor.policy_net.0.weight")
-    if predictor_table.ndim != 3 or predictor_embed.ndim < 1 or (first is not None and first.ndim != 2):
-        raise ValueError(
-            f"The predictor's parts, such as its table {tuple(predictor_table.shape)}, are of another kind."
-        )
-    side = round(table.shape[1] ** 0.5)
-    if side**2 != table.shape[1] or predictor_table.shape[1:2] != table.shape[1:2]:
-        raise ValueError(
-            f"Position tables {tuple(table.shape)} and {tuple(predictor_table.shape)} are not of one square grid."
-        )
-    embed_dim, depth = stem.shape[0], _depth(state, "encoder.blocks.")
-    if num_heads is None:
-        heads = [s["num_heads"] for s in VIT_SIZES.values() if (s["embed_dim"], s["depth"]) == (embed_dim, depth)]
-        if not heads:
-            raise ValueError(f"No named size has width {embed_dim} and depth {depth}: give num_heads.")
-        num_heads = heads[0]
-    predictor_dim = predictor_embed.shape[-1]
-    return WorldModelGeometry(
-        image_size=side * stem.shape[-1],
-        patch_size=stem.shape[-1],
-        in_channels=stem.shape[1],
-        embed_dim=embed_dim,
-        depth=depth,
-        num_heads=num_heads,
-        predictor_embed_dim=predictor_dim,
-        predictor_depth=_depth(state, "predictor.predictor_blocks."),
-        predictor_num_heads=num_heads,
-        action_dim=5 if first is None else first.shape[1] - predictor_dim,
-        conditioning="none" if first is None else "feat",
-        context_order=table_order(predictor_table, (side, side)),
-    )
-
-
-def build_world_model(
-    geometry: WorldModelGeometry,
-    settings: WorldModelSettings | None = None,
-    image_mean: Any = 0.5056,
-    image_std: Any = 0.252,
-    position_resize: str = "closed_form",
-) -> WorldModel:
-    """A world model of a geometry, with fresh weights."""
-    encoder = RadiographViT(
-        image_size=geometry.image_size,
-        patch_size=geometry.patch_size,
-        in_channels=geometry.in_channels,
-        embed_dim=geometry.embed_dim,
-        depth=geometry.depth,
-        num_heads=geometry.num_heads,
-        image_mean=image_mean,
-        image_std=image_std,
-        position_resize=position_resize,
-    )
-    predictor = WorldModelPredictor(
-        grid=encoder.grid,
-        encoder_dim=geometry.embed_dim,
-        embed_dim=geometry.predictor_embed_dim,
-        depth=geometry.predictor_depth,
-        num_heads=geometry.predictor_num_heads,
-        action_dim=geometry.action_dim,
-        conditioning=geometry.conditioning,
-        context_order=geometry.context_order,
-    )
-    return WorldModel(encoder, predictor, settings)
-
-
-def fold_to_one_channel(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Fold three-channel stems and their normalisation into one-channel stems, exactly.
-
-    A grey image g in [0, 1], replicated and normalised with (mean, std), gives what g itself gives with
-    `W' = sum_c W_c / std_c` and `b' = b - sum_c sum_pixels W_c mean_c / std_c` and no normalisation.
-
-    Args:
-        state: tensors with `<encoder>.patch_embed.proj.*`, `<encoder>.image_mean`, `<encoder>.image_std`, for one or
-            both of `encoder` and `target_encoder`.
+        path: `model.pt`, `encoder.pt` or their safetensors of a pretraining run, an official checkpoint, the folder
+            of either, or what `read_weights` gave.
+        image_size: px of pretraining, one number or (height, width), for tables of learnt positions, which don't tell
+            it; by default that of the bundle, or 224.
 
     Returns:
-        A copy with folded stems, mean 0 and std 1.
-    """
-    folded = dict(state)
-    for prefix in ENCODER_PREFIXES:
-        if f"{prefix}patch_embed.proj.weight" not in state:
-            continue
-        weight = state[f"{prefix}patch_embed.proj.weight"].double()  # [D, 3, p, p]
-        mean = state[f"{prefix}image_mean"].double().view(1, -1, 1, 1)
-        scaled = weight / state[f"{prefix}image_std"].double().view(1, -1, 1, 1)
-        bias = state[f"{prefix}patch_embed.proj.bias"]
-        folded[f"{prefix}patch_embed.proj.weight"] = scaled.sum(dim=1, keepdim=True).to(bias.dtype)
-        folded[f"{prefix}patch_embed.proj.bias"] = (bias.double() - (scaled * mean).sum(dim=(1, 2, 3))).to(bias.dtype)
-        folded[f"{prefix}image_mean"] = torch.zeros(1, dtype=bias.dtype)
-        folded[f"{prefix}image_std"] = torch.ones(1, dtype=bias.dtype)
-    return folded
-
-
-def import_official(
-    path: str | Path, output_dir: str | Path, one_channel: bool = False, num_heads: int | None = None
-) -> dict[str, Any]:
-    """Convert an official checkpoint to `model.pt` and `model.safetensors` that this package's networks load.
-
-    Args:
-        path: the official `.tar`/`.pth` file.
-        output_dir: folder for the results.
-        one_channel: fold the three-channel stem and its ImageNet normalisation into a one-channel stem.
-        num_heads: see `geometry_of`.
-
-    Returns:
-        What was found: geometry, table order, numbers of tensors and scalars, epoch, the official arguments' names.
+        The network in evaluation mode on the CPU; `encoder.grid` times `encoder.patch_size` is pretraining's size.
 
     Raises:
-        CheckpointError: when the file is broken, refused or of another network.
+        CheckpointError: the file cannot be read, or holds no encoder of a known size.
+        ValueError: `image_size` is none.
     """
-    loaded = read_weights(path)
-    state = state_dict_of(loaded, path)
-    count, scalars = len(state), sum(value.numel() for value in state.values())
-    stem = state.get("encoder.patch_embed.proj.weight")
-    channels = stem.shape[1] if stem is not None and stem.ndim == 4 else 0
-    for prefix in ENCODER_PREFIXES:
-        state[f"{prefix}image_mean"] = torch.tensor(IMAGENET_MEAN if channels == 3 else [0.0] * channels)
-        state[f"{prefix}image_std"] = torch.tensor(IMAGENET_STD if channels == 3 else [1.0] * channels)
-    try:
-        if one_channel and channels == 3:
-            state = fold_to_one_channel(state)
-        geometry = geometry_of(state, num_heads)
-        build(partial(build_world_model, geometry, image_mean=0.0, image_std=1.0), state, path)
-    except CheckpointError as error:
-        raise _not_official(path, error.reason) from error
-    except (ValueError, RuntimeError) as error:
-        raise _not_official(path, one_line(error)) from error
-    save_weights(state, output_dir, asdict(geometry))
-    arguments = loaded.get("args")
-    return {
-        "geometry": asdict(geometry),
-        "position_tables": "unified" if geometry.context_order == "row_first" else "legacy (axis-swapped)",
-        "tensors": count,
-        "scalars": scalars,
-        "epoch": loaded.get("epoch"),
-        "official_arguments": sorted(vars(arguments)) if isinstance(arguments, argparse.Namespace) else [],
-    }
+    weights = read_weights(path)
+    size = None if image_size is None else checked_image_size(image_size)
+    return weights.embedder(weights.encoder_settings(image_size=size))
 
 
-def _not_official(path: str | Path, reason: str) -> CheckpointError:
-    return CheckpointError(path, f"not an official world model ({reason})", "check which file it is")
+def pretrained_weights(encoder_ckpt: Source | None) -> Weights | None:
+    """The weights to start from; None for fresh ones, which a command line asks for by `none`.
+
+    A bundle's folder that isn't there is looked for by its name: a bundle that was fetched alone finds its neighbour.
+
+    Raises:
+        CheckpointError: there is no such file, or it cannot be read.
+    """
+    if encoder_ckpt is None or encoder_ckpt == "none":
+        return None
+    if isinstance(encoder_ckpt, Weights) or (path := Path(encoder_ckpt)).exists():
+        return read_weights(encoder_ckpt)
+    if path.suffix or (found := named_bundle(path.name)) is None:
+        remedy = "fetch that bundle, give encoder_ckpt a file, or 'none' for a fresh encoder"
+        raise CheckpointError(path, "no such file", remedy)
+    return read_weights(found)
+
+
+def load_weights(module: nn.Module, path: Source, prefix: str | None = None) -> nn.Module:
+    """Load a module's weights from a file, strictly.
+
+    Args:
+        module: a `WorldModel`, or a `RadiographViT` that takes its tensors from a world model's file too.
+        path: as for `load_encoder`.
+        prefix: part of the file to load from; by default the first of `target_encoder.`, `encoder.`, none that the
+            file has, and none where the module's own names begin so.
+
+    Returns:
+        `module`.
+
+    Raises:
+        CheckpointError: when names or shapes do not fit; the message lists them.
+    """
+    weights = read_weights(path)
+    own = module.state_dict()
+    if prefix is None:
+        found = [p for p in ENCODER_PREFIXES if any(name.startswith(p) for name in weights.state)]
+        prefix = "" if not found or any(name.startswith(found[0]) for name in own) else found[0]
+    state = {name[len(prefix) :]: value for name, value in weights.state.items() if name.startswith(prefix)}
+    remedy = "build the network that the checkpoint was made with: in a bundle, give its run's preset after the config"
+    load_state(module, state, weights.path, remedy)
+    logger.info("Loaded %d tensors from %s (%s).", len(state), weights.path, prefix.rstrip(".") or "whole file")
+    return module
 
 
 def save_weights(state: Mapping[str, Tensor], output_dir: str | Path, geometry: Mapping[str, Any]) -> None:
@@ -254,28 +107,4 @@ def save_weights(state: Mapping[str, Tensor], output_dir: str | Path, geometry: 
     save_file(state, output_dir / "model.safetensors", {"geometry": json.dumps(dict(geometry))})
 
 
-def load_weights(module: nn.Module, path: str | Path, prefix: str | None = None) -> nn.Module:
-    """Load a module's weights from a file, strictly.
-
-    Args:
-        module: a `WorldModel`, or a `RadiographViT` that takes its tensors from a world model's file too.
-        path: a file that `read_weights` takes.
-        prefix: part of the file to load from; by default the first of `target_encoder.`, `encoder.`, none that the
-            file has, and none where the module's own names begin so.
-
-    Returns:
-        `module`.
-
-    Raises:
-        CheckpointError: when names or shapes do not fit; the message lists them.
-    """
-    state = state_dict_of(read_weights(path), path)
-    own = module.state_dict()
-    if prefix is None:
-        found = [p for p in ENCODER_PREFIXES if any(name.startswith(p) for name in state)]
-        prefix = "" if not found or any(name.startswith(found[0]) for name in own) else found[0]
-    state = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
-    remedy = "build the network that the checkpoint was made with: in a bundle, give its run's preset after the config"
-    load_state(module, state, path, remedy)
-    logger.info("Loaded %d tensors from %s (%s).", len(state), path, prefix.rstrip(".") or "whole file")
-    return module
+__getattr__ = old_names(__name__, {"load_embedder": load_encoder, "encoder_file": weights_file})

@@ -1,6 +1,6 @@
 """The one way of weights from a file into a network: nothing is unpickled, and nothing gets in unchecked.
 
-1. `read_weights` reads the file. It admits tensors and plain containers only, and no file that unpacks to more.
+1. `read_content` reads the file. It admits tensors and plain containers only, and no file that unpacks to more.
 2. `state_dict_of` takes the tensors out of it. Each is what it claims to be: whole, of a floating type, finite.
 3. `build` makes the network of its settings without memory first and compares names and shapes; only a network that the
    tensors fit is made. `load_state` does the same for a network that is there already.
@@ -23,6 +23,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from cxw_monai._moved import old_names
 from cxw_monai.io.files.printable import printable
 from cxw_monai.networks import RadiographViT
 from cxw_monai.networks.positions import table_grid
@@ -33,7 +34,7 @@ __all__ = [
     "finite_outputs",
     "load_state",
     "one_line",
-    "read_weights",
+    "read_content",
     "state_dict_of",
 ]
 
@@ -64,7 +65,7 @@ def one_line(error: Exception, limit: int = 300) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def read_weights(path: str | Path) -> dict[str, Any]:
+def read_content(path: str | Path) -> dict[str, Any]:
     """Read a `.safetensors` file or a torch checkpoint without executing anything from it.
 
     Args:
@@ -130,7 +131,7 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
 
 
 def state_dict_of(loaded: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
-    """The checked state dict inside what `read_weights` gave, without a `module.` prefix.
+    """The checked state dict inside what `read_content` gave, without a `module.` prefix.
 
     Raises:
         CheckpointError: when there is none, or a tensor in it can't be a network's: of whole or complex numbers, with
@@ -261,3 +262,6 @@ def finite_outputs(outputs: Tensor, path: str | Path) -> Tensor:
     if not torch.isfinite(outputs).all():
         raise CheckpointError(path, "the network answers with NaN or infinite values", _OTHER_RUN)
     return outputs
+
+
+__getattr__ = old_names(__name__, {"read_weights": read_content})

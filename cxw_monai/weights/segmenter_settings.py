@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import reprlib
 from dataclasses import dataclass
+from typing import cast
 
 from cxw_monai.io.files.printable import printable
 from cxw_monai.networks import VIT_SIZES, RadiographSegmenter, radiograph_segmenter
@@ -35,9 +36,8 @@ def checked_image_size(size: object, patch: int | None = None, name: str = "imag
     Raises:
         ValueError: it is something else, out of range, or has too many patches.
     """
-    sides = (size, size) if type(size) is int else size
-    plain = isinstance(sides, (list, tuple)) and len(sides) == 2 and all(type(side) is int for side in sides)
-    if not plain or not all(1 <= side <= _MOST_SIDE for side in sides):
+    sides: list[int] = list(size) if isinstance(size, (list, tuple)) else [cast(int, size)] * 2
+    if len(sides) != 2 or not all(type(side) is int and 1 <= side <= _MOST_SIDE for side in sides):
         raise ValueError(f"{name} must be one or two whole numbers of px from 1 to {_MOST_SIDE}, got {_shown(size)}.")
     height, width = sides
     if patch is not None and (height % patch or width % patch or height * width // patch**2 > MOST_PATCHES):

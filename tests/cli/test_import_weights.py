@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cxw_monai.weights.encoder import WorldModelGeometry, build_world_model, read_weights
+from cxw_monai.weights.files import read_content
+from cxw_monai.weights.official import WorldModelGeometry, build_world_model
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "import_checkpoint.py"
 GEOMETRY = WorldModelGeometry(16, 8, 3, 24, 1, 3, 12, 1, 3, context_order="column_first")
@@ -44,7 +45,7 @@ def test_prints_what_it_found_and_writes_both_files(command, official, tmp_path)
         *("image", "encoder", "predictor", "positions", "contents", "epoch", "arguments", "written"),
     ]
     text = "\n".join(lines)
-    tensors = read_weights(official)["model"]
+    tensors = read_content(official)["model"]
     scalars = sum(value.numel() for value in tensors.values())
     for fact in (
         "16 px, patches of 8 px, 3 channel(s)",
@@ -57,14 +58,14 @@ def test_prints_what_it_found_and_writes_both_files(command, official, tmp_path)
         str(out / "model.safetensors"),
     ):
         assert fact in text
-    assert read_weights(out / "model.pt")["encoder.patch_embed.proj.weight"].shape == (24, 3, 8, 8)
+    assert read_content(out / "model.pt")["encoder.patch_embed.proj.weight"].shape == (24, 3, 8, 8)
     assert (out / "model.safetensors").is_file()
 
 
 def test_one_channel(command, official, tmp_path):
     code, lines, _ = command(official, tmp_path / "out", "--one-channel", "--num-heads", 3)
     assert code == 0 and "1 channel(s)" in lines[0]
-    assert read_weights(tmp_path / "out" / "model.pt")["target_encoder.patch_embed.proj.weight"].shape == (24, 1, 8, 8)
+    assert read_content(tmp_path / "out" / "model.pt")["target_encoder.patch_embed.proj.weight"].shape == (24, 1, 8, 8)
 
 
 @pytest.mark.parametrize(

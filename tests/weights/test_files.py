@@ -17,9 +17,9 @@ import cxw_monai
 from cxw_monai.io.files.printable import printable
 from cxw_monai.label.model import LabelModel
 from cxw_monai.networks import RadiographEmbedder, radiograph_vit
-from cxw_monai.weights.encoder import import_official, load_weights
+from cxw_monai.weights.encoder import load_encoder, load_weights
 from cxw_monai.weights.files import CheckpointError, build, state_dict_of
-from cxw_monai.weights.resolve import load_embedder
+from cxw_monai.weights.official import import_official
 from cxw_monai.weights.segmenter import load_segmenter, new_segmenter, read_settings, save_segmenter, segmenter_settings
 from cxw_monai.weights.segmenter_settings import SegmenterSettings
 
@@ -59,7 +59,7 @@ SEGMENTERS: dict[str, Callable[[Path], object]] = {
 }
 ENCODERS: dict[str, Callable[[Path], object]] = {
     "API": cxw_monai.load,
-    "embedding": load_embedder,
+    "embedding": load_encoder,
     "training's encoder_ckpt": train_from,
     "pretraining bundle's ckpt": lambda path: load_weights(radiograph_vit("tiny", image_size=64), path),
 }
@@ -238,7 +238,7 @@ def test_a_network_is_made_only_for_tensors_that_fit_it():
 )
 def test_tensors_of_no_encoder(tmp_path, encoder, change, said):
     torch.save(encoder | {f"encoder.{name}": value for name, value in change.items()}, tmp_path / "encoder.pt")
-    for read in (cxw_monai.load, load_embedder):
+    for read in (cxw_monai.load, load_encoder):
         refused(read, tmp_path / "encoder.pt", said)
 
 
@@ -314,7 +314,7 @@ def write_safetensors(path: Path, header: bytes, data: bytes = b"") -> None:
 )
 def test_headers_of_safetensors(tmp_path, header):
     write_safetensors(tmp_path / "model.safetensors", header, bytes(4))
-    for read in (cxw_monai.load, load_embedder):
+    for read in (cxw_monai.load, load_encoder):
         refused(read, tmp_path / "model.safetensors", "not a safetensors file|holds no encoder|not floats")
 
 

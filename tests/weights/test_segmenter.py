@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from cxw_monai.networks import RadiographEmbedder, WorldModel, WorldModelPredictor, radiograph_vit
-from cxw_monai.weights.encoder import CheckpointError
+from cxw_monai.weights.files import CheckpointError
+from cxw_monai.weights.kinds import read_weights
 from cxw_monai.weights.segmenter import (
-    encoder_state,
     load_segmenter,
     new_segmenter,
     read_settings,
@@ -67,7 +67,7 @@ def test_the_asked_encoder_is_taken(pretrained, file, weights, part):
 
 
 def test_the_two_encoders_of_a_run_differ(pretrained):
-    target, context = (encoder_state(pretrained[0] / "model.pt", kind) for kind in ("target", "context"))
+    target, context = (read_weights(pretrained[0] / "model.pt").encoder(kind) for kind in ("target", "context"))
     assert not torch.equal(target["blocks.0.attn.qkv.weight"], context["blocks.0.attn.qkv.weight"])
 
 
