@@ -30,7 +30,6 @@ from cxw_monai.weights.files import CheckpointError
 from cxw_monai.weights.kinds import weights_file
 
 from .export import export_onnx, export_torchscript
-from .sbom import bill_of_materials
 
 __all__ = ["SUMS", "file_hashes", "read_metadata", "stage_bundle", "write_sums", "write_zip"]
 
@@ -96,7 +95,9 @@ def stage_bundle(bundle: Path, folder: Path, ckpt: str | PathLike[str] | None = 
     metadata = read_metadata(target)
     export_torchscript(model.film_model(), target / "models" / "model.ts", metadata)
     export_onnx(model.film_model(), target / "models" / "model.onnx", metadata)
-    _write_json(target / "sbom.json", bill_of_materials(metadata, target.name, file_hashes(target)))
+    from .sbom import bill_of_materials  # only here: it needs the extra `packaging`
+
+    (target / "sbom.json").write_text(bill_of_materials(metadata, target.name, file_hashes(target)), encoding="utf-8")
     write_sums(target)
     return target
 

@@ -70,7 +70,7 @@ def verify_package(archive: str | PathLike[str]) -> list[str]:
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         bundle = extract_bundle(archive, folder)
-        for check in (_files, _sizes, _sums, _metadata):
+        for check in (_files, _sizes, _sums, _metadata, _bill):
             problems += check(bundle)
         if problems:  # what follows executes the configs
             return problems
@@ -128,6 +128,13 @@ def _metadata(bundle: Path) -> list[str]:
     if metadata["version"] not in metadata.get("changelog", {}):
         problems.append(f"configs/metadata.json: version {metadata['version']} is not in the changelog")
     return problems
+
+
+def _bill(bundle: Path) -> list[str]:
+    from .sbom import bill_problems  # only here: it needs the extra `packaging`
+
+    bill = bundle / "sbom.json"
+    return bill_problems(bill.read_text(encoding="utf-8")) if bill.is_file() else []
 
 
 def _arguments(bundle: Path) -> dict[str, Any]:

@@ -15,7 +15,8 @@ SEGMENTATION = Path(__file__).resolve().parents[2] / "bundles" / "chexworld_segm
 @pytest.fixture(scope="session")
 def package(tmp_path_factory) -> Path:
     """The zip; making it verifies it."""
-    pytest.importorskip("onnxruntime", reason="packages hold ONNX models: pip install 'cxw-monai[packaging]'")
+    for library in ("onnxruntime", "cyclonedx"):
+        pytest.importorskip(library, reason="packages hold ONNX models and a bill: pip install 'cxw-monai[packaging]'")
     return package_bundle(SEGMENTATION, tmp_path_factory.mktemp("package"))
 
 

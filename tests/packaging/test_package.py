@@ -84,6 +84,9 @@ def test_bill_of_materials(unpacked):
     bill = json.loads((unpacked / "sbom.json").read_text())
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
     parts = {part["name"]: part for part in bill["components"]}
+    files = [part for part in bill["components"] if "hashes" in part]
+    stated = {name for line in (unpacked / "SHA256SUMS").read_text().splitlines() if (name := line.partition("  ")[2])}
+    assert {part["name"] for part in files} == stated - {"sbom.json"}
     weights = hashlib.sha256((unpacked / "models" / "model.pt").read_bytes()).hexdigest()
     assert parts["models/model.pt"]["hashes"] == [{"alg": "SHA-256", "content": weights}]
     assert parts["torch"]["version"] == torch.__version__
@@ -91,6 +94,8 @@ def test_bill_of_materials(unpacked):
     references = {part["bom-ref"] for part in bill["components"]} | {bill["metadata"]["component"]["bom-ref"]}
     assert len(references) == len(bill["components"]) + 1
     assert {each for edge in bill["dependencies"] for each in (edge["ref"], *edge["dependsOn"])} <= references
+    assert {each["ref"] for each in bill["dependencies"]} >= references - {part["bom-ref"] for part in files}
+    assert not {"serialNumber", "timestamp"} & {*bill, *bill["metadata"]}  # the same package has the same bill
     required = json.loads((unpacked / "configs" / "metadata.json").read_text())["required_packages_version"]
     assert set(required) <= set(parts)
 
@@ -103,6 +108,11 @@ def test_bill_of_materials(unpacked):
         (lambda b: edit(b / "configs" / "metadata.json", lambda m: m.pop("monai_version")), "'monai_version' is a req"),
         (lambda b: edit(b / "configs" / "metadata.json", lambda m: m.update(version="9.0")), "9.0 is not in the chang"),
         (lambda b: edit(b / "configs" / "metadata.json", lambda m: m.update(references=[])), "references: "),
+        (
+            lambda b: edit(b / "sbom.json", lambda m: m["components"][0].update(type="other")),
+            "sbom.json: 'other' is not",
+        ),
+        (lambda b: (b / "sbom.json").write_text("{"), "sbom.json: Expecting property name"),
     ],
 )
 def test_harm_is_told(light, harm, told):
