@@ -6,9 +6,8 @@ the cheap ones again in the backward pass, works on slices of the batch that sta
 gradients from operands that lie as the bfloat16 kernels want them. The numbers are those of the block's modules, up to
 rounding; gradients of the weights are summed over slices in the weights' own precision.
 
-oneDNN compiles a bfloat16 product anew for every number of rows that it meets, for milliseconds and half a megabyte
-each, and masks of random lengths bring other numbers in every step. So in training rows are filled up with zeros to a
-multiple of `ROWS`: few numbers come again and again.
+`run_block` is the only function for others and says itself where it can't be used. Rows of the products are padded in
+training (`rows.py`).
 """
 
 from __future__ import annotations
@@ -18,24 +17,24 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-__all__ = ["BlockWeights", "lean_block", "row_wise"]
+from .rows import padded_rows, to_tokens
 
-LAYER_NORM_EPS = 1e-6
+__all__ = ["run_block"]
+
+LAYER_NORM_EPS = 1e-6  # of layers.Block
 SLICE_VALUES = 4 * 2**20
 """Values of the MLP's hidden layer in a slice of the batch."""
 SCORE_VALUES = 2**20
 """Attention scores that are held at a time."""
-ROWS = 64
-"""Rows of bfloat16 products in training come in multiples of this."""
 FEW_ROWS = 640
 """Most rows of a bfloat16 product that sums over `WIDE` channels or more: threads share many such rows badly."""
 WIDE = 1500
-TURNED_WIDTH = 1000
-"""Inputs of a linear layer above which its bfloat16 weight gradient may be formed from a turned operand."""
+TRANSPOSED_WIDTH = 1000
+"""Inputs of a linear layer above which its bfloat16 weight gradient may be formed from a transposed copy."""
 
 
 class BlockWeights(NamedTuple):
@@ -61,12 +60,46 @@ class BlockWeights(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """What the backward pass of a slice needs besides its input; rows R are the slice's tokens, filled up."""
+    """What the backward pass of a slice needs besides its input; rows R are the slice's tokens, padded."""
 
     qkv: Tensor  # [R, 3 * D]
     attended: Tensor  # [R, D]
     projected: Tensor  # [R, D], what the attention adds to the tokens
     hidden: Tensor  # [R, H], before GELU
+
+
+def run_block(block: Any, x: Tensor) -> Tensor | None:
+    """The output of a `layers.Block` as one function; None where the block must be the sum of its modules.
+
+    That is elsewhere than on a CPU, for long sequences, for stochastic depth in training, for other dtypes than that of
+    the weights and bfloat16, and where the block is compiled or traced.
+
+    Args:
+        block: a pre-norm block with exact GELU.
+        x: tokens `[B, N, D]`.
+    """
+    dtype = _product_dtype(block, x)
+    if dtype is None:
+        return None
+    layers = (block.norm1, block.attn.qkv, block.attn.proj, block.norm2, block.mlp.fc1, block.mlp.fc2)
+    weights = BlockWeights(*(parameter for layer in layers for parameter in (layer.weight, layer.bias)))
+    return lean_block(x, weights, block.attn.num_heads, dtype, block.checkpoint)
+
+
+def _product_dtype(block: Any, x: Tensor) -> torch.dtype | None:
+    """Dtype of the matrix products of a block that can be run here."""
+    if x.device.type != "cpu" or x.shape[1] > block.attn.plain_tokens or x.dtype != block.norm1.weight.dtype:
+        return None
+    if block.norm1.eps != LAYER_NORM_EPS or block.norm2.eps != LAYER_NORM_EPS:
+        return None
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return None
+    if block.training and not isinstance(block.drop_path, nn.Identity):
+        return None
+    if not torch.is_autocast_enabled("cpu"):
+        return x.dtype
+    dtype = torch.get_autocast_dtype("cpu")
+    return dtype if dtype == torch.bfloat16 and x.dtype == torch.float32 else None
 
 
 def lean_block(x: Tensor, weights: BlockWeights, heads: int, dtype: torch.dtype, checkpoint: bool = False) -> Tensor:
@@ -82,7 +115,7 @@ def lean_block(x: Tensor, weights: BlockWeights, heads: int, dtype: torch.dtype,
     if torch.is_grad_enabled() and (x.requires_grad or any(w.requires_grad for w in weights)):
         return _LeanBlock.apply(x, heads, dtype, checkpoint, *weights)
     with torch.autocast("cpu", enabled=False):
-        return _forward(x, weights.to(dtype), heads, None, fill=False)
+        return _forward(x, weights.to(dtype), heads, None, pad=False)
 
 
 class _LeanBlock(torch.autograd.Function):
@@ -130,42 +163,17 @@ class _Gradients:
         self.add(f"{name}_bias", gradient.sum(dim=0))
 
 
-def _filled_rows(count: int, dtype: torch.dtype) -> int:
-    """Rows that `count` rows become in a product of that dtype."""
-    return -(-count // ROWS) * ROWS if dtype == torch.bfloat16 else count
-
-
-def row_wise(layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """`layers(x)` of linear layers and activations, `[B, N, C]` to `[B, N, C']`, with rows filled up as above."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return layers(x)
-    if x.device.type != "cpu" or not torch.is_grad_enabled():
-        return layers(x)
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    batch, count = x.shape[:2]
-    missing = _filled_rows(batch * count, dtype) - batch * count
-    if not missing:
-        return layers(x)
-    return _to_tokens(layers(F.pad(x.flatten(0, 1), (0, 0, 0, missing))), x)
-
-
-def _to_rows(x: Tensor, dtype: torch.dtype, fill: bool = True) -> Tensor:
+def _to_rows(x: Tensor, dtype: torch.dtype, pad: bool = True) -> Tensor:
     """`[b, N, C]` as `[R, C]` in `dtype`; rows beyond the `b * N` tokens are zero."""
     flat = x.flatten(0, 1)
     count = flat.shape[0]
-    rows = _filled_rows(count, dtype) if fill else count
+    rows = padded_rows(count, dtype) if pad else count
     if rows == count:
         return flat.to(dtype)
-    filled = torch.empty(rows, flat.shape[1], dtype=dtype)
-    filled[:count] = flat
-    filled[count:] = 0
-    return filled
-
-
-def _to_tokens(rows: Tensor, like: Tensor) -> Tensor:
-    """`[R, C]` as the `[b, N, C]` of `like`'s tokens, a view."""
-    batch, count = like.shape[:2]
-    return rows[: batch * count].unflatten(0, (batch, count))
+    padded = torch.empty(rows, flat.shape[1], dtype=dtype)
+    padded[:count] = flat
+    padded[count:] = 0
+    return padded
 
 
 def _slices(x: Tensor, weights: BlockWeights) -> Iterator[slice]:
@@ -173,28 +181,28 @@ def _slices(x: Tensor, weights: BlockWeights) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, x.shape[0], size))
 
 
-def _forward(x: Tensor, weights: BlockWeights, heads: int, keep: list[_Kept] | None, fill: bool = True) -> Tensor:
+def _forward(x: Tensor, weights: BlockWeights, heads: int, keep: list[_Kept] | None, pad: bool = True) -> Tensor:
     """The block; `keep` takes what its backward pass needs, a slice each."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     for part in _slices(x, weights):
-        kept, middle = _inner(x[part], weights, heads, fill)
+        kept, middle = _inner(x[part], weights, heads, pad)
         rows = _by_rows(lambda hidden: _linear(F.gelu(hidden), weights.fc2_weight, weights.fc2_bias), kept.hidden)
-        torch.add(middle, _to_tokens(rows, middle), out=out[part])
+        torch.add(middle, to_tokens(rows, middle), out=out[part])
         if keep is not None:
             keep.append(kept)
     return out
 
 
-def _inner(x: Tensor, weights: BlockWeights, heads: int, fill: bool = True) -> tuple[_Kept, Tensor]:
+def _inner(x: Tensor, weights: BlockWeights, heads: int, pad: bool = True) -> tuple[_Kept, Tensor]:
     """All of a slice's forward pass up to GELU, and the tokens `[b, N, D]` after the attention's residual."""
     dtype = weights.qkv_weight.dtype
-    normed = _to_rows(_norm(x, weights.norm1_weight, weights.norm1_bias)[0], dtype, fill)
+    normed = _to_rows(_norm(x, weights.norm1_weight, weights.norm1_bias)[0], dtype, pad)
     qkv = _linear(normed, weights.qkv_weight, weights.qkv_bias)
     del normed
-    attended = _to_rows(_attend(_to_tokens(qkv, x), heads), dtype, fill)
+    attended = _to_rows(_attend(to_tokens(qkv, x), heads), dtype, pad)
     projected = _linear(attended, weights.proj_weight, weights.proj_bias)
-    middle = x + _to_tokens(projected, x)
-    normed = _to_rows(_norm(middle, weights.norm2_weight, weights.norm2_bias)[0], dtype, fill)
+    middle = x + to_tokens(projected, x)
+    normed = _to_rows(_norm(middle, weights.norm2_weight, weights.norm2_bias)[0], dtype, pad)
     return _Kept(qkv, attended, projected, _linear(normed, weights.fc1_weight, weights.fc1_bias)), middle
 
 
@@ -204,7 +212,7 @@ def _backward(
     """Gradient at a slice's input; those of the weights are added to `gradients`."""
     qkv, attended, projected, hidden = kept
     dtype = hidden.dtype
-    middle = x + _to_tokens(projected, x)
+    middle = x + to_tokens(projected, x)
     at_out = _to_rows(gradient, dtype)
     gradients.linear("fc2", at_out, F.gelu(hidden))
     at_hidden = torch.ops.aten.gelu_backward(at_out @ weights.fc2_weight, hidden)
@@ -216,7 +224,7 @@ def _backward(
     at_middle += gradient
     at_proj = _to_rows(at_middle, dtype)
     gradients.linear("proj", at_proj, attended)
-    at_qkv = _attend_backward(_to_tokens(at_proj @ weights.proj_weight, x), qkv, heads)
+    at_qkv = _attend_backward(to_tokens(at_proj @ weights.proj_weight, x), qkv, heads)
     normed = _norm(x, weights.norm1_weight, weights.norm1_bias)
     gradients.linear("qkv", at_qkv, _to_rows(normed[0], dtype))
     at_normed = _by_rows(lambda rows: rows @ weights.qkv_weight, at_qkv)
@@ -230,7 +238,7 @@ def _by_rows(product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     if x.dtype != torch.bfloat16 or width < WIDE or count <= FEW_ROWS or torch.get_num_threads() == 1:
         return product(x)
     parts = -(-count // FEW_ROWS)
-    return torch.cat([product(rows) for rows in x.split(_filled_rows(-(-count // parts), x.dtype))])
+    return torch.cat([product(rows) for rows in x.split(padded_rows(-(-count // parts), x.dtype))])
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -271,7 +279,7 @@ def _norm_backward(
     """Gradient at `x` `[b, N, D]` from the rows `[R, D]` at the layer norm's output."""
     weight, bias = getattr(weights, f"{name}_weight"), getattr(weights, f"{name}_bias")
     at_x, at_weight, at_bias = torch.ops.aten.native_layer_norm_backward(
-        _to_tokens(gradient, x).to(x.dtype), x, x.shape[-1:], normed[1], normed[2], weight, bias, [True, True, True]
+        to_tokens(gradient, x).to(x.dtype), x, x.shape[-1:], normed[1], normed[2], weight, bias, [True, True, True]
     )
     gradients.add(f"{name}_weight", at_weight)
     gradients.add(f"{name}_bias", at_bias)
@@ -281,10 +289,10 @@ def _norm_backward(
 def _weight_gradient(gradient: Tensor, tokens: Tensor) -> Tensor:
     """`gradient^T tokens` of `[M, out]` and `[M, in]`.
 
-    In bfloat16 the transposed operand is turned round first where it is the narrow one beside a wide one: elsewhere the
+    In bfloat16 the transposed operand is copied first where it is the narrow one beside a wide one: elsewhere the
     copy costs what the product gains.
     """
-    if gradient.dtype == torch.bfloat16 and gradient.shape[1] < tokens.shape[1] > TURNED_WIDTH:
+    if gradient.dtype == torch.bfloat16 and gradient.shape[1] < tokens.shape[1] > TRANSPOSED_WIDTH:
         return gradient.t().contiguous() @ tokens
     return gradient.t() @ tokens
 
@@ -316,7 +324,7 @@ def _attend_backward(gradient: Tensor, qkv_rows: Tensor, heads: int) -> Tensor:
     """Gradient at `qkv_rows` `[R, 3 * D]` from that of the attention's output `[b, N, D]`."""
     rows = torch.empty_like(qkv_rows)
     rows[gradient.shape[0] * gradient.shape[1] :] = 0
-    qkv, out = _to_tokens(qkv_rows, gradient), _to_tokens(rows, gradient)
+    qkv, out = to_tokens(qkv_rows, gradient), to_tokens(rows, gradient)
     for part in _score_slices(qkv, heads):
         query, key, value = _scaled_heads(qkv[part], heads)
         at_out = _by_head(gradient[part], heads).reshape(query.shape)

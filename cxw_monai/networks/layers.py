@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from .cpu_block import LAYER_NORM_EPS, BlockWeights, lean_block
+from .cpu_block import run_block
 
-__all__ = ["Attention", "Block", "Mlp", "configure_blocks", "init_weights"]
+__all__ = ["LAYER_NORM_EPS", "Attention", "Block", "Mlp", "configure_blocks", "init_weights"]
+
+LAYER_NORM_EPS = 1e-6
 
 PLAIN_ATTENTION_TOKENS = 512
 """Up to this length two matrix products and a softmax beat the fused kernel's backward pass on a CPU."""
@@ -65,7 +67,7 @@ class Block(nn.Module):
     """Pre-norm transformer block on `[B, N, D]`.
 
     On a CPU, with up to `PLAIN_ATTENTION_TOKENS` tokens and without stochastic depth, all of it is one function that
-    keeps and moves less memory (`lean_block`); elsewhere it is the sum of its modules.
+    keeps and moves less memory (`run_block`); elsewhere it is the sum of its modules.
 
     Args:
         dim: channels D.
@@ -85,9 +87,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.jit.is_scripting():
-            dtype = self._lean_dtype(x)
-            if dtype is not None:
-                return lean_block(x, self._weights(), self.attn.num_heads, dtype, self.checkpoint)
+            out = run_block(self, x)
+            if out is not None:
+                return out
             if self.checkpoint and torch.is_grad_enabled() and not torch.compiler.is_compiling():
                 return checkpoint(self.residuals, x, use_reentrant=False)
         return self.residuals(x)
@@ -96,25 +98,6 @@ class Block(nn.Module):
         """The block as the sum of its modules."""
         x = x + self.drop_path(self.attn(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
-
-    @torch.jit.unused
-    def _weights(self) -> BlockWeights:
-        layers = (self.norm1, self.attn.qkv, self.attn.proj, self.norm2, self.mlp.fc1, self.mlp.fc2)
-        return BlockWeights(*(parameter for layer in layers for parameter in (layer.weight, layer.bias)))
-
-    @torch.jit.unused
-    def _lean_dtype(self, x: Tensor) -> torch.dtype | None:
-        """Dtype of `lean_block`'s matrix products; None where the block must be the sum of its modules."""
-        if x.device.type != "cpu" or x.shape[1] > self.attn.plain_tokens or x.dtype != self.norm1.weight.dtype:
-            return None
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return None
-        if self.training and not isinstance(self.drop_path, nn.Identity):
-            return None
-        if not torch.is_autocast_enabled("cpu"):
-            return x.dtype
-        dtype = torch.get_autocast_dtype("cpu")
-        return dtype if dtype == torch.bfloat16 and x.dtype == torch.float32 else None
 
 
 def configure_blocks(network: nn.Module, checkpoint: bool = False, compile: bool = False) -> nn.Module:

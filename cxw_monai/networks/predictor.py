@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .cpu_block import row_wise
 from .layers import LAYER_NORM_EPS, Block, init_weights
 from .positions import TableOrder, relative_table, sincos_table, table_order
+from .rows import row_wise
 
 __all__ = ["Conditioning", "WorldModelPredictor"]
 

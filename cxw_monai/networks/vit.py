@@ -7,15 +7,15 @@ blocks. Parameter names are those of timm and I-JEPA.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .cpu_block import row_wise
 from .layers import LAYER_NORM_EPS, Block, init_weights
 from .positions import sincos_table
+from .rows import linear_of_tokens
 
 __all__ = ["VIT_SIZES", "RadiographViT", "radiograph_vit"]
 
@@ -62,6 +62,10 @@ class RadiographViT(nn.Module):
             `image_size`. With a smaller patch than in pretraining, give pretraining's grid: the smaller patches then
             get the positions between those that the weights know (see `resize_encoder`).
     """
+
+    if TYPE_CHECKING:  # TorchScript can't read them
+        image_mean: Tensor
+        image_std: Tensor
 
     def __init__(
         self,
@@ -166,9 +170,7 @@ class RadiographViT(nn.Module):
             patches = patches.gather(1, tokens.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
             positions = positions.gather(1, tokens.unsqueeze(-1).expand(-1, -1, self.embed_dim))
         weight, bias = self.patch_embed.proj.weight.flatten(1), self.patch_embed.proj.bias
-        if not torch.jit.is_scripting():
-            return row_wise(partial(F.linear, weight=weight, bias=bias), patches) + positions
-        return F.linear(patches, weight, bias) + positions
+        return linear_of_tokens(patches, weight, bias) + positions
 
     def forward(self, image: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Final-normed tokens of an image or of a subset of its patches.
@@ -211,7 +213,7 @@ class RadiographViT(nn.Module):
         return [outputs[layer] for layer in wanted]
 
 
-def radiograph_vit(size: str = "base", **overrides: object) -> RadiographViT:
+def radiograph_vit(size: str = "base", **overrides: Any) -> RadiographViT:
     """`RadiographViT` of a named size.
 
     Args:
@@ -223,4 +225,5 @@ def radiograph_vit(size: str = "base", **overrides: object) -> RadiographViT:
     """
     if size not in VIT_SIZES:
         raise ValueError(f"size must be one of {sorted(VIT_SIZES)}, got {size!r}.")
-    return RadiographViT(**{**VIT_SIZES[size], **overrides})
+    arguments: dict[str, Any] = {**VIT_SIZES[size], **overrides}
+    return RadiographViT(**arguments)

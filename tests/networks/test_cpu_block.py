@@ -9,8 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from cxw_monai.networks import RadiographEmbedder, RadiographViT, WorldModelPredictor, configure_blocks, radiograph_vit
-from cxw_monai.networks import cpu_block as lean_block
+from cxw_monai.networks import (
+    RadiographEmbedder,
+    RadiographViT,
+    WorldModelPredictor,
+    configure_blocks,
+    cpu_block,
+    radiograph_vit,
+    rows,
+)
 from cxw_monai.networks.layers import Block
 
 DIM, HEADS, TOKENS, BATCH = 24, 3, 7, 5
@@ -37,8 +44,8 @@ def gradients(out: Tensor, made: Block, x: Tensor, **options: bool) -> tuple[Ten
 def calls(monkeypatch):
     """Batches that go through the lean block."""
     seen = []
-    real = lean_block.lean_block
-    monkeypatch.setattr("cxw_monai.networks.layers.lean_block", lambda x, *rest: seen.append(x.shape) or real(x, *rest))
+    real = cpu_block.lean_block
+    monkeypatch.setattr(cpu_block, "lean_block", lambda x, *rest: seen.append(x.shape) or real(x, *rest))
     return seen
 
 
@@ -46,8 +53,8 @@ def calls(monkeypatch):
 @pytest.mark.parametrize("per_slice", [None, 1, 2])
 def test_outputs_and_gradients_are_those_of_the_modules(checkpoint, per_slice, monkeypatch, calls):
     if per_slice:
-        monkeypatch.setattr(lean_block, "SLICE_VALUES", per_slice * TOKENS * 4 * DIM)
-        monkeypatch.setattr(lean_block, "SCORE_VALUES", per_slice * HEADS * TOKENS**2)
+        monkeypatch.setattr(cpu_block, "SLICE_VALUES", per_slice * TOKENS * 4 * DIM)
+        monkeypatch.setattr(cpu_block, "SCORE_VALUES", per_slice * HEADS * TOKENS**2)
     made, x = block(), tokens()
     plain, lean = made.residuals(x), configure_blocks(made, checkpoint=checkpoint)(x)
     assert calls == [x.shape]
@@ -65,7 +72,7 @@ def test_weight_gradients_in_bfloat16(shape):
     out, into = shape
     generator = torch.Generator().manual_seed(0)
     gradient, inputs = (torch.randn(50, n, generator=generator).bfloat16() for n in (out, into))
-    found = lean_block._weight_gradient(gradient, inputs)
+    found = cpu_block._weight_gradient(gradient, inputs)
     assert found.shape == (out, into) and found.is_contiguous()
     torch.testing.assert_close(found.double(), gradient.double().t() @ inputs.double(), rtol=1e-2, atol=0.1)
 
@@ -88,9 +95,9 @@ def test_bfloat16_is_as_near_to_float64_as_autocast_of_the_modules(calls):
 
 def test_wide_products_are_cut_by_rows(monkeypatch):
     made, x = block(torch.float32), tokens(torch.float32)
-    monkeypatch.setattr(lean_block, "WIDE", 3 * DIM)
-    monkeypatch.setattr(lean_block, "FEW_ROWS", 24)
-    monkeypatch.setattr(lean_block, "ROWS", 16)  # 35 rows become 48
+    monkeypatch.setattr(cpu_block, "WIDE", 3 * DIM)
+    monkeypatch.setattr(cpu_block, "FEW_ROWS", 24)
+    monkeypatch.setattr(rows, "ROWS", 16)  # 35 rows become 48
     join, cuts, found = torch.cat, [], {}
     monkeypatch.setattr(torch, "cat", lambda parts: cuts.append([len(part) for part in parts]) or join(parts))
     for threads in (1, 2):
@@ -109,7 +116,7 @@ def test_what_is_kept_for_the_backward_pass():
     with torch.autocast("cpu", torch.bfloat16):
         kept = made(x).grad_fn.kept
     channels = (3 + 1 + 1 + 4) * DIM  # queries, keys, values; attended; projected; before GELU
-    assert sum(tensor.nbytes for part in kept for tensor in part) == 2 * channels * 64  # 35 rows, filled up
+    assert sum(tensor.nbytes for part in kept for tensor in part) == 2 * channels * 64  # 35 rows, padded
 
 
 def test_frozen_weights_get_no_gradient():
@@ -158,15 +165,15 @@ def test_traced_and_scripted_networks_do_not_hold_it():
         assert "LeanBlock" not in str(made.inlined_graph)
 
 
-class TestRowsFilledUp:
+class TestPaddedRows:
     """A bfloat16 product is compiled for each number of rows, so few numbers may occur."""
 
     def test_products_of_any_number_of_tokens_have_few_numbers_of_rows(self, monkeypatch):
         made = block(torch.float32)
         for name, counts in (("_linear", (forward := set())), ("_weight_gradient", (backward := set()))):
-            real = getattr(lean_block, name)
+            real = getattr(cpu_block, name)
             monkeypatch.setattr(
-                lean_block, name, lambda x, *rest, real=real, counts=counts: counts.add(x.shape[0]) or real(x, *rest)
+                cpu_block, name, lambda x, *rest, real=real, counts=counts: counts.add(x.shape[0]) or real(x, *rest)
             )
         for count in range(1, 20):  # 5 to 95 rows
             x = tokens(torch.float32, count)
@@ -181,9 +188,9 @@ class TestRowsFilledUp:
             made(tokens(torch.float32))
         assert forward == {BATCH * TOKENS}  # and so is inference, whose films are all of one size
 
-    def test_what_fills_a_product_up_is_in_no_result(self):
+    def test_what_pads_a_product_is_in_no_result(self):
         made, x = block(torch.float32), tokens(torch.float32)
-        whole = torch.cat([x.detach()] * 64)  # 2240 rows, which need no filling
+        whole = torch.cat([x.detach()] * 64)  # 2240 rows, which need no padding
         with torch.autocast("cpu", torch.bfloat16):
             found, wanted = made(x), made(whole)[:BATCH]
         torch.testing.assert_close(found, wanted, rtol=0, atol=2e-2)
@@ -212,9 +219,9 @@ class TestRowsFilledUp:
         layers.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
         x = tokens(torch.float32, count)
         with torch.autocast("cpu", torch.bfloat16):
-            found, wanted = lean_block.row_wise(layers, x), layers(x)
+            found, wanted = rows.row_wise(layers, x), layers(x)
         torch.testing.assert_close(found, wanted, rtol=0, atol=2e-2)
         assert found.shape == (BATCH, count, 3) and np.prod(seen[0][:-1]) % 64 == 0
         mine, theirs = (torch.autograd.grad(out.float().sum(), x)[0] for out in (found, wanted))
         torch.testing.assert_close(mine, theirs, rtol=0, atol=2e-2)
-        torch.testing.assert_close(lean_block.row_wise(layers, x), layers(x), rtol=0, atol=0)
+        torch.testing.assert_close(rows.row_wise(layers, x), layers(x), rtol=0, atol=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +17,10 @@ class BatchNorm2d(nn.BatchNorm2d):
     One film of 1 x 1 cells (the coarsest pooling of a batch of one) has no variance, and torch refuses it. Such a map
     is normalised with the running statistics, which it does not change.
     """
+
+    if TYPE_CHECKING:  # TorchScript can't read them
+        num_batches_tracked: Tensor
+        momentum: float
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002, torch's name
         """`[B, C, H, W]` to `[B, C, H, W]`."""
