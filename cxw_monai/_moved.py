@@ -9,7 +9,7 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 __all__ = ["MOVED", "install", "moved_names", "new_name", "old_names"]
@@ -111,6 +111,14 @@ def new_name(old: str) -> str | None:
     return None
 
 
+def _told(old: str) -> str:
+    """`new_name`, which a warning tells."""
+    new = new_name(old)
+    assert new is not None
+    warnings.warn(f"{old} is {new} since version 0.2; the old path will be gone in 0.3.", FutureWarning, stacklevel=3)
+    return new
+
+
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Imports the module of the new name and gives it under the old one too."""
 
@@ -118,19 +126,21 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         new = new_name(fullname)
-        if new is None or importlib.util.find_spec(new) is None:
+        found = None if new is None else importlib.util.find_spec(new)
+        if found is None:
             return None
-        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+        is_package = found.submodule_search_locations is not None
+        return importlib.machinery.ModuleSpec(fullname, self, origin=found.origin, is_package=is_package)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        new = new_name(spec.name)
-        assert new is not None
-        warnings.warn(
-            f"{spec.name} is {new} since version 0.2; the old path will be gone in 0.3.", FutureWarning, stacklevel=2
-        )
-        module = importlib.import_module(new)
+        module = importlib.import_module(_told(spec.name))
         spec.loader_state = module.__spec__
         return module
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """For `python -m` of an old path."""
+        found = importlib.util.find_spec(_told(fullname))
+        return None if found is None else found.loader.get_code(found.name)  # type: ignore[union-attr]
 
     def exec_module(self, module: ModuleType) -> None:
         """The module has been executed under its new name, and keeps that."""

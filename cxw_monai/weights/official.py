@@ -23,9 +23,9 @@ from cxw_monai.networks.predictor import Conditioning
 from cxw_monai.networks.vit import VIT_SIZES
 
 from . import kinds
-from .encoder import save_weights
+from .encoder import load_weights, save_weights
 from .encoder_settings import ENCODER_PREFIXES
-from .files import CheckpointError, build, one_line, read_content
+from .files import CheckpointError, build, one_line, read_content, state_dict_of
 
 __all__ = [
     "WorldModelGeometry",
@@ -219,4 +219,5 @@ def _not_official(path: str | Path, reason: str) -> CheckpointError:
     return CheckpointError(path, f"not an official world model ({reason})", "check which file it is")
 
 
+__all__ += ["CheckpointError", "load_weights", "save_weights", "state_dict_of"]  # of version 0.1's `checkpoints`
 __getattr__ = old_names(__name__, {"read_weights": read_content})
