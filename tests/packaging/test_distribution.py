@@ -43,7 +43,8 @@ def source(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("source")
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
     shutil.copytree(PROJECT / "cxw_monai", folder / "cxw_monai", ignore=ignored)
-    shutil.copytree(PROJECT / "tests" / "packaging", folder / "tests", ignore=ignored)
+    shutil.copytree(PROJECT / "tests" / "packaging", folder / "tests" / "packaging", ignore=ignored)
+    shutil.copytree(PROJECT / "benchmarks", folder / "benchmarks", ignore=ignored)
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(PROJECT / name, folder)
     for file in bundle_files():
@@ -91,7 +92,9 @@ def test_the_wheel_holds_the_package_and_its_data(source, wheel):
     assert len(notices) == 1
     assert wheel.stat().st_size < 60e6  # two sets of weights are 46 MB
     assert sum(name.endswith("models/model.pt") for name in names) == 2
-    assert {"cxw_monai/quality/film_model.npz", "cxw_monai/packaging/metadata_schema.json"} <= names
+    assert {name.partition("/")[0] for name in names} == {"cxw_monai"}  # no benchmarks, no tests
+    data = {"py.typed", "quality/film_model.npz", "packaging/metadata_schema.json"}
+    assert {f"cxw_monai/{name}" for name in data} <= names
     assert sum(name.endswith(".j2") for name in names) == 2
 
 
@@ -168,6 +171,8 @@ print("all of it")
 def test_the_bundles_of_a_wheel_run(installed, films):
     """As the README says: from anywhere, and from the bundle's folder as in a checkout; training finds its encoder."""
     bundle = Path(run(installed, "-m", "cxw_monai.weights.bundles", "chexworld_segmentation", cwd=films).strip())
+    old = run(installed, "-m", "cxw_monai.bundle_files", "chexworld_segmentation", cwd=films)  # of version 0.1
+    assert Path(old.strip()) == bundle
     assert bundle.is_relative_to(installed.parents[1])
     code = f"""
 import os
