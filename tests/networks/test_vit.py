@@ -135,6 +135,19 @@ def test_monais_vit_with_the_same_weights_gives_the_same_tokens(monkeypatch, in_
         assert (network.intermediate_layers(image, [0])[0] - hidden[0]).abs().max() < 1e-5
 
 
+def test_timms_vit_with_the_same_weights_gives_the_same_tokens():
+    """Without class token its names are ours; its positions are learnt ones, which take ours."""
+    timm = pytest.importorskip("timm", reason="an oracle that needs torchvision, which this package does not")
+    network = encoder(in_channels=3, image_mean=0.0, image_std=1.0)
+    twin = timm.models.VisionTransformer(
+        *(32, 8), embed_dim=24, depth=2, num_heads=3, num_classes=0, global_pool="", class_token=False
+    ).eval()
+    state = network.state_dict()
+    twin.load_state_dict({name: value for name, value in state.items() if name not in ("image_mean", "image_std")})
+    with torch.no_grad():
+        torch.testing.assert_close(network(images(2, 3, 32, 32)), twin(images(2, 3, 32, 32)), atol=1e-5, rtol=0)
+
+
 def by_hand(network: RadiographViT, image: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
     """The encoder with a convolution for a stem and loops over heads."""
     image = (image - network.image_mean.view(1, -1, 1, 1)) / network.image_std.view(1, -1, 1, 1)
