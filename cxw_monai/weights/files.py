@@ -17,7 +17,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -88,10 +88,12 @@ def read_content(path: str | Path) -> dict[str, Any]:
         except Exception as error:  # its own, and what unknown types and odd headers provoke
             reason = f"not a safetensors file ({one_line(error)})"
             raise CheckpointError(path, reason, "fetch or convert it again") from error
-    _refuse_inflated(path)
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as stream, torch.serialization.safe_globals([argparse.Namespace]):
+            _refuse_inflated(stream, path)
+            loaded = torch.load(stream, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:  # a damaged pickle raises anything from UnicodeDecodeError to AssertionError
         raise _unreadable(path, error) from error
     if not isinstance(loaded, Mapping):
@@ -99,19 +101,21 @@ def read_content(path: str | Path) -> dict[str, Any]:
     return dict(loaded)
 
 
-def _refuse_inflated(path: Path) -> None:
+def _refuse_inflated(stream: BinaryIO, path: Path) -> None:
     """Torch stores parts uncompressed, one after the other: a zip of more bytes than its file is made to fill memory.
 
     Raises:
         CheckpointError: it is such a zip.
     """
     try:
-        with zipfile.ZipFile(path) as content:
+        with zipfile.ZipFile(stream) as content:
             size = sum(member.file_size for member in content.infolist())
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
-        return  # none, or damaged: torch tells
-    if size > path.stat().st_size:
-        reason = f"not a readable checkpoint ({size} bytes in a file of {path.stat().st_size})"
+        size = 0  # none, or damaged: torch tells
+    whole = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    if size > whole:
+        reason = f"not a readable checkpoint ({size} bytes in a file of {whole})"
         raise CheckpointError(path, reason, "don't use this file")
 
 
