@@ -1,4 +1,4 @@
-"""Puts the bundles into the wheel, as `cxw_monai/bundles`; everything else stands in pyproject.toml.
+"""Puts the bundles into the wheel, as `cxw_monai/bundles`; everything else is in pyproject.toml.
 
 In a checkout they lie beside the package, where MONAI's users look for them; an editable install finds them there.
 """

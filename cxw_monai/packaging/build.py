@@ -41,7 +41,7 @@ def package_bundle(
         archive = Path(folder) / f"{staged.name}_v{version}.zip"
         write_zip(staged, archive)
         if problems := verify_package(archive):
-            raise BundleError(bundle, f"does not make a package: {'; '.join(problems)}", "mend these")
+            raise BundleError(bundle, f"does not make a package: {'; '.join(problems)}", "fix these")
         target = output_dir / archive.name
         with atomic_file(f"{target}.sha256", "w") as stream:
             stream.write(f"{model_hash(archive)}  {target.name}\n")

@@ -18,9 +18,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from cxw_monai.inference.api import EmbeddingModel, load
+from cxw_monai.inference.api import EmbeddingModel, SegmentationModel, load
 from cxw_monai.inference.settings import model_hash
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.networks import VIT_SIZES
@@ -31,7 +32,7 @@ from cxw_monai.weights.kinds import weights_file
 
 from .export import export_onnx, export_torchscript
 
-__all__ = ["SUMS", "file_hashes", "read_metadata", "stage_bundle", "write_sums", "write_zip"]
+__all__ = ["SUMS", "answer", "file_hashes", "read_metadata", "stage_bundle", "write_sums", "write_zip"]
 
 SUMS = "SHA256SUMS"
 _TAKEN = ("LICENSE", "configs", "docs", "large_files.yml")
@@ -100,6 +101,13 @@ def stage_bundle(bundle: Path, folder: Path, ckpt: str | PathLike[str] | None = 
     (target / "sbom.json").write_text(bill_of_materials(metadata, target.name, file_hashes(target)), encoding="utf-8")
     write_sums(target)
     return target
+
+
+def answer(model: SegmentationModel | EmbeddingModel, film: np.ndarray) -> np.ndarray:
+    """A model's answer to a film: probabilities `[S, H, W]` or an embedding `[D]`."""
+    if isinstance(model, SegmentationModel):
+        return np.stack(list(model.probabilities(film).values()))
+    return model.embed(film)
 
 
 def write_sums(folder: Path) -> None:

@@ -27,7 +27,7 @@ from cxw_monai.inference.api import EmbeddingModel, SegmentationModel, load
 from cxw_monai.weights.bundles import BundleError
 from cxw_monai.weights.kinds import Weights, read_weights
 
-from .contents import read_metadata, stage_bundle, write_sums
+from .contents import answer, read_metadata, stage_bundle, write_sums
 
 __all__ = ["hugging_face_folder"]
 
@@ -64,16 +64,10 @@ def hugging_face_folder(
         (staged / "README.md").write_text(_card(staged, metadata, model), encoding="utf-8")
         write_sums(staged)
         film = np.random.default_rng(0).random((130, 110), dtype=np.float32)
-        if not np.array_equal(_answer(load(staged / "model.safetensors"), film), _answer(model, film)):
+        if not np.array_equal(answer(load(staged / "model.safetensors"), film), answer(model, film)):
             raise BundleError(staged / "model.safetensors", "answers unlike models/model.pt", "report this")
         shutil.move(staged, target)
     return target
-
-
-def _answer(model: SegmentationModel | EmbeddingModel, film: np.ndarray) -> np.ndarray:
-    if isinstance(model, SegmentationModel):
-        return np.stack(list(model.probabilities(film).values()))
-    return model.embed(film)
 
 
 def _config(model: SegmentationModel | EmbeddingModel, weights: Weights, metadata: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +97,7 @@ def _card(bundle: Path, metadata: dict[str, Any], model: SegmentationModel | Emb
         f"**Data.** {metadata['data_source']}.",
         "```python\nimport cxw_monai\n\n" + f'model = cxw_monai.load("{bundle.name}")  # this folder\n{call}\n```',
         "`models/model.ts` and `models/model.onnx` need nothing but torch or onnxruntime; what goes in and what comes "
-        "out stands in `configs/metadata.json`.",
+        "out is described in `configs/metadata.json`.",
     ]
     if metadata["eval_metrics"]:
         rows = "\n".join(f"| {name} | {value} |" for name, value in metadata["eval_metrics"].items())

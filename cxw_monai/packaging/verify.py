@@ -28,7 +28,7 @@ from cxw_monai.inference.api import SegmentationModel, load
 from cxw_monai.io.files.csv_files import write_rows
 from cxw_monai.weights.bundles import extract_bundle
 
-from .contents import SUMS, file_hashes, read_metadata
+from .contents import SUMS, answer, file_hashes, read_metadata
 
 __all__ = ["LARGEST_FILE", "REQUIRED_FILES", "verify_package"]
 
@@ -210,15 +210,12 @@ def _exported_models(bundle: Path) -> list[str]:
     onnxruntime, _ = optional_import("onnxruntime")
     model = load(bundle, amp="none")
     films = np.random.default_rng(0).random((2, 1, 130, 110), dtype=np.float32)
-    if isinstance(model, SegmentationModel):
-        expected = np.stack([np.stack(list(model.probabilities(film).values())) for film in films])
-    else:
-        expected = np.stack([model.embed(film) for film in films])
+    expected = np.stack([answer(model, film) for film in films])
     script = torch.jit.load(str(bundle / "models" / "model.ts"), map_location="cpu").eval()
     with torch.inference_mode():
         found = {"models/model.ts": script(torch.from_numpy(films)).numpy()}
     session = onnxruntime.InferenceSession(str(bundle / "models" / "model.onnx"), providers=["CPUExecutionProvider"])
     found["models/model.onnx"] = session.run(None, {"image": films})[0]
-    off = {name: float(np.abs(answer - expected).max()) for name, answer in found.items()}
+    off = {name: float(np.abs(one - expected).max()) for name, one in found.items()}
     _logger.info("Largest differences to the package's own answer: %s", off)
     return [f"{name}: differs by {most:.2g} from model.pt" for name, most in off.items() if not most <= TOLERANCE]

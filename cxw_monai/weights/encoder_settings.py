@@ -1,4 +1,4 @@
-"""What tells an encoder's network, read off its tensors: an encoder's file holds no settings."""
+"""What defines an encoder's network, read off its tensors: an encoder's file holds no settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OTHER = "give the model.pt or encoder.pt of a pretraining run of this package, 
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    """What tells a `RadiographViT`.
+    """What defines a `RadiographViT`.
 
     Attributes:
         size: one of `VIT_SIZES`.

@@ -111,7 +111,7 @@ def _refuse_inflated(stream: BinaryIO, path: Path) -> None:
         with zipfile.ZipFile(stream) as content:
             size = sum(member.file_size for member in content.infolist())
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
-        size = 0  # none, or damaged: torch tells
+        size = 0  # none, or damaged: torch reports it
     whole = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     if size > whole:
@@ -252,8 +252,8 @@ def _other_grids(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
             if grid is not None:
                 break
         if grid is not None and (grid, counted) != (encoder.grid, cells):
-            told = "" if counted == cells else " of another pretraining's patch"
-            found.append(f"positions of {grid[0]} x {grid[1]} tokens{told}, not of {rows} x {columns}")
+            other = "" if counted == cells else " of another pretraining's patch"
+            found.append(f"positions of {grid[0]} x {grid[1]} tokens{other}, not of {rows} x {columns}")
     return found
 
 

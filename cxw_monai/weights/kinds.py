@@ -1,4 +1,4 @@
-"""One way in and out: a file of weights is opened once, tells its kind, and gives tensors, settings and the network.
+"""One way in and out: a file of weights is opened once, shows its kind, and gives tensors, settings and the network.
 
 A task's file is `torch.save` of `{"model": state dict, "settings": {...}}`, tensors and plain values only. Of a
 `.safetensors` the settings are in `config.json` beside it.
@@ -84,7 +84,7 @@ class Weights:
 
     @cached_property
     def _plain_settings(self) -> Any:
-        """Settings as the file or the `config.json` beside it tells them; None for an encoder and a world model."""
+        """Settings as the file or the `config.json` beside it states them; None for an encoder and a world model."""
         if self.path.suffix != ".safetensors":
             return self.content.get("settings")
         parts = {str(name).removeprefix("module.").partition(".")[0] for name in self.content}
@@ -96,7 +96,7 @@ class Weights:
         try:
             return json.loads(config.read_text(encoding="utf-8"))["settings"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise CheckpointError(config, f"tells no settings ({one_line(error)})", "fetch it again") from error
+            raise CheckpointError(config, f"no readable settings ({one_line(error)})", "fetch it again") from error
 
     @cached_property
     def kind(self) -> str:
@@ -117,7 +117,7 @@ class Weights:
 
     @cached_property
     def settings(self) -> EncoderSettings | TaskSettings:
-        """What tells the network: an encoder's are read off its tensors.
+        """What defines the network: an encoder's are read off its tensors.
 
         Raises:
             CheckpointError: they are of no network.
@@ -138,7 +138,7 @@ class Weights:
         return encoder_tensors(self.state, self.path, weights)
 
     def encoder_settings(self, weights: str = "target", image_size: tuple[int, int] | None = None) -> EncoderSettings:
-        """What tells the encoder in the file; by default `image_size` is the bundle's, or 224 px (see `read_off`)."""
+        """What defines the encoder in the file; by default `image_size` is the bundle's, or 224 px (see `read_off`)."""
         return read_off(self.encoder(weights), self.path, image_size or _image_size(self.bundle))
 
     def embedder(self, settings: EncoderSettings) -> RadiographEmbedder:
@@ -161,7 +161,7 @@ Source = str | PathLike[str] | Weights
 
 
 class LoadedNetwork(NamedTuple):
-    """A network in evaluation mode on the CPU, and what its file tells of it."""
+    """A network in evaluation mode on the CPU, and what its file says about it."""
 
     kind: str
     network: nn.Module
@@ -222,14 +222,16 @@ def _image_size(bundle: Path | None) -> tuple[int, int]:
     """That of a bundle's inference, where there is one.
 
     Raises:
-        CheckpointError: the bundle tells none.
+        CheckpointError: the bundle states none.
     """
     if bundle is None or not (config := bundle / "configs" / "inference.json").is_file():
         return 224, 224
     try:
         return checked_image_size(json.loads(config.read_text(encoding="utf-8"))["image_size"])
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(config, f"tells no image_size ({one_line(error)})", "give the file of weights") from error
+        raise CheckpointError(
+            config, f"no readable image_size ({one_line(error)})", "give the file of weights"
+        ) from error
 
 
 def save_network(network: nn.Module, settings: TaskSettings, path: str | PathLike[str]) -> None:

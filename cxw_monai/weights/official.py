@@ -82,7 +82,7 @@ def geometry_of(state: Mapping[str, Tensor], num_heads: int | None = None) -> Wo
             named size with this width and depth.
 
     Raises:
-        ValueError: when keys are missing or the heads cannot be told.
+        ValueError: when keys are missing or the heads are unknown.
     """
     try:
         stem, table = state["encoder.patch_embed.proj.weight"], state["encoder.pos_embed"]

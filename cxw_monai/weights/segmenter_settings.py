@@ -1,4 +1,4 @@
-"""What tells a segmentation network, in plain values that a file of a stranger may hold, checked before use."""
+"""What defines a segmentation network, in plain values that a file of a stranger may hold, checked before use."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _check_structures(names: object) -> None:
 
 @dataclass(frozen=True)
 class SegmenterSettings:
-    """What tells a `RadiographSegmenter`, in plain values.
+    """What defines a `RadiographSegmenter`, in plain values.
 
     Attributes:
         structures: names in the order of the output's channels.

@@ -327,7 +327,7 @@ def test_safetensors_are_checked_as_others(tmp_path, saved):
     for text in ("[" * 100_000, "{", "[]", '{"settings": NaN}', '{"settings": {"size": "tiny"}}', "\x00", "{}"):
         config.write_text(text)
         for read in SEGMENTERS.values():
-            with pytest.raises(CheckpointError, match="config.json: tells no settings|not a segmentation model"):
+            with pytest.raises(CheckpointError, match="config.json: no readable settings|not a segmentation model"):
                 read(path)
     config.write_text(json.dumps({"settings": settings | {"structures": ["../../../x", "heart"]}}))
     refused(cxw_monai.load, path, "structures must be named by")
@@ -343,11 +343,11 @@ def test_a_bundles_image_size(tmp_path, encoder, size):
     (tmp_path / "models").mkdir()
     torch.save(encoder, tmp_path / "models" / "model.pt")
     (tmp_path / "configs" / "inference.json").write_text(json.dumps({"image_size": size}))
-    with pytest.raises(CheckpointError, match="inference.json: tells no image_size .ValueError: image_size must be"):
+    with pytest.raises(CheckpointError, match="inference.json: no readable image_size .ValueError: image_size must be"):
         cxw_monai.load(tmp_path)
     for text in ("[" * 100_000, "[]", "{}", "{"):
         (tmp_path / "configs" / "inference.json").write_text(text)
-        with pytest.raises(CheckpointError, match="inference.json: tells no image_size"):
+        with pytest.raises(CheckpointError, match="inference.json: no readable image_size"):
             cxw_monai.load(tmp_path)
 
 

@@ -15,7 +15,7 @@ class LinearDecoder(nn.Module):
 
     Each token's linear map gives `r x r` cells of about 4 px (depth to space), r = patch_size // 4 by default.
     With `cells=1` it is the linear decoder of DINOv2 (arXiv 2304.07193, section 7.4). No normalisation, and
-    `D * S * r ** 2` weights: what it reaches tells of the encoder.
+    `D * S * r ** 2` weights: what it reaches is the encoder's merit.
 
     Args:
         embed_dim: channels D of a token.
