@@ -111,8 +111,8 @@ def new_name(old: str) -> str | None:
     return None
 
 
-def _told(old: str) -> str:
-    """`new_name`, which a warning tells."""
+def _warned(old: str) -> str:
+    """The new name of a module, with a warning that states it."""
     new = new_name(old)
     assert new is not None
     warnings.warn(f"{old} is {new} since version 0.2; the old path will be gone in 0.3.", FutureWarning, stacklevel=3)
@@ -133,13 +133,13 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return importlib.machinery.ModuleSpec(fullname, self, origin=found.origin, is_package=is_package)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        module = importlib.import_module(_told(spec.name))
+        module = importlib.import_module(_warned(spec.name))
         spec.loader_state = module.__spec__
         return module
 
     def get_code(self, fullname: str) -> CodeType | None:
         """For `python -m` of an old path."""
-        found = importlib.util.find_spec(_told(fullname))
+        found = importlib.util.find_spec(_warned(fullname))
         return None if found is None else found.loader.get_code(found.name)  # type: ignore[union-attr]
 
     def exec_module(self, module: ModuleType) -> None:
