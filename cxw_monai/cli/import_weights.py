@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(a: argparse.Namespace) -> int:
     """Converts the file and prints what was found in it."""
-    from cxw_monai.weights.encoder import import_official
+    from cxw_monai.weights.official import import_official
 
     print(_readable(import_official(a.official, a.out, a.one_channel, a.num_heads), a.out))
     return 0
