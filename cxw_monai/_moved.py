@@ -159,15 +159,19 @@ def old_names(module: str, renamed: Mapping[str, Any]) -> Callable[[str], Any]:
 
     Args:
         module: its name.
-        renamed: old name -> what it is now.
+        renamed: old name -> what it is now, or its `module:name` where importing that at once would be circular.
     """
 
     def find(name: str) -> Any:
         if name not in renamed:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        new = f"{renamed[name].__module__}.{renamed[name].__name__}"
+        found = renamed[name]
+        if isinstance(found, str):
+            place, found_name = found.split(":")
+            found = getattr(importlib.import_module(place), found_name)
+        new = f"{found.__module__}.{found.__name__}"
         warnings.warn(f"{module}.{name} is {new} since version 0.2; it goes in 0.3.", FutureWarning, stacklevel=2)
-        return renamed[name]
+        return found
 
     return find
 

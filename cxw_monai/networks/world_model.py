@@ -8,22 +8,32 @@ from its perturbed copy, given the perturbation).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cxw_monai.losses.regularisers import regulariser
+from cxw_monai.losses.world_model import WorldModelLoss, token_std
 
 from .predictor import WorldModelPredictor
 from .vit import RadiographViT
-from .world_model_settings import LOSSES, WorldModelSettings
+from .world_model_settings import WorldModelSettings
 
 __all__ = ["WorldModel", "WorldModelInputs", "WorldModelOutput", "normalised"]
 
 TARGET_NORM_EPS = 1e-5
+TERM_VIEWS = {
+    "intra": ("11", "22"),
+    "cross": ("21", "12"),
+    "local": ("local1", "local2"),
+    "domain": ("domain1", "domain2"),
+    "global": ("global21", "global12"),
+}
+"""Names of the two views of each term of the loss."""
+Pairs = dict[str, tuple[Tensor, Tensor]]
+"""Predictions and targets `[2B, K, D]` by the term's name, both views on the batch axis."""
 
 
 @dataclass
@@ -88,8 +98,7 @@ class WorldModelOutput:
 
     def prediction_std(self) -> Tensor:
         """Standard deviation of predictions over tokens, averaged over channels, samples and terms."""
-        stds = [(p.var(dim=1) + 1e-4).sqrt().mean() for p in self.predictions.values()]
-        return torch.stack(stds).mean()
+        return token_std(self.predictions.values())
 
 
 def normalised(tokens: Tensor) -> Tensor:
@@ -107,6 +116,18 @@ def paired(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     if (first is None) != (second is None):
         raise ValueError("Token indices were given for one view only: give both or neither.")
     return None if first is None or second is None else torch.cat([first, second])
+
+
+def by_view(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The halves of each term's `[2B, K, D]` by their names in `TERM_VIEWS`."""
+    return {
+        view: half for name, both in terms.items() for view, half in zip(TERM_VIEWS[name], both.chunk(2), strict=True)
+    }
+
+
+def other_view(tokens: Tensor) -> Tensor:
+    """`[2B, ...]` with the two views swapped."""
+    return tokens.roll(tokens.shape[0] // 2, dims=0)
 
 
 class WorldModel(nn.Module):
@@ -137,6 +158,11 @@ class WorldModel(nn.Module):
         self.encoder = encoder
         self.target_encoder = copy.deepcopy(encoder).requires_grad_(False).eval()
         self.predictor = predictor
+
+    @property
+    def loss(self) -> WorldModelLoss:
+        """What the settings make a loss of."""
+        return WorldModelLoss(self.settings, self.encoder.embed_dim)
 
     def train(self, mode: bool = True) -> WorldModel:
         """As usual, but the target encoder stays in evaluation mode."""
@@ -211,29 +237,16 @@ class WorldModel(nn.Module):
 
     def prediction_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         """What a term of the loss is: the settings' measure of `[..., channels]` against targets of the same shape."""
-        measure, weight = LOSSES[self.settings.loss], self.settings.pixel_weight
-        prediction = prediction.to(target.dtype)
-        if weight is None:
-            return measure(prediction, target)
-        width = self.encoder.embed_dim
-        latents = measure(prediction[..., :width], target[..., :width])
-        return (latents + weight * measure(prediction[..., width:], target[..., width:])) / (1 + weight)
+        return self.loss.term(prediction, target)
 
     def forward(self, inputs: WorldModelInputs) -> WorldModelOutput:
         """Losses, predictions and targets of a batch of world view pairs."""
-        output = self._unified(inputs) if self.settings.unified else self._separate(inputs)
-        if self.settings.variance_weight > 0:
-            hinge = F.relu(1 - output.prediction_std())
-            output.losses["variance"] = hinge
-            output.loss = output.loss + self.settings.variance_weight * hinge
-        if self.settings.regulariser != "none":
-            weight = self.settings.regulariser_weight
-            term = regulariser(self.settings.regulariser, torch.cat(output.contexts, dim=1))
-            output.losses["regulariser"] = term
-            output.loss = (1 - weight) * output.loss + weight * term
-        return output
+        pairs, contexts = self._unified(inputs) if self.settings.unified else self._separate(inputs)
+        losses = self.loss(pairs, contexts)
+        predictions, targets = (by_view({name: pair[i] for name, pair in pairs.items()}) for i in (0, 1))
+        return WorldModelOutput(losses.pop("loss"), losses, predictions, targets, contexts)
 
-    def _unified(self, inputs: WorldModelInputs) -> WorldModelOutput:
+    def _unified(self, inputs: WorldModelInputs) -> tuple[Pairs, list[Tensor]]:
         """All chosen objectives in one prediction within each view and one across (paper eq. 9-12)."""
         settings = self.settings
         grid = self.encoder.grid_of(inputs.view1)
@@ -250,70 +263,39 @@ class WorldModel(nn.Module):
         context_index = paired(inputs.context1, inputs.context2) if masked else None
         target_index = paired(inputs.target1, inputs.target2) if masked else None
         context = self.encoder(seen, context_index)  # [2B, Kc, D]
-        terms = _Terms(self.prediction_loss)
+        pairs: Pairs = {}
         if masked or "domain" in settings.objectives:
             prediction = self.predict(context, action, context_index, target_index, None, grid)
-            terms.add("intra", prediction, gather_tokens(targets, target_index), ("11", "22"))
+            pairs["intra"] = prediction, gather_tokens(targets, target_index)
         if "global" in settings.objectives:
             other_index = paired(inputs.target2, inputs.target1)
             other_index = other_index if masked and settings.cross_targets == "masked" else None
             rel = torch.cat([inputs.rel_21, inputs.rel_12])
             prediction = self.predict(context, action, context_index, other_index, rel, grid)
-            other = targets.roll(targets.shape[0] // 2, dims=0)
-            terms.add("cross", prediction, gather_tokens(other, other_index), ("21", "12"))
-        output = terms.output({"intra": 1.0, "cross": settings.cross_weight}, settings.average_terms)
-        output.contexts.append(context)
-        return output
+            pairs["cross"] = prediction, gather_tokens(other_view(targets), other_index)
+        return pairs, [context]
 
-    def _separate(self, inputs: WorldModelInputs) -> WorldModelOutput:
+    def _separate(self, inputs: WorldModelInputs) -> tuple[Pairs, list[Tensor]]:
         """Each chosen objective by itself on the views it is defined for (the paper's naive sum of losses)."""
-        settings = self.settings
+        objectives = self.settings.objectives
+        pairs: Pairs = {}
+        contexts: list[Tensor] = []
         grid = self.encoder.grid_of(inputs.view1)
         clean = torch.cat([inputs.view1, inputs.view2])
         action = torch.cat([inputs.action1, inputs.action2])
         unperturbed = torch.zeros_like(action)
         targets = self.target_tokens(clean)  # [2B, N, D]
-        terms = _Terms(self.prediction_loss)
-        contexts = []
-        if "local" in settings.objectives:
+        if "local" in objectives:
             context_index = paired(inputs.context1, inputs.context2)
             target_index = paired(inputs.target1, inputs.target2)
             contexts.append(self.encoder(clean, context_index))
             prediction = self.predict(contexts[-1], unperturbed, context_index, target_index, None, grid)
-            terms.add("local", prediction, gather_tokens(targets, target_index), ("local1", "local2"))
-        if "global" in settings.objectives:
+            pairs["local"] = prediction, gather_tokens(targets, target_index)
+        if "global" in objectives:
             rel = torch.cat([inputs.rel_21, inputs.rel_12])
             contexts.append(self.encoder(clean))
-            prediction = self.predict(contexts[-1], unperturbed, None, None, rel, grid)
-            terms.add("global", prediction, targets.roll(targets.shape[0] // 2, dims=0), ("global21", "global12"))
-        if "domain" in settings.objectives:
-            perturbed = torch.cat([inputs.perturbed1, inputs.perturbed2])
-            contexts.append(self.encoder(perturbed))
-            prediction = self.predict(contexts[-1], action, None, None, None, grid)
-            terms.add("domain", prediction, targets, ("domain1", "domain2"))
-        weights = {"local": 1.0, "global": settings.cross_weight, "domain": 1.0}
-        output = terms.output(weights, settings.average_terms)
-        output.contexts.extend(contexts)
-        return output
-
-
-class _Terms:
-    """Collects the terms of a loss for the output."""
-
-    def __init__(self, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self.loss = loss
-        self.losses: dict[str, Tensor] = {}
-        self.predictions: dict[str, Tensor] = {}
-        self.targets: dict[str, Tensor] = {}
-
-    def add(self, name: str, prediction: Tensor, target: Tensor, views: tuple[str, str]) -> None:
-        """Adds a term; `prediction` and `target` are `[2B, K, D]`, `views` names their halves."""
-        self.losses[name] = self.loss(prediction, target)
-        self.predictions.update(zip(views, prediction.chunk(2), strict=True))
-        self.targets.update(zip(views, target.chunk(2), strict=True))
-
-    def output(self, weights: dict[str, float], average: bool) -> WorldModelOutput:
-        total = torch.stack([weights[name] * value for name, value in self.losses.items()]).sum()
-        if average:
-            total = total / sum(weights[name] for name in self.losses)
-        return WorldModelOutput(total, dict(self.losses), self.predictions, self.targets)
+            pairs["global"] = self.predict(contexts[-1], unperturbed, None, None, rel, grid), other_view(targets)
+        if "domain" in objectives:
+            contexts.append(self.encoder(torch.cat([inputs.perturbed1, inputs.perturbed2])))
+            pairs["domain"] = self.predict(contexts[-1], action, None, None, None, grid), targets
+        return pairs, contexts

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from torch.nn import functional as F
-
 from cxw_monai.losses.regularisers import REGULARISERS
+from cxw_monai.losses.world_model import MEASURES
 
 from .vit import RadiographViT
 
-__all__ = ["LOSSES", "OBJECTIVES", "WorldModelSettings"]
+__all__ = ["OBJECTIVES", "WorldModelSettings"]
 
 OBJECTIVES = ("local", "global", "domain")
 TARGETS = ("latents", "pixels", "both")
-LOSSES = {"l2": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,8 @@ class WorldModelSettings:
             raise ValueError(f"cross_targets must be 'all' or 'masked', got {self.cross_targets!r}.")
         if self.swap_roles and not self.unified:
             raise ValueError("swap_roles is defined for unified predictions only.")
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss must be one of {sorted(LOSSES)}, got {self.loss!r}.")
+        if self.loss not in MEASURES:
+            raise ValueError(f"loss must be one of {sorted(MEASURES)}, got {self.loss!r}.")
         if self.targets not in TARGETS:
             raise ValueError(f"targets must be one of {TARGETS}, got {self.targets!r}.")
         if self.cross_weight < 0 or (self.cross_weight == 0 and tuple(self.objectives) == ("global",)):

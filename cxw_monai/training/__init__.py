@@ -1,8 +1,9 @@
-"""What MONAI's Ignite engines need to pretrain a world model."""
+"""What MONAI's Ignite engines need to train, whatever the task."""
+
+import importlib
+from typing import Any
 
 from cxw_monai.io.files.atomic import check_writable
-from cxw_monai.tasks.pretraining.monitors import CollapseWarning, embedding_statistics
-from cxw_monai.tasks.pretraining.step import PretrainingStep, world_view_inputs
 
 from .errors import install_error_hook
 from .handlers import EpochMeans, RunRecord, SamplerEpoch, StepProgress
@@ -12,7 +13,8 @@ from .output_folder import hold_output, release_output
 from .parameter_groups import parameter_groups
 from .precision import allow_tf32
 from .run_state import RunState
-from .schedules import CosineSchedule, PretrainingSchedules
+from .schedules import CosineSchedule, PretrainingSchedules, warmup_cosine
+from .step import TrainingStep
 from .training import check_run, run_training
 from .workers import prepare_worker
 
@@ -28,6 +30,7 @@ __all__ = [
     "RunState",
     "SamplerEpoch",
     "StepProgress",
+    "TrainingStep",
     "allow_tf32",
     "check_run",
     "check_writable",
@@ -39,5 +42,20 @@ __all__ = [
     "prepare_worker",
     "release_output",
     "run_training",
+    "warmup_cosine",
     "world_view_inputs",
 ]
+
+_OF_PRETRAINING = {
+    "CollapseWarning": "monitors",
+    "PretrainingStep": "step",
+    "embedding_statistics": "monitors",
+    "world_view_inputs": "step",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Names of the pretraining task: imported when asked for, since tasks import this package."""
+    if name not in _OF_PRETRAINING:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"cxw_monai.tasks.pretraining.{_OF_PRETRAINING[name]}"), name)

@@ -13,9 +13,7 @@ from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 from torch import nn
 
-from cxw_monai.tasks.pretraining.step import unwrapped
-
-from .processes import dist_size, is_main_process
+from .processes import dist_size, is_main_process, unwrapped
 
 __all__ = ["BestModel"]
 

@@ -1,4 +1,9 @@
-"""The processes of a distributed run: how many there are, which one writes, what they share."""
+"""The processes of a distributed run: how many there are, which one writes, what they share.
+
+`ignite.distributed` is not used for it: its `broadcast` rounds a number to float32 and takes no None, its `all_gather`
+of an object is no list in one process, its first call may be a collective one (all host names, without `LOCAL_RANK`)
+and it changes the environment under Slurm; all of it is a line of `torch.distributed` each.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +12,19 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["any_process", "dist_size", "from_main_process", "gathered", "is_main_process"]
+__all__ = [
+    "any_process",
+    "barrier",
+    "dist_size",
+    "from_main_process",
+    "gathered",
+    "is_main_process",
+    "rank",
+    "unwrapped",
+]
 
 
 def dist_size() -> int:
@@ -16,9 +32,20 @@ def dist_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if dist_size() > 1 else 0
+
+
 def is_main_process() -> bool:
     """Whether this process writes files."""
-    return dist_size() == 1 or dist.get_rank() == 0
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait for all processes: a launcher ends all when one has ended, while the main one may still be writing."""
+    if dist_size() > 1:
+        dist.barrier()
 
 
 def gathered(state: dict[str, Any]) -> list[dict[str, Any]]:
@@ -49,3 +76,8 @@ def any_process(flags: Sequence[bool], device: torch.device) -> list[bool]:
     shared = torch.tensor(flags, dtype=torch.int32, device=device)
     dist.all_reduce(shared, op=dist.ReduceOp.MAX)
     return shared.bool().tolist()
+
+
+def unwrapped(network: nn.Module) -> Any:
+    """The network inside a DistributedDataParallel wrapper, or itself."""
+    return network.module if isinstance(network, DistributedDataParallel) else network

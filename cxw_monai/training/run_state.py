@@ -6,59 +6,51 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
-from torch import Tensor, nn
+from torch import nn
 
-from cxw_monai.tasks.pretraining.step import PretrainingStep, unwrapped
 from cxw_monai.weights.encoder import CheckpointError
 
+from .best_model import BestModel
 from .checkpoint_files import CheckpointFiles, read_checkpoint, write_checkpoint
 from .non_finite import NonFiniteLossError
 from .preemption import Preemption
-from .processes import any_process, dist_size, from_main_process, gathered, is_main_process
+from .processes import any_process, barrier, dist_size, from_main_process, gathered, is_main_process, rank, unwrapped
 from .random_state import random_state, set_random_state
 from .sharding import load_model, load_optimizer, whole
+from .step import Stateful, TrainingStep
 
-__all__ = ["RunState", "TrainingState"]
+__all__ = ["RunState"]
 
 logger = logging.getLogger(__name__)
 
 
-class Stateful(Protocol):
-    """Something whose state the next step depends on."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-class TrainingState:
+class RunState:
     """Saves and restores a training run; an Ignite handler, to be attached after all others.
 
-    A checkpoint holds network, optimiser, epoch and iteration, and for each process its global generators and its
-    `parts`. It is written at the end of epochs and, where asked for, within them, always between two optimiser steps,
-    so that a resumed run repeats the numbers of an uninterrupted one. After SIGTERM the step at hand is finished, the
-    state saved, by all processes together, and the engine stopped (`preempted` is then true). See `CheckpointFiles` for
-    the files.
+    A checkpoint holds network, optimiser, epoch and iteration, and for each process its global generators, the step's
+    own parts and `parts`. It is written at the end of epochs and, where asked for, within them, always between two
+    optimiser steps, so that a resumed run repeats the numbers of an uninterrupted one. After SIGTERM the step at hand
+    is finished, the state saved, by all processes together, and the engine stopped (`preempted` is then true). See
+    `CheckpointFiles` for the files; a saved epoch also leaves what the step's `export` writes.
 
     Where a step is not finite and the run stops, `checkpoint_before_failure.pt` keeps the state before that step
     (before its group of accumulated micro-batches).
 
     Args:
         folder: where checkpoints go.
-        step: the iteration update; `before` holds its `iteration` and what to replace in the process's own state,
-            should the step fail.
-        parts: by name, all else that has a state of its own, such as a sampler.
+        step: the iteration update.
         every: save every so many epochs, and at the end.
         keep: how many checkpoints stay; older ones are deleted. None keeps all.
         save_steps: save also within epochs, after every so many micro-batches. None does not.
         save_minutes: save also within epochs, after so many minutes without a checkpoint. None does not.
+        parts: by name, what else has a state of its own, such as the epoch's means.
         settings: what the run was set to, in plain values, kept in its checkpoints: `fixed` ones, which a resumed run
             must have too, and `others`, of which it says what changed.
+        best: keeps the best epoch, where a validation chooses one; its weights are its own to write.
 
     Raises:
         ValueError: when `every`, `keep`, `save_steps` or `save_minutes` is not positive.
@@ -67,21 +59,22 @@ class TrainingState:
     def __init__(
         self,
         folder: str | Path,
-        step: Any,
-        parts: Mapping[str, Stateful],
+        step: TrainingStep,
         every: int = 1,
         keep: int | None = 2,
         save_steps: int | None = None,
         save_minutes: float | None = None,
+        parts: Mapping[str, Stateful] | None = None,
         settings: Mapping[str, Mapping[str, Any]] | None = None,
+        best: BestModel | None = None,
     ) -> None:
         if every < 1 or (keep is not None and keep < 1):
             raise ValueError(f"every and keep must be at least 1, got {every} and {keep}.")
         if (save_steps is not None and save_steps < 1) or (save_minutes is not None and save_minutes <= 0):
             raise ValueError(f"save_steps and save_minutes must be positive, got {save_steps} and {save_minutes}.")
         self.files = CheckpointFiles(folder, keep)
-        self.step, self.parts, self.every = step, dict(parts), every
-        self.save_steps, self.save_minutes = save_steps, save_minutes
+        self.step, self.every, self.save_steps, self.save_minutes = step, every, save_steps, save_minutes
+        self.parts = {**({} if best is None else {"best": best}), **step.parts, **(parts or {})}
         self.settings = None if settings is None else {name: dict(values) for name, values in settings.items()}
         self.preemption, self.preempted = Preemption(), False
         self._saved_iteration, self._saved_time = 0, time.monotonic()
@@ -100,42 +93,34 @@ class TrainingState:
         """Checkpoints in the folder, oldest first."""
         return self.files.all()
 
-    def export(self, model: Mapping[str, Tensor]) -> None:
-        """Write what else a finished epoch leaves; called before its checkpoint, by the main process.
-
-        Args:
-            model: the network's state dict, of whole tensors.
-        """
-
     def _started(self, engine: SupervisedTrainer) -> None:
         self._saved_iteration, self._saved_time = engine.state.iteration, time.monotonic()
 
     def _step_completed(self, engine: SupervisedTrainer) -> None:
         position = engine.state.iteration % engine.state.epoch_length
-        if position == 0 or position % engine.accumulation_steps:  # an epoch's last step is saved after its validation
-            return
-        preempted, due = self._asked(engine)
-        if preempted or due:
-            self._save(engine)
-        if preempted:
-            self._leave(engine)
+        if position and position % engine.accumulation_steps == 0:  # an epoch's last step: after its validation
+            self._save_or_leave(engine)
 
     def _epoch_completed(self, engine: SupervisedTrainer) -> None:
-        preempted, due = self._asked(engine)
         epoch = engine.state.epoch
         ends = epoch == engine.state.max_epochs or engine.should_terminate
-        if preempted or due or ends or epoch % self.every == 0:
+        self._save_or_leave(engine, ends or epoch % self.every == 0)
+
+    def _save_or_leave(self, engine: SupervisedTrainer, due: bool = False) -> None:
+        """Save where that is due or asked for in any process, and stop after SIGTERM in any."""
+        preempted, asked = any_process((self.preemption.requested, self._late(engine)), engine.state.device)
+        if preempted or asked or due:
             self._save(engine)
         if preempted:
             self._leave(engine)
 
-    def _asked(self, engine: SupervisedTrainer) -> list[bool]:
-        """Whether SIGTERM has come, and whether a checkpoint is due, to any process."""
+    def _late(self, engine: SupervisedTrainer) -> bool:
+        """Whether steps or minutes enough have passed since the last checkpoint."""
         steps = engine.state.iteration - self._saved_iteration
-        due = self.save_steps is not None and steps >= self.save_steps
         minutes = (time.monotonic() - self._saved_time) / 60
-        due = due or (self.save_minutes is not None and minutes >= self.save_minutes)
-        return any_process((self.preemption.requested, due), engine.state.device)
+        return (self.save_steps is not None and steps >= self.save_steps) or (
+            self.save_minutes is not None and minutes >= self.save_minutes
+        )
 
     def _own(self) -> dict[str, Any]:
         return {name: part.state_dict() for name, part in self.parts.items()} | {"random": random_state()}
@@ -145,7 +130,9 @@ class TrainingState:
         content = self._content(engine, iteration, self._own())
         if is_main_process():
             if iteration % engine.state.epoch_length == 0:
-                self.export(content["model"])  # the checkpoint is last: killed before it, a run does the epoch again
+                self.step.export(
+                    content["model"], self.folder
+                )  # the checkpoint is last: killed before it, a run does the epoch again
             self.files.write(content, self.files.path(iteration, engine.state.epoch_length))
         self._saved_iteration, self._saved_time = iteration, time.monotonic()
 
@@ -161,8 +148,7 @@ class TrainingState:
         }
 
     def _leave(self, engine: SupervisedTrainer) -> None:
-        if dist_size() > 1:
-            dist.barrier()  # a launcher ends all processes when one has ended; the main one may still be writing
+        barrier()  # the main process may still be writing
         self.preempted = True
         engine.terminate()
         logger.warning(
@@ -234,7 +220,7 @@ class TrainingState:
             raise _of_another_run(path, str(error)) from error
         for group, own in zip(engine.optimizer.param_groups, options, strict=True):
             group.update(own)  # such as a weight decay that was changed
-        own = content["processes"][dist.get_rank() if dist_size() > 1 else 0]
+        own = content["processes"][rank()]
         for name, part in self.parts.items():
             if name in own:
                 part.load_state_dict(own[name])
@@ -255,7 +241,7 @@ def check_content(
     Args:
         path: its file, for the error.
         content: what it holds.
-        settings: see `TrainingState`.
+        settings: see `RunState`.
         network: the run's.
 
     Raises:
@@ -315,37 +301,3 @@ def tell_changes(path: Path, content: Mapping[str, Any], settings: Mapping[str, 
         )
     for change in changes(content, settings, "others"):
         logger.warning("Going on with another setting: %s.", change)
-
-
-class RunState(TrainingState):
-    """`TrainingState` of a pretraining run.
-
-    View pairs are a function of seed, epoch and image; the masks' sampler is among the saved parts. Each saved epoch's
-    network is also written as plain state dicts: `model.pt` (all of the world model) and `encoder.pt` (the target
-    encoder as `RadiographEmbedder` names it, for inference and export).
-
-    Args:
-        folder, every, keep, save_steps, save_minutes, settings: see `TrainingState`.
-        step: the iteration update that owns the mask sampler.
-        parts: by name, what else has a state, such as the epoch's means.
-    """
-
-    def __init__(
-        self,
-        folder: str | Path,
-        step: PretrainingStep,
-        every: int = 1,
-        keep: int | None = 2,
-        save_steps: int | None = None,
-        save_minutes: float | None = None,
-        parts: Mapping[str, Stateful] | None = None,
-        settings: Mapping[str, Mapping[str, Any]] | None = None,
-    ) -> None:
-        own = {"masks": step.masks, "non_finite": step.non_finite, "precision": step.precision}
-        super().__init__(folder, step, own | dict(parts or {}), every, keep, save_steps, save_minutes, settings)
-
-    def export(self, model: Mapping[str, Tensor]) -> None:
-        write_checkpoint(dict(model), self.folder / "model.pt")
-        prefix = "target_encoder."
-        encoder = {name.removeprefix(prefix): value for name, value in model.items() if name.startswith(prefix)}
-        write_checkpoint({f"encoder.{name}": value for name, value in encoder.items()}, self.folder / "encoder.pt")

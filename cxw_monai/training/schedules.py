@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["CosineSchedule", "PretrainingSchedules"]
+__all__ = ["CosineSchedule", "PretrainingSchedules", "warmup_cosine"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,30 @@ class CosineSchedule:
             return self.start + (self.peak - self.start) * step / max(self.warmup - 1, 1)
         progress = min((step - self.warmup) / max(self.total - self.warmup - 1, 1), 1.0)
         return self.end + 0.5 * (self.peak - self.end) * (1 + math.cos(math.pi * progress))
+
+
+def warmup_cosine(
+    lr: float, lr_end: float, steps_per_epoch: int, epochs: int, warmup_epochs: float = 0
+) -> CosineSchedule:
+    """Learning rate by micro-batch: linear from 0 over the warm-up, then half a cosine to `lr_end`.
+
+    Args:
+        lr: peak learning rate.
+        lr_end: learning rate at the end.
+        steps_per_epoch: micro-batches an epoch.
+        epochs: epochs of the run.
+        warmup_epochs: may be fractional.
+
+    Raises:
+        ValueError: for lengths that are not positive.
+    """
+    if steps_per_epoch < 1 or epochs < 1:
+        raise ValueError(
+            f"steps_per_epoch and epochs must be positive, got {steps_per_epoch} and {epochs}. An epoch has no step "
+            "when there are fewer training films than batch_size times the number of processes."
+        )
+    total = steps_per_epoch * epochs
+    return CosineSchedule(lr, lr_end, total, warmup=min(int(warmup_epochs * steps_per_epoch), total))
 
 
 class PretrainingSchedules:
@@ -73,13 +97,7 @@ class PretrainingSchedules:
         ema_end: float = 1.0,
         stretch: float = 1.0,
     ) -> None:
-        if steps_per_epoch < 1 or epochs < 1:
-            raise ValueError(
-                f"steps_per_epoch and epochs must be positive, got {steps_per_epoch} and {epochs}. An epoch has no "
-                "step when there are fewer training images than batch_size times the number of processes."
-            )
         laid_out = int(stretch * steps_per_epoch)
-        total = epochs * laid_out
-        self.lr = CosineSchedule(lr, lr_end, total, warmup=min(int(warmup_epochs * laid_out), total))
-        self.weight_decay = CosineSchedule(weight_decay, weight_decay_end, total)
-        self.ema = CosineSchedule(ema, ema_end, total)
+        self.lr = warmup_cosine(lr, lr_end, laid_out, epochs, warmup_epochs)
+        self.weight_decay = CosineSchedule(weight_decay, weight_decay_end, self.lr.total)
+        self.ema = CosineSchedule(ema, ema_end, self.lr.total)

@@ -12,13 +12,12 @@ from monai.engines import SupervisedTrainer
 from torch import nn
 
 from cxw_monai.io.files.atomic import check_writable
-from cxw_monai.tasks.pretraining.step import unwrapped
 
 from .batch_plan import BatchPlan
 from .checkpoint_files import CheckpointFiles, read_checkpoint
 from .output_folder import hold_output
-from .processes import is_main_process
-from .run_state import TrainingState, check_content
+from .processes import is_main_process, unwrapped
+from .run_state import RunState, check_content
 
 __all__ = ["check_run", "run_training"]
 
@@ -44,7 +43,7 @@ def check_run(
     Args:
         folder: where the run goes.
         resume: see `run_training`.
-        settings: see `TrainingState`.
+        settings: see `RunState`.
         network, optimizer: the run's.
         plan: images of a step.
         films: number of training films.
@@ -88,7 +87,7 @@ def _refuse_earlier(files: CheckpointFiles) -> None:
 
 def run_training(
     trainer: SupervisedTrainer,
-    run_state: TrainingState,
+    run_state: RunState,
     resume: bool | str | None = False,
     before: Callable[[], object] | None = None,
 ) -> None:
@@ -105,7 +104,7 @@ def run_training(
     Raises:
         FileExistsError: when the folder holds checkpoints of an earlier run and `resume` is false.
         OSError: when the folder cannot be written.
-        SystemExit: with status 143, after SIGTERM; see `TrainingState`.
+        SystemExit: with status 143, after SIGTERM; see `RunState`.
     """
     epochs = trainer.state.max_epochs
     choice = _choice(resume)

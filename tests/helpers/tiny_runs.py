@@ -30,18 +30,13 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from cxw_monai.data.cache import build_cache
+from cxw_monai.losses import DiceBCELoss
 from cxw_monai.networks import RadiographSegmenter, RadiographViT, WorldModel, WorldModelPredictor
 from cxw_monai.tasks.pretraining.dataset import EpochSampler, ViewPairDataset
 from cxw_monai.tasks.segmentation.dataset import SegmentationDataset, annotated_films
 from cxw_monai.tasks.segmentation.dice_scores import DiceScores
-from cxw_monai.tasks.segmentation.state import FineTuningState
-from cxw_monai.tasks.segmentation.step import (
-    DiceBCELoss,
-    FilmScores,
-    SegmentationEvaluationStep,
-    SegmentationStep,
-    warmup_cosine,
-)
+from cxw_monai.tasks.segmentation.evaluation import FilmScoring, SegmentationEvaluationStep
+from cxw_monai.tasks.segmentation.step import SegmentationStep
 from cxw_monai.training import (
     EpochMeans,
     NonFiniteSteps,
@@ -54,9 +49,10 @@ from cxw_monai.training import (
     parameter_groups,
     prepare_worker,
     run_training,
+    warmup_cosine,
 )
 from cxw_monai.training.best_model import BestModel
-from cxw_monai.training.run_state import write_checkpoint
+from cxw_monai.training.checkpoint_files import write_checkpoint
 from cxw_monai.training.sharding import shard_world_model
 from cxw_monai.transforms import ActionSampler, RandActiond, RandWorldViewPaird, TokenMaskSampler
 from cxw_monai.transforms.warp import RandFilmWarpd
@@ -205,7 +201,7 @@ class TinySegmentation(TinyRun):
             network=self.network,
             iteration_update=SegmentationEvaluationStep(DiceBCELoss(), amp="none"),
             decollate=False,
-            val_handlers=[EpochMeans(), FilmScores(films, DiceScores)],
+            val_handlers=[EpochMeans(), FilmScoring(films, DiceScores)],
         )
         self.best = BestModel(self.folder / "model.pt", self.keep_best, evaluator)
         return [ValidationHandler(1, evaluator), self.best]
@@ -215,7 +211,7 @@ class TinySegmentation(TinyRun):
         write_checkpoint(network.state_dict(), path)
 
     def make_state(self, **saving):
-        return FineTuningState(self.folder, self.step, self.best, **saving)
+        return RunState(self.folder, self.step, best=self.best, **saving)
 
 
 def pause(mark):

@@ -1,6 +1,5 @@
 """Training steps, scores, best epoch, checkpoints and resume of segmentation, on a real MONAI trainer."""
 
-import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,21 +12,19 @@ from monai.transforms import Compose
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from cxw_monai.losses import DiceBCELoss
 from cxw_monai.networks import RadiographSegmenter, RadiographViT
 from cxw_monai.tasks.pretraining.dataset import EpochSampler
 from cxw_monai.tasks.segmentation.dataset import SegmentationDataset, annotated_films
 from cxw_monai.tasks.segmentation.dice_scores import DiceScores
-from cxw_monai.tasks.segmentation.state import FineTuningState
-from cxw_monai.tasks.segmentation.step import (
-    DiceBCELoss,
-    FilmScores,
+from cxw_monai.tasks.segmentation.evaluation import (
+    FilmScoring,
     SegmentationEvaluationStep,
-    SegmentationStep,
     evaluate_films,
     test_best,
-    warmup_cosine,
 )
-from cxw_monai.training import EpochMeans, NonFiniteLossError, SamplerEpoch, run_training
+from cxw_monai.tasks.segmentation.step import SegmentationStep
+from cxw_monai.training import EpochMeans, NonFiniteLossError, RunState, SamplerEpoch, run_training, warmup_cosine
 from cxw_monai.training.best_model import BestModel
 from cxw_monai.training.parameter_groups import layer_decay_groups
 from cxw_monai.transforms.warp import RandFilmWarpd
@@ -77,7 +74,7 @@ class Run:
         generator = torch.Generator().manual_seed(3)  # else the loader draws from the global one
         loader = DataLoader(dataset, 2, sampler=sampler, drop_last=True, generator=generator)
         loss = loss or DiceBCELoss()
-        self.scores = FilmScores(films, DiceScores)
+        self.scores = FilmScoring(films, DiceScores)
         self.evaluator = SupervisedEvaluator(
             device=torch.device("cpu"),
             val_data_loader=DataLoader(whole, 4),
@@ -105,7 +102,7 @@ class Run:
                 self.best,
             ],
         )
-        self.state = FineTuningState(folder, self.step, self.best, every=every, keep=None)
+        self.state = RunState(folder, self.step, every=every, keep=None, best=self.best)
         self.state.attach(self.trainer)
 
     @staticmethod
@@ -123,36 +120,6 @@ class Run:
 def assert_same(first, second):
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-def test_loss_of_no_information_is_that_of_a_coin():
-    """Probability a half everywhere, 4 of 16 pixels inside: BCE log 2, Dice (2 * 2 + 1) / (8 + 4 + 1)."""
-    label = torch.zeros(1, 1, 4, 4)
-    label[..., 0, :] = 1
-    terms = DiceBCELoss(2.0, 3.0)(torch.zeros(1, 1, 4, 4), label, torch.ones(1, 1, dtype=torch.bool))
-    assert terms["bce"].item() == pytest.approx(math.log(2))
-    assert terms["dice"].item() == pytest.approx(1 - 5 / 13)
-    assert terms["loss"].item() == pytest.approx(2 * (1 - 5 / 13) + 3 * math.log(2), rel=1e-6)
-
-
-def test_unknown_structures_have_no_share_in_the_loss():
-    torch.manual_seed(0)
-    logits = torch.randn(2, 2, 6, 6, requires_grad=True)
-    label = (torch.rand(2, 2, 6, 6) > 0.5).float()
-    known = torch.tensor([[True, False], [True, True]])
-    terms = DiceBCELoss()(logits, label, known)
-    terms["loss"].backward()
-    assert not logits.grad[0, 1].any() and logits.grad[known].flatten(1).any(dim=1).all()
-    single = [DiceBCELoss()(logits[i : i + 1, j : j + 1], label[i : i + 1, j : j + 1], torch.ones(1, 1)) for i, j in
-              ((0, 0), (1, 0), (1, 1))]  # fmt: skip
-    assert terms["loss"].item() == pytest.approx(sum(one["loss"].item() for one in single) / 3, rel=1e-5)
-    nothing = DiceBCELoss()(logits, label, torch.zeros(2, 2, dtype=torch.bool))
-    assert nothing["loss"].item() == 0
-
-
-def test_weights_of_the_loss_are_checked():
-    with pytest.raises(ValueError, match="dice_weight"):
-        DiceBCELoss(0, 0)
 
 
 def test_dice_of_films_is_counted_by_hand():
@@ -182,7 +149,7 @@ def test_films_are_scored_on_their_own_pixels(films, tmp_path):
         def forward(self, image):
             return (image - 170 / 255) * torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)  # halfway between disc and ring
 
-    scores = FilmScores(films, DiceScores)
+    scores = FilmScoring(films, DiceScores)
     dataset = SegmentationDataset(films, WholeFilmd((20, 24)))
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),
@@ -216,7 +183,7 @@ def test_logits_are_brought_to_the_film_linearly_and_cut_at_0():
         def add(self, name, patient, pred, *about):
             self.masks.append(pred)
 
-    scores = FilmScores(Films(), Kept)
+    scores = FilmScoring(Films(), Kept)
     logits = torch.tensor([[[[-1.0, 5.0]], [[-3.0, 3.0]], [[0.0, 0.0]]]])
     scores._step(SimpleNamespace(state=SimpleNamespace(output=[{"index": [7], "logits": logits}])))
     expected = [[[False, True, True, True]] * 2, [[False, False, True, True]] * 2, [[False] * 4] * 2]
@@ -334,12 +301,12 @@ def test_checkpoints_of_another_run_are_refused(films, tmp_path):
 
 def test_there_is_no_test_without_films_and_only_one_with(films, tmp_path, caplog):
     caplog.set_level("INFO")
-    empty = FilmScores(annotated_films([], NAMES, tmp_path), DiceScores)
+    empty = FilmScoring(annotated_films([], NAMES, tmp_path), DiceScores)
     test_best(None, empty, None, tmp_path / "model.pt", tmp_path / "test")
     assert "No test films" in caplog.text
     (tmp_path / "done").mkdir()
     (tmp_path / "done" / "films.csv").write_text("")
-    scores, model = FilmScores(films, DiceScores), tmp_path / "model.pt"
+    scores, model = FilmScoring(films, DiceScores), tmp_path / "model.pt"
     with pytest.raises(CheckpointError, match=r"model\.pt"):  # half a result is made again, so the model is looked for
         test_best(None, scores, torch.nn.Identity(), model, tmp_path / "done")
     assert "done already" not in caplog.text

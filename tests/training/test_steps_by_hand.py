@@ -15,8 +15,9 @@ from monai.engines import SupervisedTrainer
 from torch import nn
 
 from cxw_monai.networks import RadiographViT, WorldModel, WorldModelPredictor, radiograph_segmenter
-from cxw_monai.tasks.segmentation.step import SegmentationStep, warmup_cosine
-from cxw_monai.training import NonFiniteSteps, PretrainingSchedules, PretrainingStep, parameter_groups
+from cxw_monai.tasks.pretraining.step import PretrainingStep
+from cxw_monai.tasks.segmentation.step import SegmentationStep
+from cxw_monai.training import NonFiniteSteps, PretrainingSchedules, parameter_groups, warmup_cosine
 from cxw_monai.training.parameter_groups import layer_decay_groups
 from cxw_monai.transforms import TokenMaskSampler
 

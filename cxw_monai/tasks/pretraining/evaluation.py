@@ -13,11 +13,14 @@ from monai.engines import SupervisedEvaluator
 from torch import Tensor
 
 from cxw_monai.networks import WorldModel, WorldModelInputs, WorldModelOutput
+from cxw_monai.networks.world_model import TERM_VIEWS
 from cxw_monai.training.precision import Precision
+from cxw_monai.training.processes import unwrapped
+from cxw_monai.training.step import scalars_of
 from cxw_monai.transforms import IDENTITY_ACTION, TokenMaskSampler
 
 from .monitors import embedding_statistics
-from .step import unwrapped, world_view_inputs
+from .step import world_view_inputs
 
 __all__ = ["EvaluationStep", "chosen_items", "comparison_lines", "write_evaluation"]
 
@@ -60,8 +63,7 @@ class EvaluationStep:
         with self.precision.autocast(device):
             output = model(inputs)
             pooled = model.target_encoder(inputs.view1).mean(dim=1)
-            scalars = {"loss": output.loss.item()}
-            scalars.update({f"loss_{name}": value.item() for name, value in output.losses.items()})
+            scalars = scalars_of({"loss": output.loss, **output.losses})
             scalars.update(mean_token_losses(model, output, inputs))
             if self.baselines:
                 for name, changed in withheld(model, inputs).items():
@@ -77,19 +79,18 @@ class EvaluationStep:
 
 def terms_of(output: WorldModelOutput) -> dict[str, Tensor]:
     """The two targets of each loss term as one `[2B, K, D]`, by the term's name."""
-    pairs = {"intra": ("11", "22"), "cross": ("21", "12")}
-    for name in ("local", "domain"):
-        pairs[name] = (f"{name}1", f"{name}2")
-    pairs["global"] = ("global21", "global12")
+    targets = output.targets
     return {
-        term: torch.cat([output.targets[a], output.targets[b]]) for term, (a, b) in pairs.items() if a in output.targets
+        term: torch.cat([targets[first], targets[second]])
+        for term, (first, second) in TERM_VIEWS.items()
+        if first in targets
     }
 
 
 def mean_token_losses(model: WorldModel, output: WorldModelOutput, inputs: WorldModelInputs) -> dict[str, float]:
     """The model's loss of the batch's mean token and, for terms over all tokens, of each place's mean."""
     count = inputs.target1.shape[1] if inputs.target1 is not None else -1
-    losses = {}
+    losses: dict[str, float] = {}
     for term, target in terms_of(output).items():
         target = target.float()  # [2B, K, D]
         means = {f"mean_token_{term}": target.mean(dim=(0, 1), keepdim=True)}

@@ -1,40 +1,22 @@
-"""Checkpoints of a fine-tuning run."""
+"""The name that version 0.1 had for the state of a fine-tuning run; gone in 0.3."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
 from pathlib import Path
 from typing import Any
 
 from cxw_monai.training.best_model import BestModel
-from cxw_monai.training.run_state import Stateful, TrainingState
+from cxw_monai.training.run_state import RunState
+from cxw_monai.training.step import TrainingStep
 
 __all__ = ["FineTuningState"]
 
 
-class FineTuningState(TrainingState):
-    """`TrainingState` of a network that is chosen by validation.
+class FineTuningState(RunState):
+    """`RunState` with its `best` in the third place."""
 
-    The best epoch's score is among the saved parts; its weights are `BestModel`'s to write.
-
-    Args:
-        folder, every, keep, save_steps, save_minutes, settings: see `TrainingState`.
-        step: the iteration update; its `before` holds `iteration` and `random` for the case that a step fails.
-        best: keeps the best epoch.
-        parts: by name, what else has a state, such as the epoch's means.
-    """
-
-    def __init__(
-        self,
-        folder: str | Path,
-        step: Any,
-        best: BestModel,
-        every: int = 1,
-        keep: int | None = 2,
-        save_steps: int | None = None,
-        save_minutes: float | None = None,
-        parts: Mapping[str, Stateful] | None = None,
-        settings: Mapping[str, Mapping[str, Any]] | None = None,
-    ) -> None:
-        own: dict[str, Stateful] = {"best": best, "non_finite": step.non_finite, "precision": step.precision}
-        super().__init__(folder, step, own | dict(parts or {}), every, keep, save_steps, save_minutes, settings)
+    def __init__(self, folder: str | Path, step: TrainingStep, best: BestModel, *args: Any, **settings: Any) -> None:
+        message = "FineTuningState is cxw_monai.training.RunState since version 0.2; the old name will be gone in 0.3."
+        warnings.warn(message, FutureWarning, stacklevel=2)
+        super().__init__(folder, step, *args, best=best, **settings)
