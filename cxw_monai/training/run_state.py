@@ -14,7 +14,6 @@ from torch import nn
 
 from cxw_monai.weights.encoder import CheckpointError
 
-from .best_model import BestModel
 from .checkpoint_files import CheckpointFiles, read_checkpoint, write_checkpoint
 from .non_finite import NonFiniteLossError
 from .preemption import Preemption
@@ -66,7 +65,7 @@ class RunState:
         save_minutes: float | None = None,
         parts: Mapping[str, Stateful] | None = None,
         settings: Mapping[str, Mapping[str, Any]] | None = None,
-        best: BestModel | None = None,
+        best: Stateful | None = None,
     ) -> None:
         if every < 1 or (keep is not None and keep < 1):
             raise ValueError(f"every and keep must be at least 1, got {every} and {keep}.")

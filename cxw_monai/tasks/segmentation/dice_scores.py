@@ -1,10 +1,11 @@
-"""Dice of films, structure by structure."""
+"""Dice of films and structures: what validation needs, and what the full scores of a test share."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from monai.metrics import compute_dice
 
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.csv_files import CsvWriter
+from cxw_monai.metrics.segmentation import nan_mean
 
 __all__ = ["DiceScores"]
 
@@ -25,10 +27,21 @@ class DiceScores:
         structures: names of the S structures.
     """
 
+    columns: tuple[str, ...] = ("dice",)
+    """Metrics in `films.csv`, one column a structure."""
+
     def __init__(self, structures: Sequence[str]) -> None:
         self.structures = tuple(structures)
         self.names: list[str] = []
-        self.dice: list[np.ndarray] = []
+        self.metrics: list[dict[str, np.ndarray]] = []
+
+    def measure(
+        self, pred: np.ndarray, label: np.ndarray, known: np.ndarray, spacing_mm: tuple[float, float] | None
+    ) -> dict[str, np.ndarray]:
+        """Metrics `[S]` of a film by name, `dice` among them; NaN where unknown. See `add`."""
+        masks = (torch.from_numpy(np.ascontiguousarray(one))[None].float() for one in (pred, label))
+        dice = compute_dice(*masks, include_background=True, ignore_empty=False)[0].double().numpy()  # [S]
+        return {"dice": np.where(known, dice, np.nan)}
 
     def add(
         self,
@@ -47,12 +60,27 @@ class DiceScores:
             patient_id: not used here.
             pred, label: bool `[S, H, W]`.
             known: bool `[S]`, which structures were annotated; the others are left out.
-            spacing_mm, image: not used here.
+            spacing_mm: row and column spacing, None where it is not known.
+            image: not used here.
+
+        Raises:
+            ValueError: arrays of other shapes.
         """
-        pred_, label_ = (torch.from_numpy(np.ascontiguousarray(masks))[None].float() for masks in (pred, label))
-        dice = compute_dice(pred_, label_, include_background=True, ignore_empty=False)[0].numpy()  # [S]
+        metrics = self.measure(pred, label, known, spacing_mm)
+        if len(known) != len(self.structures):
+            raise ValueError(f"{name}: {len(known)} masks for the structures {', '.join(self.structures)}.")
         self.names.append(name)
-        self.dice.append(np.where(known, dice, np.nan))
+        self.metrics.append(metrics)
+
+    def values(self) -> dict[str, np.ndarray]:
+        """`[N, S]` by the names that `measure` gives.
+
+        Raises:
+            ValueError: no films.
+        """
+        if not self.metrics:
+            raise ValueError("no film was scored; check the list of films.")
+        return {name: np.stack([metrics[name] for metrics in self.metrics]) for name in self.metrics[0]}
 
     def summary(self) -> dict[str, float]:
         """`dice_<structure>`: mean over the films where it is known; `dice`: mean of these. Nothing known is left out.
@@ -60,23 +88,30 @@ class DiceScores:
         Raises:
             ValueError: no structure is known on any film.
         """
-        table = np.array(self.dice).reshape(-1, len(self.structures))
-        means = {
-            f"dice_{name}": float(column[~np.isnan(column)].mean())
-            for name, column in zip(self.structures, table.T, strict=True)
-            if not np.isnan(column).all()
-        }
-        if not means:
-            raise ValueError(f"None of the {len(table)} films has a known mask of {', '.join(self.structures)}.")
-        return {"dice": float(np.mean(list(means.values()))), **means}
+        means = nan_mean(self.values()["dice"], axis=0)  # [S]
+        if np.isnan(means).all():
+            raise ValueError(f"None of the {len(self.names)} films has a known mask of {', '.join(self.structures)}.")
+        known = {f"dice_{s}": float(mean) for s, mean in zip(self.structures, means, strict=True) if mean == mean}
+        return {"dice": float(nan_mean(means, axis=0)), **known}
 
     def write(self, folder: str | Path) -> None:
-        """Write `films.csv` (a row a film, empty where unknown) and `summary.json`."""
-        folder = Path(folder)
+        """Write `films.csv` (a row a film, `<metric>_<structure>`, empty where unknown) and `summary.json`.
+
+        Raises:
+            ValueError: no structure is known on any film.
+        """
+        self.write_tables(Path(folder), {})
+
+    def write_tables(self, folder: Path, details: Mapping[str, Any]) -> None:
+        """As `write`, with more `details` in `summary.json`."""
+        summary = self.summary()
+        columns = [f"{name}_{structure}" for name in self.columns for structure in self.structures]
+        values = self.values()
+        rows = np.concatenate([values[name] for name in self.columns], axis=1)  # [N, columns * S]
         with atomic_file(folder / "films.csv", "w", newline="", encoding="utf-8") as stream:
             writer = CsvWriter(stream)
-            writer.writerow(["film", *(f"dice_{name}" for name in self.structures)])
-            for name, dice in zip(self.names, self.dice, strict=True):
-                writer.writerow([name, *("" if np.isnan(value) else f"{value:.5f}" for value in dice)])
-        with atomic_file(folder / "summary.json", "w") as stream:
-            json.dump({"films": len(self.names), **self.summary()}, stream, indent=1)
+            writer.writerow(["film", *columns])
+            for name, row in zip(self.names, rows, strict=True):
+                writer.writerow([name, *("" if np.isnan(value) else f"{value:.5f}" for value in row)])
+        with atomic_file(folder / "summary.json", "w", encoding="utf-8") as stream:
+            json.dump({"films": len(self.names), **summary, **details}, stream, indent=1, allow_nan=False)

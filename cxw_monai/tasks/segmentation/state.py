@@ -6,9 +6,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from cxw_monai.training.best_model import BestModel
 from cxw_monai.training.run_state import RunState
-from cxw_monai.training.step import TrainingStep
+from cxw_monai.training.step import Stateful, TrainingStep
 
 __all__ = ["FineTuningState"]
 
@@ -16,7 +15,7 @@ __all__ = ["FineTuningState"]
 class FineTuningState(RunState):
     """`RunState` with its `best` in the third place."""
 
-    def __init__(self, folder: str | Path, step: TrainingStep, best: BestModel, *args: Any, **settings: Any) -> None:
+    def __init__(self, folder: str | Path, step: TrainingStep, best: Stateful, *args: Any, **settings: Any) -> None:
         message = "FineTuningState is cxw_monai.training.RunState since version 0.2; the old name will be gone in 0.3."
         warnings.warn(message, FutureWarning, stacklevel=2)
         super().__init__(folder, step, *args, best=best, **settings)
