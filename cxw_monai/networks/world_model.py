@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ class WorldModelInputs:
     target1: Tensor | None = None
     target2: Tensor | None = None
 
-    def replace(self, **changes: Tensor | None) -> WorldModelInputs:
+    def replace(self, **changes: Any) -> WorldModelInputs:
         """A copy with some fields changed."""
         return replace(self, **changes)
 
@@ -205,7 +206,7 @@ class WorldModel(nn.Module):
         count = self.settings.target_layers
         if count == 1:
             return normalised(encoder(image))
-        outputs = encoder.intermediate_layers(image, range(-count, 0))
+        outputs = encoder.intermediate_layers(image, list(range(-count, 0)))
         return torch.stack([normalised(tokens) for tokens in outputs]).mean(dim=0)
 
     def predict(

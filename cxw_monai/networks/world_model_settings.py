@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cxw_monai.losses.regularisers import REGULARISERS
 from cxw_monai.losses.world_model import MEASURES
@@ -96,6 +97,6 @@ class WorldModelSettings:
         return widths.get(self.targets, sum(widths.values()))
 
     @classmethod
-    def parity(cls, **overrides: object) -> WorldModelSettings:
+    def parity(cls, **overrides: Any) -> WorldModelSettings:
         """The released code's behaviour: cross-view loss on the masked tokens only."""
         return replace(cls(cross_targets="masked"), **overrides)

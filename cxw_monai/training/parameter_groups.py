@@ -38,7 +38,7 @@ def parameter_groups(network: nn.Module, decay_tokens: bool = False) -> list[dic
     return [{"params": decayed, "decays": True}, {"params": plain, "decays": False, "weight_decay": 0.0}]
 
 
-def layer_decay_groups(network: nn.Module, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+def layer_decay_groups(network: Any, layer_decay: float = 1.0) -> list[dict[str, Any]]:
     """Trainable parameters by depth, the learning rate falling towards the encoder's stem.
 
     With n = depth + 1, the encoder's stem and position table have number 0, its block k has k + 1, and everything else
@@ -46,7 +46,7 @@ def layer_decay_groups(network: nn.Module, layer_decay: float = 1.0) -> list[dic
     BEiT (arXiv 2106.08254), which the fine-tuning of CheXWorld follows.
 
     Args:
-        network: has an `encoder` with `blocks`.
+        network: a module whose `encoder` has `blocks`.
         layer_decay: factor from one layer to the one below it, in (0, 1]; 1 for one learning rate.
 
     Returns:

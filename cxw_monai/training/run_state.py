@@ -102,7 +102,7 @@ class RunState:
 
     def _epoch_completed(self, engine: SupervisedTrainer) -> None:
         epoch = engine.state.epoch
-        ends = epoch == engine.state.max_epochs or engine.should_terminate
+        ends = epoch == engine.state.max_epochs or bool(engine.should_terminate)
         self._save_or_leave(engine, ends or epoch % self.every == 0)
 
     def _save_or_leave(self, engine: SupervisedTrainer, due: bool = False) -> None:

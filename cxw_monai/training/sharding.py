@@ -34,7 +34,8 @@ def shard_world_model(network: WorldModel) -> WorldModel:
                 fully_shard(module)
         fully_shard(part)
     register_fsdp_forward_method(network.target_encoder, "intermediate_layers")
-    return fully_shard(network)
+    fully_shard(network)
+    return network
 
 
 def whole(state: Any) -> Any:

@@ -135,7 +135,8 @@ class TrainingStep(ABC):
         start = position - position % engine.accumulation_steps
         group_size = min(engine.accumulation_steps, length - start)
         last = position == start + group_size - 1
-        network, device = engine.network.train(), engine.state.device
+        network: Any = engine.network.train()
+        device = engine.state.device
         if position == start:
             self._begin_group(engine, step)
         self._set_schedules(engine.optimizer, step)

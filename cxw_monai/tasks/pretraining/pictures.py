@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from cxw_monai.training.curves import Panel, draw_panels, read_metrics
 from cxw_monai.transforms import TokenMaskSampler, perturb
 
 from .dataset import ViewPairDataset
@@ -19,7 +19,7 @@ from .dataset import ViewPairDataset
 __all__ = ["draw_curves", "draw_world_views", "spread"]
 
 VIEW_COLOURS = ("tab:orange", "tab:cyan")
-PANELS = (
+PANELS: tuple[Panel, ...] = (
     ("losses", ("loss", "val_loss", "loss_intra", "loss_cross", "loss_local", "loss_global", "loss_domain")),
     ("held-out cross loss and baselines", ("val_loss_cross", "val_mean_token_cross", "val_mean_position_cross",
                                            "val_geometry_withheld_cross", "val_action_withheld_cross")),
@@ -34,20 +34,7 @@ PANELS = (
 
 def draw_curves(metrics_csv: Path, picture: Path) -> None:
     """Draw a run's `metrics.csv` (one row an epoch) as a PNG."""
-    with Path(metrics_csv).open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    figure = Figure(figsize=(14, 6), layout="constrained")
-    for axes, (title, names) in zip(figure.subplots(2, 4).flat, PANELS, strict=True):
-        for name in names:
-            points = [(int(row["epoch"]), float(row[name])) for row in rows if row.get(name)]
-            if points:
-                axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 30 else None)
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel("epoch", fontsize=8)
-        axes.tick_params(labelsize=8)
-        if axes.lines:
-            axes.legend(fontsize=7)
-    figure.savefig(picture, dpi=100)
+    draw_panels(read_metrics(metrics_csv), PANELS, picture, width=14, dpi=100)
 
 
 def token_map(tokens: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
@@ -97,6 +84,7 @@ def draw_world_views(
     """
     count = min(count, len(dataset))
     drawn = masks.sample(max(count, 2))
+    grid = (masks.grid[0], masks.grid[1])
     figure = Figure(figsize=(17.5, 2.9 * count), layout="constrained")
     grid_of_axes = figure.subplots(count, 7, squeeze=False)
     films = spread(len(dataset), count, dataset.seed)
@@ -114,8 +102,8 @@ def draw_world_views(
             copy = perturb(clean[None], action[None], noise)[0, 0].numpy()
             index = row if view == 1 else int(drawn.permutation[row])
             size = (clean.shape[-2], clean.shape[-1])
-            context = token_map(drawn.context[index], masks.grid, size)
-            target = token_map(drawn.target[index], masks.grid, size)
+            context = token_map(drawn.context[index], grid, size)
+            target = token_map(drawn.target[index], grid, size)
             panels = (
                 (f"view {view}, clean (target)", clean[0].numpy()),
                 (describe_action(action), copy * (0.15 + 0.85 * context)),

@@ -39,8 +39,8 @@ class DiceScores:
         self, pred: np.ndarray, label: np.ndarray, known: np.ndarray, spacing_mm: tuple[float, float] | None
     ) -> dict[str, np.ndarray]:
         """Metrics `[S]` of a film by name, `dice` among them; NaN where unknown. See `add`."""
-        masks = (torch.from_numpy(np.ascontiguousarray(one))[None].float() for one in (pred, label))
-        dice = compute_dice(*masks, include_background=True, ignore_empty=False)[0].double().numpy()  # [S]
+        batch = [torch.from_numpy(np.ascontiguousarray(masks))[None].float() for masks in (pred, label)]
+        dice = compute_dice(batch[0], batch[1], ignore_empty=False)[0].double().numpy()  # [S]
         return {"dice": np.where(known, dice, np.nan)}
 
     def add(

@@ -119,7 +119,8 @@ class FilmScoring:
         self.scores = self.make(self.films.structures)
 
     def _step(self, engine: Engine) -> None:
-        output = engine.state.output[0]
+        outputs: Any = engine.state.output
+        output = outputs[0]
         for index, logits in zip(output["index"], output["logits"], strict=True):
             label = self.films.label(index).astype(bool)  # [S, h, w]
             if logits.shape[1:] != label.shape[1:]:
@@ -169,4 +170,4 @@ def test_best(
     evaluate_films(evaluator, scores, folder)
 
 
-test_best.__test__ = False  # not one of pytest's
+test_best.__test__ = False  # type: ignore[attr-defined]  # not one of pytest's

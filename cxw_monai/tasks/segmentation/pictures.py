@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from cxw_monai.training.curves import Panel, draw_panels, read_metrics
+
 from .dataset import SegmentationDataset
 
 __all__ = ["draw_curves", "draw_training_samples"]
 
 EPOCHS = 4
-PANELS = (
+PANELS: tuple[Panel, ...] = (
     ("loss", ("loss", "val_loss")),
     ("terms", ("loss_dice", "loss_bce", "val_loss_dice", "val_loss_bce")),
     ("validation Dice", ("val_dice",)),
@@ -34,7 +34,7 @@ def colours(count: int) -> list[tuple[float, float, float]]:
     return [table(i if count <= 10 else i / count)[:3] for i in range(count)]
 
 
-def outline(axes: Axes, image: np.ndarray, masks: np.ndarray, known: Sequence[bool]) -> None:
+def outline(axes: Axes, image: np.ndarray, masks: np.ndarray, known: Iterable[bool]) -> None:
     """A film `[H, W]` with the outlines of its known masks `[S, H, W]`."""
     axes.imshow(image, cmap="gray", vmin=0, vmax=1)
     for mask, colour, shown in zip(masks, colours(len(masks)), known, strict=True):
@@ -60,7 +60,8 @@ def draw_training_samples(dataset: SegmentationDataset, picture: str | Path, cou
         axes[0].set_title(f"film {index}", fontsize=8)
         for epoch in range(EPOCHS):
             sample = dataset[(epoch, index)]
-            outline(axes[epoch + 1], sample["image"][0].numpy(), sample["label"].numpy(), sample["known"].tolist())
+            image, label, seen = (np.asarray(sample[name]) for name in ("image", "label", "known"))
+            outline(axes[epoch + 1], image[0], label, seen)
             axes[epoch + 1].set_title(f"epoch {epoch + 1}", fontsize=8)
     lines = [Line2D([], [], color=colour) for colour in colours(len(films.structures))]
     figure.legend(lines, films.structures, loc="outside lower center", ncols=min(len(lines), 6), fontsize=8)
@@ -71,23 +72,6 @@ def draw_training_samples(dataset: SegmentationDataset, picture: str | Path, cou
 
 def draw_curves(metrics_csv: Path, picture: Path) -> None:
     """Draw a run's `metrics.csv` (one row an epoch) as a PNG."""
-    with Path(metrics_csv).open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_metrics(metrics_csv)
     single = sorted(name for name in rows[-1] if name.startswith("val_dice_"))
-    panels = [*PANELS[:3], ("validation Dice of each structure", tuple(single)), *PANELS[3:]]
-    figure = Figure(figsize=(15, 6), layout="constrained")
-    columns = math.ceil(len(panels) / 2)
-    grid = list(figure.subplots(2, columns).flat)
-    for axes, (title, names) in zip(grid, panels, strict=False):
-        for name in names:
-            points = [(int(row["epoch"]), float(row[name])) for row in rows if row.get(name)]
-            if points:
-                axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 30 else None)
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel("epoch", fontsize=8)
-        axes.tick_params(labelsize=8)
-        if axes.lines:
-            axes.legend(fontsize=7)
-    for axes in grid[len(panels) :]:
-        axes.remove()
-    figure.savefig(picture, dpi=90)
+    draw_panels(rows, [*PANELS[:3], ("validation Dice of each structure", single), *PANELS[3:]], picture)

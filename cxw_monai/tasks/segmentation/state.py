@@ -13,9 +13,9 @@ __all__ = ["FineTuningState"]
 
 
 class FineTuningState(RunState):
-    """`RunState` with its `best` in the third place."""
+    """`RunState` with a `best` that must be given; what follows it goes by name."""
 
-    def __init__(self, folder: str | Path, step: TrainingStep, best: Stateful, *args: Any, **settings: Any) -> None:
+    def __init__(self, folder: str | Path, step: TrainingStep, best: Stateful, **settings: Any) -> None:
         message = "FineTuningState is cxw_monai.training.RunState since version 0.2; the old name will be gone in 0.3."
         warnings.warn(message, FutureWarning, stacklevel=2)
-        super().__init__(folder, step, *args, best=best, **settings)
+        super().__init__(folder, step, best=best, **settings)
