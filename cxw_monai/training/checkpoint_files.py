@@ -1,4 +1,8 @@
-"""The checkpoint files of one run: written whole, checked when read, the last few kept."""
+"""The checkpoint files of one run: written whole, checked when read, the last few kept.
+
+`torch.distributed.checkpoint` is not used for it: it unpickles its metadata, has no checksums, and a folder of parts is
+not there whole or not at all, as one file is.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ __all__ = ["CheckpointFiles", "read_checkpoint", "write_checkpoint"]
 logger = logging.getLogger(__name__)
 
 NAME = re.compile(r"checkpoint_epoch=(\d+)(?:_step=(\d+))?\.pt")
-GO_ON = "then go on with --resume true"
+RESUME = "then continue with --resume true"
 
 
 def write_checkpoint(content: Any, path: Path) -> None:
@@ -39,7 +43,7 @@ def write_checkpoint(content: Any, path: Path) -> None:
         if cause is None:
             raise
         reason = f"cannot be written ({cause.strerror or cause}) and is left out; checkpoints before it are whole"
-        raise CheckpointError(path, reason, f"free or mend the disk, {GO_ON}") from error
+        raise CheckpointError(path, reason, f"free or repair the disk, {RESUME}") from error
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -58,9 +62,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             damaged = archive.testzip()
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError, ValueError, zlib.error) as error:
         reason = f"cut off or damaged ({type(error).__name__}: {error})"
-        raise CheckpointError(path, reason, "go on from another checkpoint") from error
+        raise CheckpointError(path, reason, "resume from another checkpoint") from error
     if damaged is not None:
-        raise CheckpointError(path, f"damaged: {damaged} has another checksum", "go on from another checkpoint")
+        raise CheckpointError(path, f"damaged: {damaged} has another checksum", "resume from another checkpoint")
     return read_content(path)
 
 
@@ -104,7 +108,7 @@ class CheckpointFiles:
     def newest(self, set_aside: bool = True) -> tuple[Path, dict[str, Any]] | None:
         """The newest checkpoint that is whole, and what it holds; None where there are no checkpoints.
 
-        Damaged ones are told in the log and set aside.
+        Damaged ones are logged and set aside.
 
         Args:
             set_aside: false leaves all files as they are, and says nothing.
@@ -129,12 +133,12 @@ class CheckpointFiles:
         return None
 
     def set_aside_after(self, path: Path) -> None:
-        """Rename checkpoints newer than `path`: a run that goes on from there would take them for its own."""
+        """Rename checkpoints newer than `path`: a run that is resumed there would take them for its own."""
         found = self.all()
         for newer in found[found.index(path) + 1 :] if path in found else []:
             aside = newer.with_suffix(".pt.aside")
             newer.replace(aside)
-            logger.warning("%s is newer than where this run goes on: renamed to %s.", newer, aside.name)
+            logger.warning("%s is newer than where this run resumes: renamed to %s.", newer, aside.name)
 
     def remove_leftovers(self) -> None:
         """Delete what a process that was killed while it wrote has left."""

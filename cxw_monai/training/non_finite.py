@@ -1,4 +1,4 @@
-"""What happens with a step whose loss or gradient is NaN or infinite: the run stops, or goes on without it."""
+"""What happens with a step whose loss or gradient is NaN or infinite: the run stops, or skips it."""
 
 from __future__ import annotations
 

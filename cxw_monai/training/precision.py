@@ -100,12 +100,12 @@ def supported_amp(device: str | torch.device, amp: str) -> str:
     support = bfloat16_support(device)
     if support == "fast" or (amp == "bfloat16" and support == "slow"):
         return "bfloat16"
-    _tell(torch.device(device).type, amp)
+    _log_fallback(torch.device(device).type, amp)
     return "none"
 
 
 @cache
-def _tell(kind: str, amp: str) -> None:
+def _log_fallback(kind: str, amp: str) -> None:
     """Log once that a device computes in float32: a warning where bfloat16 was asked for by name."""
     device = "this processor" if kind == "cpu" else f"this {kind} device"
     if amp == "auto":
@@ -133,7 +133,7 @@ def precision_name(amp: str) -> str:
 class Precision:
     """The precision that a run computes in; among the saved parts of its checkpoints.
 
-    A run that is resumed where another precision is computed goes on, and says that its numbers will differ.
+    A run that is resumed where another precision is computed continues, and warns that its numbers will differ.
 
     Args:
         amp: `auto`, `bfloat16` or `none`.

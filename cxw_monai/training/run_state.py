@@ -129,9 +129,7 @@ class RunState:
         content = self._content(engine, iteration, self._own())
         if is_main_process():
             if iteration % engine.state.epoch_length == 0:
-                self.step.export(
-                    content["model"], self.folder
-                )  # the checkpoint is last: killed before it, a run does the epoch again
+                self.step.export(content["model"], self.folder)  # before the checkpoint: killed here, it is done again
             self.files.write(content, self.files.path(iteration, engine.state.epoch_length))
         self._saved_iteration, self._saved_time = iteration, time.monotonic()
 
@@ -151,7 +149,7 @@ class RunState:
         self.preempted = True
         engine.terminate()
         logger.warning(
-            "Ended by SIGTERM after step %d: all is saved in %s, go on with --resume true.",
+            "Ended by SIGTERM after step %d: all is saved in %s, continue with --resume true.",
             *(engine.state.iteration, self.folder),
         )
 
@@ -165,12 +163,12 @@ class RunState:
                 write_checkpoint(content, path)
             raise NonFiniteLossError(
                 f"{error} The state before that step is in {path}. Lower the learning rate, lengthen the warm-up or "
-                "look at the images of that batch; then go on from the last epoch (--resume true) or from "
+                "look at the images of that batch; then resume from the last epoch (--resume true) or from "
                 "that file (--resume FILE)."
             ) from error
         if is_main_process() and self.checkpoints():
             logger.error(
-                "Stopped at step %d. %s is whole: go on from there with --resume true.",
+                "Stopped at step %d. %s is whole: continue from there with --resume true.",
                 *(engine.state.iteration, self.checkpoints()[-1]),
             )
         raise error
@@ -210,7 +208,7 @@ class RunState:
                 "from these weights, in another --output_dir"
             )
             raise CheckpointError(path, reason, remedy)
-        tell_changes(path, content, self.settings)
+        log_changes(path, content, self.settings)
         options = [{k: v for k, v in group.items() if k != "params"} for group in engine.optimizer.param_groups]
         try:
             load_model(unwrapped(engine.network), content["model"])
@@ -235,7 +233,7 @@ class RunState:
 def check_content(
     path: Path, content: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]] | None, network: nn.Module
 ) -> None:
-    """Hold a checkpoint against the run that is to go on from it; changes neither.
+    """Check a checkpoint against the run that is to be resumed from it; changes neither.
 
     Args:
         path: its file, for the error.
@@ -290,8 +288,8 @@ def changes(content: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]
     ]
 
 
-def tell_changes(path: Path, content: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]] | None) -> None:
-    """Say in the log which settings a resumed run changes."""
+def log_changes(path: Path, content: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]] | None) -> None:
+    """Log which settings a resumed run changes."""
     if settings is None:
         return
     if "settings" not in content:
@@ -299,4 +297,4 @@ def tell_changes(path: Path, content: Mapping[str, Any], settings: Mapping[str, 
             "%s is of an older version and keeps no settings: whether these are the same is not known.", path
         )
     for change in changes(content, settings, "others"):
-        logger.warning("Going on with another setting: %s.", change)
+        logger.warning("Resuming with another setting: %s.", change)

@@ -80,7 +80,7 @@ def _refuse_earlier(files: CheckpointFiles) -> None:
     """Raise where there are checkpoints."""
     if files.all():
         raise FileExistsError(
-            f"{files.folder} holds checkpoints of an earlier run: go on with --resume true, or choose another "
+            f"{files.folder} holds checkpoints of an earlier run: continue with --resume true, or choose another "
             "--output_dir."
         )
 
@@ -96,7 +96,7 @@ def run_training(
     Args:
         trainer: the engine.
         run_state: its checkpoints.
-        resume: true to go on from the newest checkpoint where there is one, or the path of a checkpoint; a finished
+        resume: true to resume from the newest checkpoint where there is one, or the path of a checkpoint; a finished
             run stays as it is.
         before: what the main process writes before the first step, once nothing can be refused any more. It must leave
             the global random generators alone.

@@ -279,7 +279,7 @@ def own_error(call):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ({"resume": False}, "holds checkpoints of an earlier run: go on with --resume true, or choose another"),
+        ({"resume": False}, "holds checkpoints of an earlier run: continue with --resume true, or choose another"),
         ({"regulariser": "sigreg"}, "means nothing: regulariser was 'none' and is now 'sigreg'; give those again"),
         ({"objectives": ["local"]}, "objectives was ['local', 'global', 'domain'] and is now ['local']"),
         ({"predictor_dim": 48}, "predictor_dim was 24 and is now 48"),
@@ -321,7 +321,7 @@ def test_a_resumed_run_says_what_changed(trained, films, tmp_path, caplog, old):
     flow.run()
     said = {record.message for record in caplog.records if "other setting" in record.message}
     changed = {"lr was 0.0002 and is now 0.001", "epochs was 2 and is now 3"}
-    assert said == (set() if old else {f"Going on with another setting: {change}." for change in changed})
+    assert said == (set() if old else {f"Resuming with another setting: {change}." for change in changed})
     assert any("keeps no settings" in record.message for record in caplog.records) == old
     assert (tmp_path / "run" / "checkpoint_epoch=3.pt").exists()
 

@@ -62,7 +62,7 @@ def test_a_disk_that_fails_during_a_run(trouble, small_disk, tiny_runs, whole, a
     reason = {"full": "No space left on device", "read-only": "Read-only file system"}[trouble]
     assert tiny_runs.last_line(folder) == (
         f"error: {folder / 'checkpoint_epoch=1_step=9.pt'}: cannot be written ({reason}) and is left out; checkpoints "
-        "before it are whole; free or mend the disk, then go on with --resume true"
+        "before it are whole; free or repair the disk, then continue with --resume true"
     )
     assert "Traceback" not in tiny_runs.log(folder)
     assert checkpoints(folder) == ["checkpoint_epoch=0_step=3.pt", "checkpoint_epoch=1.pt"]
@@ -123,7 +123,7 @@ def test_a_killed_worker_is_told_and_the_run_goes_on_from_its_checkpoint(tiny_ru
     assert tiny_runs.wait(pids) == [1]
     line = tiny_runs.last_line(folder)
     assert line.startswith("error: DataLoader worker") and "killed, often for lack of memory. Lower num_workers" in line
-    assert "checkpoint_epoch=1.pt is whole: go on from there with --resume true" in tiny_runs.log(folder)
+    assert "checkpoint_epoch=1.pt is whole: continue from there with --resume true" in tiny_runs.log(folder)
     tiny_runs.finish(folder, resume=True)
     assert_same_end(whole(), folder)
 

@@ -26,8 +26,8 @@ __all__ = ["EvaluationStep", "chosen_items", "comparison_lines", "write_evaluati
 
 logger = logging.getLogger(__name__)
 
-TOLD = {"action": ("intra", "cross", "domain"), "geometry": ("cross", "global")}
-"""Loss terms whose prediction is told the action or the geometry."""
+CONDITIONED = {"action": ("intra", "cross", "domain"), "geometry": ("cross", "global")}
+"""Loss terms whose prediction is conditioned on the action or the geometry."""
 
 
 class EvaluationStep:
@@ -39,9 +39,9 @@ class EvaluationStep:
     - `mean_token_<term>`: the loss of predicting the batch's mean target token everywhere;
     - `mean_position_<term>`: of predicting the batch's mean token of each place in the grid (terms that predict all
       tokens);
-    - `action_withheld_<term>`, `geometry_withheld_<term>`: the model's own loss when the predictor is told that
+    - `action_withheld_<term>`, `geometry_withheld_<term>`: the model's own loss when the predictor is given that
       nothing was perturbed, or that the other view lies where this one does;
-    - `action_shuffled_<term>`, `geometry_shuffled_<term>`: when it is told another pair's;
+    - `action_shuffled_<term>`, `geometry_shuffled_<term>`: when it is given another pair's;
     - `target_*`, `pooled_*`: collapse monitors of target tokens and of their mean an image.
 
     Args:
@@ -67,9 +67,9 @@ class EvaluationStep:
             scalars.update(mean_token_losses(model, output, inputs))
             if self.baselines:
                 for name, changed in withheld(model, inputs).items():
-                    told = TOLD[name.split("_")[0]]
+                    terms = CONDITIONED[name.split("_")[0]]
                     losses = model(changed).losses
-                    scalars.update({f"{name}_{term}": losses[term].item() for term in told if term in losses})
+                    scalars.update({f"{name}_{term}": losses[term].item() for term in terms if term in losses})
         tokens = torch.cat([t.flatten(0, 1) for t in output.targets.values()])
         for name, embeddings in (("target", tokens), ("pooled", pooled)):
             if len(embeddings) > 1:

@@ -55,14 +55,9 @@ def world_view_inputs(
         noise = torch.randn_like(view) if perturbed and bool((action[:, 4] > 0).any()) else None
         copies[i] = perturb(view, action, noise) if perturbed else view
     return WorldModelInputs(
-        view1=on_device["view1"],
-        view2=on_device["view2"],
+        **{name: on_device[name] for name in ("view1", "view2", "action1", "action2", "rel_12", "rel_21")},
         perturbed1=copies[1],
         perturbed2=copies[2],
-        action1=on_device["action1"],
-        action2=on_device["action2"],
-        rel_12=on_device["rel_12"],
-        rel_21=on_device["rel_21"],
         context1=context,
         context2=context[permutation],
         target1=target,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
@@ -19,6 +19,7 @@ from cxw_monai.training.step import moved, scalars_of
 from cxw_monai.weights.segmenter import load_segmenter
 
 from .dataset import AnnotatedFilms
+from .dice_scores import DiceScores
 from .step import MaskLoss
 
 __all__ = ["FilmScoring", "SegmentationEvaluationStep", "channels_of", "evaluate_films", "test_best"]
@@ -71,25 +72,6 @@ def channels_of(structures: Sequence[str], model: Sequence[str]) -> list[int]:
     return [model.index(name) for name in structures]
 
 
-class Scores(Protocol):
-    """Accumulates films one by one."""
-
-    def add(
-        self,
-        name: str,
-        patient_id: str | None,
-        pred: Any,
-        label: Any,
-        known: Any,
-        spacing_mm: tuple[float, float] | None,
-        image: Any = None,
-    ) -> None: ...
-
-    def summary(self) -> dict[str, Any]: ...
-
-    def write(self, folder: Path) -> None: ...
-
-
 class FilmScoring:
     """Scores each film of an evaluation on the cached film's own pixels; an Ignite handler.
 
@@ -105,7 +87,7 @@ class FilmScoring:
         scores: those of the last epoch.
     """
 
-    def __init__(self, films: AnnotatedFilms, make: Callable[[tuple[str, ...]], Scores]) -> None:
+    def __init__(self, films: AnnotatedFilms, make: Callable[[tuple[str, ...]], DiceScores]) -> None:
         self.films, self.make = films, make
         self.scores = make(films.structures)
 
