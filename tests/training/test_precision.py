@@ -22,9 +22,9 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def nothing_told(caplog):
     caplog.set_level(logging.INFO, logger="cxw_monai")
-    precision._tell.cache_clear()
+    precision._log_fallback.cache_clear()
     yield
-    precision._tell.cache_clear()
+    precision._log_fallback.cache_clear()
 
 
 @pytest.fixture
