@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,13 @@ from .vit import RadiographViT
 __all__ = ["OBJECTIVES", "WorldModelSettings"]
 
 OBJECTIVES = ("local", "global", "domain")
-TARGETS = ("latents", "pixels", "both")
+CHOICES: dict[str, Collection[str]] = {
+    "cross_targets": ("all", "masked"),
+    "loss": MEASURES,
+    "targets": ("latents", "pixels", "both"),
+    "target": ("ema", "online"),
+    "regulariser": REGULARISERS,
+}
 
 
 @dataclass(frozen=True)
@@ -68,27 +74,19 @@ class WorldModelSettings:
     def __post_init__(self) -> None:
         if not self.objectives or not set(self.objectives) <= set(OBJECTIVES):
             raise ValueError(f"objectives must be a non-empty subset of {OBJECTIVES}, got {self.objectives!r}.")
-        if self.cross_targets not in ("all", "masked"):
-            raise ValueError(f"cross_targets must be 'all' or 'masked', got {self.cross_targets!r}.")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
         if self.swap_roles and not self.unified:
             raise ValueError("swap_roles is defined for unified predictions only.")
-        if self.loss not in MEASURES:
-            raise ValueError(f"loss must be one of {sorted(MEASURES)}, got {self.loss!r}.")
-        if self.targets not in TARGETS:
-            raise ValueError(f"targets must be one of {TARGETS}, got {self.targets!r}.")
         if self.cross_weight < 0 or (self.cross_weight == 0 and tuple(self.objectives) == ("global",)):
             raise ValueError(f"cross_weight must be positive, or 0 beside other objectives, got {self.cross_weight}.")
         if self.target_layers < 1:
             raise ValueError(f"target_layers must be at least 1, got {self.target_layers}.")
         if self.pixel_weight is not None and (self.targets != "both" or self.pixel_weight < 0):
             raise ValueError(f"pixel_weight needs targets 'both' and 0 or more, got {self.pixel_weight}.")
-        if self.target not in ("ema", "online"):
-            raise ValueError(f"target must be 'ema' or 'online', got {self.target!r}.")
-        if self.regulariser not in REGULARISERS or not 0 <= self.regulariser_weight <= 1:
-            raise ValueError(
-                f"regulariser must be one of {REGULARISERS} with a weight in [0, 1], got {self.regulariser!r} and "
-                f"{self.regulariser_weight}."
-            )
+        if not 0 <= self.regulariser_weight <= 1:
+            raise ValueError(f"regulariser_weight must lie in [0, 1], got {self.regulariser_weight}.")
 
     def target_channels(self, encoder: RadiographViT) -> int:
         """Channels of a target token, which the predictor's `out_dim` must be."""

@@ -1,9 +1,9 @@
 """Networks that are too large for one device: every process holds a part of each parameter (PyTorch's FSDP2).
 
 Checkpoints don't show it: they hold whole tensors under the names of an unsharded run, so that a run may be resumed
-sharded or not, and everything that reads `model.pt` or `encoder.pt` stays as it is. `torch.distributed.checkpoint` is not
-used for it: its optimiser states go by parameter names, which older checkpoints do not have, reading one before the first
-step makes one, and it is nine times slower on a network that is not sharded.
+sharded or not, and everything that reads `model.pt` or `encoder.pt` stays as it is. `torch.distributed.checkpoint` is
+not used for it: its optimiser states go by parameter names, which older checkpoints do not have, reading one before the
+first step makes one, and it is nine times slower on a network that is not sharded.
 """
 
 from __future__ import annotations
