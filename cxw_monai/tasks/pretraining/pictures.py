@@ -37,12 +37,12 @@ def draw_curves(metrics_csv: Path, picture: Path) -> None:
     draw_panels(read_metrics(metrics_csv), PANELS, picture, width=14, dpi=100)
 
 
-def token_map(tokens: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+def token_map(tokens: Tensor, grid: Sequence[int], size: tuple[int, int]) -> np.ndarray:
     """Token indices `[K]` as a mask `[H, W]` of 0 and 1."""
     flat = torch.zeros(grid[0] * grid[1])
     flat[tokens] = 1
     scale = (size[0] // grid[0], size[1] // grid[1])
-    return np.kron(flat.view(grid).numpy(), np.ones(scale))
+    return np.kron(flat.view(*grid).numpy(), np.ones(scale))
 
 
 def describe_action(action: Sequence[float]) -> str:
@@ -84,7 +84,6 @@ def draw_world_views(
     """
     count = min(count, len(dataset))
     drawn = masks.sample(max(count, 2))
-    grid = (masks.grid[0], masks.grid[1])
     figure = Figure(figsize=(17.5, 2.9 * count), layout="constrained")
     grid_of_axes = figure.subplots(count, 7, squeeze=False)
     films = spread(len(dataset), count, dataset.seed)
@@ -102,8 +101,8 @@ def draw_world_views(
             copy = perturb(clean[None], action[None], noise)[0, 0].numpy()
             index = row if view == 1 else int(drawn.permutation[row])
             size = (clean.shape[-2], clean.shape[-1])
-            context = token_map(drawn.context[index], grid, size)
-            target = token_map(drawn.target[index], grid, size)
+            context = token_map(drawn.context[index], masks.grid, size)
+            target = token_map(drawn.target[index], masks.grid, size)
             panels = (
                 (f"view {view}, clean (target)", clean[0].numpy()),
                 (describe_action(action), copy * (0.15 + 0.85 * context)),
