@@ -76,7 +76,7 @@ class WorldModelSettings:
             raise ValueError(f"objectives must be a non-empty subset of {OBJECTIVES}, got {self.objectives!r}.")
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
+                raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, got {getattr(self, name)!r}.")
         if self.swap_roles and not self.unified:
             raise ValueError("swap_roles is defined for unified predictions only.")
         if self.cross_weight < 0 or (self.cross_weight == 0 and tuple(self.objectives) == ("global",)):

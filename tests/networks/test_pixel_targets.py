@@ -59,5 +59,5 @@ class TestPixelTargets:
             WorldModel(encoder, predictor, WorldModelSettings(targets="pixels"))
 
     def test_an_unknown_target_is_refused(self):
-        with pytest.raises(ValueError, match="targets must be one of"):
+        with pytest.raises(ValueError, match="targets must be 'latents' or"):
             WorldModelSettings(targets="hog")

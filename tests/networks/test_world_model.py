@@ -365,7 +365,7 @@ def test_parity_settings():
         ({"objectives": ("local", "gloabl")}, "subset of .*'global'.*gloabl"),
         ({"objectives": "local"}, "subset of"),
         ({"cross_targets": "some"}, "'all' or 'masked', got 'some'"),
-        ({"loss": "unigrad"}, r"\['l2', 'smooth_l1'\], got 'unigrad'"),
+        ({"loss": "unigrad"}, "'l2' or 'smooth_l1', got 'unigrad'"),
         ({"target_layers": 0}, "target_layers must be at least 1, got 0"),
         ({"cross_weight": -1.0}, "cross_weight must be positive.*got -1"),
         ({"cross_weight": 0.0, "objectives": ("global",)}, "cross_weight must be positive.*got 0"),
