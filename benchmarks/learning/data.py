@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from cxw_monai.data.manifest import read_datalist
-from cxw_monai.metrics.descriptors import read_squashed
+from cxw_monai.io import read_radiograph
+from cxw_monai.metrics.descriptors import shrunk
 from cxw_monai.tasks.segmentation.dataset import read_mask
 from cxw_monai.tasks.segmentation.items import annotated_items
 
@@ -76,6 +76,10 @@ def read_split() -> dict[str, str]:
         return {row["id"]: row["part"] for row in csv.DictReader(stream)}
 
 
+def _film(path: str, size: int) -> torch.Tensor:
+    return shrunk(read_radiograph(path, min_size=1).array, size)
+
+
 def labelled_films(manifest: str | Path, size: int) -> LabelledFilms:
     """The split's films of an NIH manifest, squashed to `size x size` px.
 
@@ -92,7 +96,7 @@ def labelled_films(manifest: str | Path, size: int) -> LabelledFilms:
     if missing:
         raise ValueError(f"{manifest}: no column {missing[0]!r}; the benchmark reads {[*LABELS, 'age', 'patient_id']}.")
     return LabelledFilms(
-        images=torch.stack([read_squashed(row["image"], size) for row in chosen]),
+        images=torch.stack([_film(row["image"], size) for row in chosen]),
         files=[row["image"] for row in chosen],
         patients=np.array([str(row["patient_id"]) for row in chosen]),
         labels=np.array([[str(row[name]) == value for name, value in LABELS.items()] for row in chosen]),
@@ -109,12 +113,12 @@ def outlined_films(manifest: str | Path, size: int) -> OutlinedFilms:
     if not items:
         raise ValueError(f"{manifest}: no film has outlines of both lungs and the heart.")
     return OutlinedFilms(
-        images=torch.stack([read_squashed(item["image"], size) for item in items]),
+        images=torch.stack([_film(item["image"], size) for item in items]),
         masks=np.stack([[_mask(item["masks"][name], size) for name in STRUCTURES] for item in items]),
         patients=np.array([str(item.get("patient_id") or item["image"]) for item in items]),
     )
 
 
 def _mask(files: Sequence[str], size: int) -> np.ndarray:
-    union = torch.from_numpy(np.logical_or.reduce([read_mask(name) for name in files]))
-    return F.interpolate(union[None, None].float(), size=(size, size), mode="area")[0, 0].numpy() >= 0.5
+    union = np.logical_or.reduce([read_mask(name) for name in files])
+    return shrunk(union[None].astype(np.float32), size)[0].numpy() >= 0.5

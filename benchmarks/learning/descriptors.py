@@ -1,15 +1,29 @@
-"""What the learning benchmark compares encoders with, besides pixels: histograms of oriented gradients."""
+"""What the learning benchmark compares, besides pixels: tokens of an encoder, and histograms of oriented gradients."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from skimage.feature import hog
 from torch import Tensor
 
-from cxw_monai.metrics.descriptors import POSITION_CHANNELS, TOKEN_PX, Features
+from cxw_monai.metrics.descriptors import POSITION_CHANNELS, TOKEN_PX, Descriptor, Features
+from cxw_monai.networks import RadiographViT
 from cxw_monai.networks.positions import sincos_table
 
-__all__ = ["gradient_histograms"]
+__all__ = ["encoder_tokens", "gradient_histograms"]
+
+
+def encoder_tokens(encoder: RadiographViT, batch: int = 32) -> Descriptor:
+    """Final-normed patch tokens, and their mean as the vector."""
+
+    @torch.no_grad()
+    def describe(images: Tensor) -> Features:
+        encoder.eval()
+        tokens = torch.cat([encoder(part) for part in images.split(batch)]).numpy()  # [N, n, D]
+        return Features(tokens.mean(axis=1), tokens, learnt=True)
+
+    return describe
 
 
 def gradient_histograms(images: Tensor) -> Features:

@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if arguments.verb is None:
             parser.error("give a verb; --help lists them")
-        return int(_module(arguments.verb).run(arguments))
+        return _module(arguments.verb).run(arguments) or 0
     except (OSError, ValueError) as error:  # all errors that a user can mend are of these kinds
         print(f"error: {printable(error)}", file=sys.stderr)
         return 2

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from cxw_monai.inference.predictor import Predictor
 from cxw_monai.io import read_radiograph
-from cxw_monai.networks import RadiographViT
 from cxw_monai.networks.layers import init_weights
 from cxw_monai.networks.positions import sincos_table
 from cxw_monai.weights.encoder import load_encoder
@@ -27,11 +26,10 @@ __all__ = [
     "Descriptors",
     "Features",
     "encoder_descriptors",
-    "encoder_tokens",
     "load_descriptors",
     "pixel_descriptors",
     "pixels",
-    "read_squashed",
+    "shrunk",
 ]
 
 TOKEN_PX = 16
@@ -143,18 +141,6 @@ def _grid_tokens(patches: np.ndarray, path: str | PathLike[str]) -> np.ndarray:
     return patches.reshape(*patches.shape[:2], -1).transpose(0, 2, 1).astype(np.float32)
 
 
-def encoder_tokens(encoder: RadiographViT, batch: int = 32) -> Descriptor:
-    """Final-normed patch tokens, and their mean as the vector."""
-
-    @torch.no_grad()
-    def describe(images: Tensor) -> Features:
-        encoder.eval()
-        tokens = torch.cat([encoder(part) for part in images.split(batch)]).numpy()  # [N, n, D]
-        return Features(tokens.mean(axis=1), tokens, learnt=True)
-
-    return describe
-
-
 def pixels(side: int) -> Descriptor:
     """`side x side` grey values; a token has 4 x 4 of its own, the film at 16 x 16, and its place."""
 
@@ -204,18 +190,9 @@ def _fresh(module: nn.Module) -> None:
         module.reset_parameters()
 
 
-def read_squashed(image: str | PathLike[str], size: int | tuple[int, int]) -> Tensor:
-    """A film averaged down to `size`, whatever its shape: float32 `[1, h, w]` in [0, 1].
-
-    Raises:
-        RadiographError: the file can't be read.
-    """
-    return _averaged(read_radiograph(image, min_size=1).array, size)
-
-
-def _averaged(film: np.ndarray, size: int | tuple[int, int]) -> Tensor:
-    size = (size, size) if isinstance(size, int) else size
-    return F.interpolate(torch.from_numpy(film)[None], size=size, mode="area")[0]
+def shrunk(film: np.ndarray, side: int) -> Tensor:
+    """A film ``[1, H, W]`` averaged down to ``[1, side, side]``, whatever its shape."""
+    return F.interpolate(torch.from_numpy(film)[None], size=(side, side), mode="area")[0]
 
 
 def pixel_descriptors(images: Sequence[str], side: int) -> Descriptors:
@@ -238,7 +215,7 @@ def pixel_descriptors(images: Sequence[str], side: int) -> Descriptors:
     rows, films = [], []
     for image in images:
         film = read_radiograph(image, min_size=1).array
-        rows.append(_averaged(film, side).flatten().numpy())
-        films.append(_averaged(film, _PIXEL_FILM))
+        rows.append(shrunk(film, side).flatten().numpy())
+        films.append(shrunk(film, _PIXEL_FILM))
     tokens = pixels(side)(torch.stack(films)).tokens
     return Descriptors(f"pixels {side}x{side}", list(images), np.stack(rows), tokens)

@@ -12,9 +12,9 @@ from sklearn.metrics import roc_auc_score
 
 import cxw_monai
 from benchmarks.learning.data import read_split
+from benchmarks.learning.descriptors import encoder_tokens
 from cxw_monai.data.manifest import read_datalist
 from cxw_monai.io import read_radiograph
-from cxw_monai.metrics.descriptors import encoder_tokens
 from cxw_monai.networks import radiograph_vit
 from cxw_monai.training import embedding_statistics
 from cxw_monai.transforms.whole_film import WholeFilmd

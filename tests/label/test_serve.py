@@ -66,7 +66,7 @@ def test_the_bundle_and_its_model_are_found_by_name(tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr("os.execve", lambda program, command, environment: started.append(command))
     monkeypatch.chdir(tmp_path)
-    main([str(tmp_path)])
+    main(["label", str(tmp_path)])
     (command,) = started
     assert command[command.index("--app") + 1] == str(tmp_path / ".monailabel")
     bundle = named_bundle("chexworld_segmentation")
