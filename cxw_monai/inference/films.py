@@ -28,7 +28,7 @@ class FilmDataset(Dataset):
     Args:
         items: `{"image": path, ...}`; other fields are kept in `items`.
         size: height and width in px, or one number for both.
-        reader: how films are read, see `cxw_monai.io.radiograph.reader_options`.
+        reader: how films are read, see `cxw_monai.io.read.reader_options`.
         min_size: films whose shorter side has fewer px can't be used.
 
     Attributes:

@@ -64,9 +64,15 @@ def test_a_model_that_is_none_is_one_line_before_anything_starts(tmp_path, capsy
 
 def test_the_bundle_and_its_model_are_found_by_name(tmp_path, monkeypatch):
     started = []
-    monkeypatch.setattr("os.execve", lambda program, command, environment: started.append(command))
+
+    def execve(program: str, command: list[str], environment: dict[str, str]) -> None:
+        started.append(command)
+        raise SystemExit  # it never returns
+
+    monkeypatch.setattr("os.execve", execve)
     monkeypatch.chdir(tmp_path)
-    main(["label", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main(["label", str(tmp_path)])
     (command,) = started
     assert command[command.index("--app") + 1] == str(tmp_path / ".monailabel")
     bundle = named_bundle("chexworld_segmentation")
