@@ -28,7 +28,7 @@ from cxw_monai.tasks.segmentation.step import (
     warmup_cosine,
 )
 from cxw_monai.training import EpochMeans, NonFiniteLossError, SamplerEpoch, run_training
-from cxw_monai.training.best_model import BestModel
+from cxw_monai.training.best_model import CheckpointSaver, EarlyStopHandler
 from cxw_monai.training.parameter_groups import layer_decay_groups
 from cxw_monai.transforms.warp import RandFilmWarpd
 from cxw_monai.transforms.whole_film import WholeFilmd
@@ -86,7 +86,7 @@ class Run:
             decollate=False,
             val_handlers=[EpochMeans(), self.scores],
         )
-        self.best = BestModel(folder / "model.pt", self._save, self.evaluator, patience=patience)
+        self.best = CheckpointSaver(folder / "model.pt", self._save, self.evaluator)
         self.step = SegmentationStep(loss, warmup_cosine(lr, 0.0, len(loader), epochs, 1), amp="none")
         self.trainer = SupervisedTrainer(
             device=torch.device("cpu"),
@@ -103,6 +103,7 @@ class Run:
                 EpochMeans(),
                 ValidationHandler(1, self.evaluator),
                 self.best,
+                EarlyStopHandler(patience, self.best),
             ],
         )
         self.state = FineTuningState(folder, self.step, self.best, every=every, keep=None)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cxw_monai.training.best_model import BestModel
+from cxw_monai.training.best_model import CheckpointSaver
 from cxw_monai.training.run_state import Stateful, TrainingState
 
 __all__ = ["FineTuningState"]
@@ -15,7 +15,7 @@ __all__ = ["FineTuningState"]
 class FineTuningState(TrainingState):
     """`TrainingState` of a network that is chosen by validation.
 
-    The best epoch's score is among the saved parts; its weights are `BestModel`'s to write.
+    The best epoch's score is among the saved parts; its weights are `CheckpointSaver`'s to write.
 
     Args:
         folder, every, keep, save_steps, save_minutes, settings: see `TrainingState`.
@@ -28,7 +28,7 @@ class FineTuningState(TrainingState):
         self,
         folder: str | Path,
         step: Any,
-        best: BestModel,
+        best: CheckpointSaver,
         every: int = 1,
         keep: int | None = 2,
         save_steps: int | None = None,

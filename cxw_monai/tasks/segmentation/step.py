@@ -278,7 +278,8 @@ class FilmScores:
         self.films, self.make = films, make
         self.scores = make(films.structures)
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: Engine, name: str | None = None) -> None:
+        """As a handler, or as a key metric, which is the summary's entry of that name."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._completed)
