@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 
-from cxw_monai.io.image import MAX_PIXELS
+from cxw_monai.io.radiograph import MAX_PIXELS
 
 from .base import Settings
 from .types import AtLeast0, Count, Device, Lower, Number, Pair, Percent, Positive, Share, Text, Whole, setting
