@@ -32,7 +32,7 @@ MOVED = {
     "cxw_monai.engines": "cxw_monai.training",
     "cxw_monai.engines.best_model": "cxw_monai.training.best_model",
     "cxw_monai.engines.dice_scores": "cxw_monai.tasks.segmentation.dice_scores",
-    "cxw_monai.engines.fine_tuning_state": "cxw_monai.tasks.segmentation.state",
+    "cxw_monai.engines.fine_tuning_state": "cxw_monai.training.run_state",
     "cxw_monai.engines.iteration": "cxw_monai.tasks.pretraining.step",
     "cxw_monai.engines.monitors": "cxw_monai.tasks.pretraining.monitors",
     "cxw_monai.engines.schedules": "cxw_monai.training.schedules",

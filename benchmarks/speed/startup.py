@@ -27,7 +27,7 @@ from .view_pipelines import synthetic_film
 __all__ = ["measure_data", "measure_startup"]
 
 _STOP = {
-    "+imports": ["$import ignite"],
+    "+imports": ["$import os", "$import ignite"],
     "stop_at_first_step": (
         "$@train::trainer.add_event_handler(ignite.engine.Events.ITERATION_STARTED, lambda: os._exit(0))"
     ),

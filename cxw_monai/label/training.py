@@ -102,7 +102,7 @@ class SegmentationTraining(TrainTask):
             "datalist": str(run / "manifest.csv"),
             "val_fraction": held_out / films,
             "structures": list(settings.structures),
-            "settings": {"_target_": "cxw_monai.weights.segmenter.read_settings", **loaded},
+            "network_settings": {"_target_": "cxw_monai.weights.segmenter.read_settings", **loaded},
             "network_def": {"_target_": "cxw_monai.weights.segmenter.load_segmenter", **loaded},
             "image_size": list(settings.image_size),
             "patch_size": settings.patch_size,

@@ -1,7 +1,7 @@
-"""A bundle's settings, checked before any work: their names, their values, and what a resumed run may change."""
+"""A bundle's settings: classes of them, gathered from its config and checked before any work."""
 
-from .check import check_settings
-from .kinds import SettingError
+from .base import Settings
 from .run import settings_of_run
+from .types import SettingError, setting
 
-__all__ = ["SettingError", "check_settings", "settings_of_run"]
+__all__ = ["SettingError", "Settings", "setting", "settings_of_run"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from difflib import get_close_matches
 from pydoc import locate
 from typing import Any
@@ -12,12 +12,13 @@ from monai.bundle import ConfigComponent, ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
-from .kinds import SettingError
 from .source import Source, root
+from .types import SettingError
 
 __all__ = ["check_names", "nearest", "without_effect"]
 
-_TRACKING = {name for settings in DEFAULT_EXP_MGMT_SETTINGS.values() for name in settings["configs"]}
+_MANAGEMENT: dict[str, Any] = DEFAULT_EXP_MGMT_SETTINGS
+_TRACKING = {name for settings in _MANAGEMENT.values() for name in settings["configs"]}
 _MONAI = {"initialize", "run", "finalize", "run_id", "init_id", "final_id", "imports", "bundle_root", *_TRACKING}
 
 
@@ -57,19 +58,23 @@ def _macros(source: Source) -> set[str]:
     return {name for entries in source.given.values() for name in found(entries)}
 
 
-def check_names(source: Source) -> None:
+def check_names(source: Source, fields: Set[str]) -> None:
     """Refuse names that mean nothing.
 
-    Known are the entries of the bundle's own files, MONAI's, what another entry refers to (`@`, `%`), and comments
-    (`_desc_`). In the blocks (`train`, `validate`) the same holds one level down, and a component takes the arguments
-    that its function has.
+    Known are the settings, the entries of the bundle's own files, MONAI's, what another entry refers to (`@`, `%`), and
+    comments (`_desc_`). In the blocks (`train`, `validate`) the same holds one level down, and a component takes the
+    arguments that its function has.
+
+    Args:
+        source: where they come from.
+        fields: names of the settings, of all the bundle's commands.
 
     Raises:
         SettingError: with the nearest known name.
     """
     if not source.base:
         return
-    known = {root(entry) for content in source.base.values() for entry in content}
+    known = {root(entry) for content in source.base.values() for entry in content} | fields
     used = references(source.config)
     referred = {root(id) for name, ids in used.items() for id in ids if root(id) != name} | _macros(source)
     for name in map(str, source.config):
@@ -130,20 +135,8 @@ def _check_arguments(parser: ConfigParser) -> None:
                 raise SettingError(f"{id}::{name}: {target} has no such argument{nearest(str(name), parameters)}")
 
 
-def without_effect(source: Source) -> list[str]:
-    """Settings on the command line that the bundle knows, but to which nothing in this run refers."""
+def without_effect(source: Source, others: Set[str]) -> list[str]:
+    """Options that are settings of other commands (`others`) alone, and to which nothing in this run refers."""
     used = references(source.config)
-    referred = {root(id) for name, ids in used.items() for id in ids if root(id) != name} | _MONAI
-    options = [option for option in source.command.values if option in source.config]
-    return [name for name in options if name not in referred and not _has_parts(source, name)]
-
-
-def _has_parts(source: Source, name: str) -> bool:
-    """Whether an entry is a part of the program in the bundle's files, not a plain value."""
-    for entries in source.base.values():
-        value = entries.get(name)
-        if isinstance(value, str) and value.startswith(("$", "%")):
-            return True
-        if isinstance(value, dict) or (isinstance(value, list) and any(str(one).startswith("$") for one in value)):
-            return True
-    return False
+    referred = {root(id) for name, ids in used.items() for id in ids if root(id) != name}
+    return [name for name in source.command.values if name in others - referred]

@@ -6,35 +6,36 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from .check import defaults
-from .schema import FIXED, FREE, kind_of
+from .base import Settings
 from .source import calling_source
 
 __all__ = ["settings_of_run"]
 
 
-def settings_of_run(films: Iterable[Mapping[str, Any]] = ()) -> dict[str, dict[str, Any]]:
-    """Settings of the config that calls this, in plain values.
+def settings_of_run(settings: Settings, films: Iterable[Mapping[str, Any]] = ()) -> dict[str, dict[str, Any]]:
+    """Settings of a run in plain values; for an entry of its config.
 
     No path is among them, and of the films nothing but a number and a hash.
 
     Args:
+        settings: the run's.
         films: the training items, with `image`.
 
     Returns:
         By name, `fixed` ones, without which the run's state means nothing (with `optimizer`, its class), and `others`
-        (with `training_films`).
+        (with `training_films`); see `setting`.
     """
+    marks = {
+        name: cast(dict[str, Any], field.json_schema_extra)["resume"]
+        for name, field in type(settings).model_fields.items()
+    }
+    fixed, others = (
+        {name: _plain(getattr(settings, name)) for name, mark in marks.items() if mark == kept}
+        for kept in ("fixed", "logged")
+    )
     source = calling_source()
-    known = defaults(source)
-    fixed: dict[str, Any] = {}
-    others: dict[str, Any] = {}
-    for name in source.config:
-        if name not in FREE and kind_of(name, known.get(name)) is not None and name in source.parser.ref_resolver.items:
-            found = fixed if name in FIXED else others
-            found[name] = _plain(source.parser.get_parsed_content(name))
     optimizer = source.config.get("optimizer")
     if isinstance(optimizer, Mapping) and isinstance(optimizer.get("_target_"), str):
         fixed["optimizer"] = optimizer["_target_"]

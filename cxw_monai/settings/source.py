@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import yaml
@@ -19,7 +20,7 @@ from cxw_monai.training.errors import runs_bundle_command
 
 from .command_line import CommandLine, typed
 
-__all__ = ["Source", "calling_source"]
+__all__ = ["Source", "calling_source", "settings_classes"]
 
 
 _COMMANDS = (create_workflow.__code__, run.__code__)
@@ -60,6 +61,11 @@ class Source:
         configs = {name: content for name, content in read.items() if isinstance(content, dict)}
         return {name: content for name, content in configs.items() if "monai_version" not in content}
 
+    @property
+    def kinds(self) -> list[Any]:
+        """Settings classes of all the bundle's commands."""
+        return settings_classes(self.base.values())
+
     @cached_property
     def given(self) -> dict[Path, dict[str, Any]]:
         """The given files' entries as their texts."""
@@ -84,6 +90,14 @@ class Source:
             if any(root(entry) == name for entry in (self.given.get(path) or texts_of(path))):
                 return f"in {path}"
         return "in the settings"
+
+
+def settings_classes(configs: Iterable[Mapping[str, Any]]) -> list[Any]:
+    """The classes that configs' `settings` entries name, each once."""
+    entries = [content.get("settings") for content in configs]
+    targets = [entry.get("_target_") for entry in entries if isinstance(entry, dict)]
+    classes = [locate(target.removesuffix(".of_config")) for target in targets if isinstance(target, str)]
+    return [one for one in dict.fromkeys(classes) if hasattr(one, "model_fields")]
 
 
 def root(entry: Any) -> str:

@@ -6,11 +6,12 @@ from typing import Any
 from cxw_monai.io.files.atomic import check_writable
 
 from .errors import install_error_hook
-from .handlers import EpochMeans, RunRecord, SamplerEpoch, StepProgress
+from .handlers import EpochMeans, RunRecord, SamplerEpoch, StepProgress, attached
+from .launch import join_processes
 from .memory import keep_freed_memory
 from .non_finite import NonFiniteLossError, NonFiniteSteps
 from .output_folder import hold_output, release_output
-from .parameter_groups import parameter_groups
+from .parameter_groups import layer_decay_groups, parameter_groups
 from .precision import allow_tf32
 from .run_state import RunState
 from .schedules import CosineSchedule, PretrainingSchedules, warmup_cosine
@@ -32,12 +33,15 @@ __all__ = [
     "StepProgress",
     "TrainingStep",
     "allow_tf32",
+    "attached",
     "check_run",
     "check_writable",
     "embedding_statistics",
     "hold_output",
     "install_error_hook",
+    "join_processes",
     "keep_freed_memory",
+    "layer_decay_groups",
     "parameter_groups",
     "prepare_worker",
     "release_output",

@@ -1,8 +1,9 @@
-"""The best epoch of a fine-tuning: kept, and the run stopped when no better one comes."""
+"""The best epoch of a training: kept, and the run stopped when no better one comes."""
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,47 +11,95 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
-from monai.engines import SupervisedTrainer
+from monai import handlers
 from torch import nn
 
 from .processes import dist_size, is_main_process, unwrapped
 
-__all__ = ["BestModel"]
+__all__ = ["CheckpointSaver", "EarlyStopHandler"]
 
 logger = logging.getLogger(__name__)
 
 
-class BestModel:
-    """Keeps the weights of the epoch with the highest validation score; an Ignite handler of the trainer.
+class CheckpointSaver(handlers.CheckpointSaver):
+    """MONAI's, for the weights of the epoch with the highest validation score; a handler of the trainer.
 
-    Attach it after the handler that validates. Its state belongs into the run's checkpoints, so that a resumed run
-    neither forgets its best epoch nor starts to be patient anew.
+    MONAI's keeps no state that resumes to the same bits, and writes a network without its settings. Attach it after the
+    handler that validates; its state belongs into the run's checkpoints.
 
     Args:
         path: file that holds the best weights.
         save: function of (network, path) that writes them.
         validator: engine whose `state.metrics[metric]` is the score, in the epochs in which it ran.
         metric: name of the score; higher is better.
+
+    Attributes:
+        score: the best one so far, of epoch `epoch`; None before the first validation.
+        waited: validations since then.
+    """
+
+    def __init__(
+        self, path: str | Path, save: Callable[[nn.Module, Path], None], validator: Engine, metric: str = "dice"
+    ) -> None:
+        self.path, self.save, self.validator, self.metric = Path(path), save, validator, metric
+        super().__init__(str(self.path.parent), {"model": save}, key_metric_name=metric)
+        self.score: float | None = None
+        self.epoch, self.waited = 0, 0
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.metrics_completed)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"score": self.score, "epoch": self.epoch, "waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.score, self.epoch, self.waited = state["score"], state["epoch"], state["waited"]
+
+    def metrics_completed(self, engine: Engine) -> None:
+        epoch = engine.state.epoch
+        if self.validator.state.epoch == epoch:
+            self._compare(engine, self._agreed(float(self.validator.state.metrics[self.metric]), engine))
+        elif epoch == engine.state.max_epochs and self.score is None:
+            logger.warning("No epoch was validated: the last one is kept. Set val_interval to at most epochs.")
+            self._keep(engine)
+
+    def _compare(self, engine: Engine, score: float) -> None:
+        if self.score is None or score > self.score:
+            self.score, self.epoch, self.waited = score, engine.state.epoch, 0
+            self._keep(engine)
+        else:
+            self.waited += 1
+
+    def _keep(self, engine: Any) -> None:
+        if is_main_process():
+            self.save(unwrapped(engine.network), self.path)
+
+    @staticmethod
+    def _agreed(score: float, engine: Any) -> float:
+        """The main process's score, so that all processes stop together."""
+        if dist_size() == 1:
+            return score
+        shared = torch.tensor(score, dtype=torch.float64, device=engine.state.device)
+        dist.broadcast(shared, src=0)
+        return shared.item()
+
+
+class EarlyStopHandler(handlers.EarlyStopHandler):
+    """MONAI's, which counts what `CheckpointSaver` has counted, so that a resumed run is no more patient than one run.
+
+    Args:
         patience: stop after so many validations without a better score; None never stops.
+        best: attached before.
 
     Raises:
         ValueError: `patience` is not positive.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        save: Callable[[nn.Module, Path], None],
-        validator: Engine,
-        metric: str = "dice",
-        patience: int | None = None,
-    ) -> None:
+    def __init__(self, patience: int | None, best: CheckpointSaver) -> None:
         if patience is not None and patience < 1:
             raise ValueError(f"patience must be 1 or more, or null, got {patience}.")
-        self.path, self.save, self.validator = Path(path), save, validator
-        self.metric, self.patience = metric, patience
-        self.score: float | None = None
-        self.epoch, self.waited = 0, 0
+        super().__init__(patience or sys.maxsize, lambda engine: -float(best.waited))
+        self.best = best
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self._started)
@@ -59,48 +108,17 @@ class BestModel:
     @property
     def exhausted(self) -> bool:
         """Whether the patience is at its end."""
-        return self.patience is not None and self.waited >= self.patience
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"score": self.score, "epoch": self.epoch, "waited": self.waited}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.score, self.epoch, self.waited = state["score"], state["epoch"], state["waited"]
+        return self.best.waited >= self.patience
 
     def _started(self, engine: Engine) -> None:
         if self.exhausted:
             engine.terminate()
 
-    def __call__(self, engine: SupervisedTrainer) -> None:
-        epoch = engine.state.epoch
-        if self.validator.state.epoch == epoch:
-            self._compare(engine, self._agreed(float(self.validator.state.metrics[self.metric]), engine))
-        elif epoch == engine.state.max_epochs and self.score is None:
-            logger.warning("No epoch was validated: the last one is kept. Set val_interval to at most epochs.")
-            self._keep(engine)
-
-    def _compare(self, engine: SupervisedTrainer, score: float) -> None:
-        if self.score is None or score > self.score:
-            self.score, self.epoch, self.waited = score, engine.state.epoch, 0
-            self._keep(engine)
-            return
-        self.waited += 1
-        if self.exhausted:
+    def __call__(self, engine: Engine) -> None:
+        if self.exhausted and self.best.validator.state.epoch == engine.state.epoch:
+            best = self.best
             logger.info(
                 "Stopped after epoch %d: no better %s than %.4f of epoch %d in %d validations.",
-                *(engine.state.epoch, self.metric, self.score, self.epoch, self.waited),
+                *(engine.state.epoch, best.metric, best.score, best.epoch, best.waited),
             )
             engine.terminate()
-
-    def _keep(self, engine: SupervisedTrainer) -> None:
-        if is_main_process():
-            self.save(unwrapped(engine.network), self.path)
-
-    @staticmethod
-    def _agreed(score: float, engine: SupervisedTrainer) -> float:
-        """The main process's score, so that all processes stop together."""
-        if dist_size() == 1:
-            return score
-        shared = torch.tensor(score, dtype=torch.float64, device=engine.state.device)
-        dist.broadcast(shared, src=0)
-        return shared.item()

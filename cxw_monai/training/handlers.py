@@ -18,9 +18,23 @@ from cxw_monai.io.files.csv_files import read_rows, write_rows
 
 from .processes import dist_size, gathered, is_main_process
 
-__all__ = ["EpochMeans", "RunRecord", "SamplerEpoch", "StepProgress"]
+__all__ = ["EpochMeans", "RunRecord", "SamplerEpoch", "StepProgress", "attached"]
 
 logger = logging.getLogger(__name__)
+
+
+class Handler(Protocol):
+    """What MONAI's engines attach."""
+
+    def attach(self, engine: Engine) -> None: ...
+
+
+def attached(handler: Handler) -> Handler:
+    """A handler that has an entry of its own in a config, in the list of an engine's handlers.
+
+    MONAI's check of a bundle's properties takes no references there, but components alone.
+    """
+    return handler
 
 
 class EpochSampler(Protocol):
@@ -34,14 +48,14 @@ class EpochMeans:
 
     Means are over the images of the steps that reported a scalar, and over the processes of a distributed run. A
     scalar that no step of the epoch reported is not in the metrics. Its state belongs into checkpoints that are
-    written within an epoch.
+    written within an epoch. As an engine's key metric it gives the mean of that name.
     """
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = defaultdict(float)
         self.counts: dict[str, int] = defaultdict(int)
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: Engine, name: str | None = None) -> None:
         engine.add_event_handler(Events.EPOCH_STARTED, self._started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._completed)
@@ -61,13 +75,13 @@ class EpochMeans:
         self.sums.clear()
         self.counts.clear()
 
-    def _step(self, engine: Engine) -> None:
+    def _step(self, engine: Any) -> None:
         output = engine.state.output[0]
         for name, value in output["scalars"].items():
             self.sums[name] += value * output["count"]
             self.counts[name] += output["count"]
 
-    def _completed(self, engine: Engine) -> None:
+    def _completed(self, engine: Any) -> None:
         names = sorted(set().union(*gathered(dict.fromkeys(self.sums))))
         totals = torch.tensor([[self.sums[n], self.counts[n]] for n in names], dtype=torch.float64)
         if dist_size() > 1:
@@ -90,7 +104,7 @@ class SamplerEpoch:
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: Any) -> None:
         done = engine.state.iteration - (engine.state.epoch - 1) * engine.state.epoch_length
         self.sampler.set_epoch(engine.state.epoch - 1, start=max(done, 0) * self.batch_size)
 

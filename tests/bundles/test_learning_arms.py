@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import yaml
 from monai.bundle import ConfigParser
 
 from cxw_monai.networks import RadiographEmbedder, WorldModel, radiograph_vit
+from cxw_monai.tasks.pretraining.settings import PretrainingSettings
 
 CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "chexworld_pretraining" / "configs"
 ARMS = {k: v for k, v in yaml.safe_load((CONFIGS / "learning_arms.yaml").read_text()).items() if not k.startswith("_")}
@@ -29,7 +29,7 @@ def network(presets: list[str], **settings: Any) -> WorldModel:
 def test_every_arm_sets_what_there_is_and_fits(name: str):
     arm = dict(ARMS[name])
     settings = {key: value for key, value in arm.items() if key not in BENCHMARK_KEYS}
-    assert settings.keys() <= json.loads((CONFIGS / "train.json").read_text()).keys()  # MONAI ignores a misspelt key
+    assert settings.keys() <= PretrainingSettings.model_fields.keys()  # MONAI ignores a misspelt key
     assert arm.get("start_from_arm", "mae") in ARMS
     made = network(["learning_base", *arm.get("presets", ())], **settings)
     assert made.settings.regulariser == arm.get("regulariser", "none")
@@ -39,16 +39,16 @@ def test_every_arm_sets_what_there_is_and_fits(name: str):
 def test_the_preset_of_the_shipped_encoder_is_the_arm_that_made_it():
     """All but how long it runs and what it says; an arm's schedules fit its minutes."""
 
-    def settings(*names: str) -> dict[str, Any]:
-        read = [json.loads((CONFIGS / "train.json").read_text())]
-        read += [yaml.safe_load((CONFIGS / "presets" / f"{name}.yaml").read_text()) for name in names]
-        return {key: value for one in read for key, value in one.items()}
+    def settings(*names: str, **own: Any) -> dict[str, Any]:
+        read = [yaml.safe_load((CONFIGS / "presets" / f"{name}.yaml").read_text()) for name in names]
+        given = {key: value for one in (*read, own) for key, value in one.items()}
+        return PretrainingSettings(**given).model_dump()
 
     presets = ("learning_base", *ARMS["long"]["presets"])
     own = {key: value for key, value in ARMS["long"].items() if key not in BENCHMARK_KEYS}
-    trained, preset = settings(*presets) | own, settings("cpu_tiny")
+    trained, preset = settings(*presets, **own), settings("cpu_tiny")
     differing = {name for name, value in trained.items() if preset[name] != value}
-    assert differing == {"epochs", "warmup_epochs", "monitor_every", "flip_embedding"}
+    assert differing == {"epochs", "warmup_epochs", "monitor_every"}
     again = {key: value for key, value in ARMS["longer"].items() if key not in BENCHMARK_KEYS}
     assert again == own and ARMS["longer"]["start_from_arm"] == "long"
     made = [network(["cpu_tiny"]), network([*presets], **own)]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from monai.bundle import ConfigParser
 
 from cxw_monai.data.cache import build_cache
 from cxw_monai.io import RadiographError
@@ -56,28 +55,3 @@ def test_wrong_settings_are_refused_before_any_work(items, tmp_path, wrong, mess
     with pytest.raises(ValueError, match=message):
         build_cache(items, tmp_path / "cache", progress=False, reader=wrong)
     assert not (tmp_path / "cache").exists()
-
-
-@pytest.mark.parametrize(
-    ("bundle", "config", "places"),
-    [
-        ("pretraining", "train", ("train::cache", "validate::cache")),
-        ("pretraining", "inference", ("cache",)),
-        ("segmentation", "train", ("train::films", "validate::films", "test::films")),
-        ("segmentation", "inference", ("inference_settings",)),
-    ],
-)
-def test_bundles_name_the_same_settings_and_hand_them_on(bundle, config, places):
-    parser = ConfigParser()
-    parser.read_config(BUNDLES / f"chexworld_{bundle}" / "configs" / f"{config}.json")
-    names = {"voi": "none", "voi_item": 2, "window": [3000, 201], "percentiles": None, "max_pixels": 123}
-    assert {name: parser[name] for name in names} == {
-        "voi": "auto", "voi_item": 0, "window": None, "percentiles": None, "max_pixels": 80_000_000,
-    }  # fmt: skip
-    parser.update(names)
-    for place in places:
-        if (bundle, config) == ("segmentation", "inference"):
-            assert {name: parser[f"{place}::{name}"] for name in names} == {name: f"@{name}" for name in names}
-        else:
-            assert parser[f"{place}::reader"] == "@reader"
-            assert parser.get_parsed_content("reader") == names

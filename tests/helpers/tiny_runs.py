@@ -51,7 +51,7 @@ from cxw_monai.training import (
     run_training,
     warmup_cosine,
 )
-from cxw_monai.training.best_model import BestModel
+from cxw_monai.training.best_model import CheckpointSaver
 from cxw_monai.training.checkpoint_files import write_checkpoint
 from cxw_monai.training.sharding import shard_world_model
 from cxw_monai.transforms import ActionSampler, RandActiond, RandWorldViewPaird, TokenMaskSampler
@@ -203,7 +203,7 @@ class TinySegmentation(TinyRun):
             decollate=False,
             val_handlers=[EpochMeans(), FilmScoring(films, DiceScores)],
         )
-        self.best = BestModel(self.folder / "model.pt", self.keep_best, evaluator)
+        self.best = CheckpointSaver(self.folder / "model.pt", self.keep_best, evaluator)
         return [ValidationHandler(1, evaluator), self.best]
 
     @staticmethod

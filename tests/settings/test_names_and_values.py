@@ -1,6 +1,7 @@
 """Settings of both bundles, as the command line, files and programs give them; no network is made and no film read."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -8,18 +9,19 @@ import fire
 import pytest
 import torch
 import yaml
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.scripts import run
 
+from cxw_monai.inference.bundle_settings import InferenceSettings
 from cxw_monai.settings import SettingError, source
 from cxw_monai.settings.command_line import typed
-from cxw_monai.settings.schema import FIXED, FREE, KINDS, kind_of
+from cxw_monai.tasks.pretraining.settings import EmbeddingSettings, EvaluationSettings, PretrainingSettings
+from cxw_monai.tasks.segmentation.settings import FineTuningSettings, ScoringSettings
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 PRETRAINING, SEGMENTATION = BUNDLES / "chexworld_pretraining/configs", BUNDLES / "chexworld_segmentation/configs"
 TRAIN, INFER = PRETRAINING / "train.json", SEGMENTATION / "inference.json"
-ONLY_CHECK = ["$bundle_settings.check_settings()"]
-AGAIN = ["$bundle_settings.check_settings(unless_done=True)"]
+ONLY_CHECK = ["@settings"]
 RUNS = {  # every way to run a bundle: its files
     "pretraining": [TRAIN],
     "evaluation": [TRAIN, PRETRAINING / "presets/cpu_tiny.yaml", PRETRAINING / "evaluate.json"],
@@ -62,7 +64,7 @@ def command(monkeypatch):
 
     def typed_in(files, *arguments, run_id="run"):
         listed = "[" + ",".join(f"'{file}'" for file in files) + "]"
-        line = ["run", run_id, "--config_file", listed, "--initialize", str(ONLY_CHECK), "--run", str(AGAIN),
+        line = ["run", run_id, "--config_file", listed, "--initialize", str(ONLY_CHECK), "--run", str(ONLY_CHECK),
                 "--logging_file", "False", *arguments]  # fmt: skip
         made = []
         monkeypatch.setattr(sys, "argv", ["monai.bundle", *line])
@@ -75,8 +77,11 @@ def command(monkeypatch):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_every_run_takes_its_own_files_and_refuses_a_misspelt_setting(name):
-    program(RUNS[name], _desc_="a comment", _own_note_=1)
+def test_every_run_takes_its_own_files_and_refuses_a_misspelt_setting(name, tmp_path, monkeypatch):
+    for variable, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(variable, value)
+    model = {"ckpt": str(SEGMENTATION.parent / "models/model.pt")} if name == "scoring" else {}  # has the structures
+    program(RUNS[name], _desc_="a comment", _own_note_=1, **model)
     said = refused(program, RUNS[name], devise="cpu")
     assert said.startswith("devise (given in the settings): the bundle has no such setting, did you mean device?")
 
@@ -181,8 +186,8 @@ def test_a_path_stays_the_text_that_was_given(command, tmp_path, text):
 
 def test_a_path_in_fires_own_quotes_an_object_and_null(command):
     assert program([INFER], input=Path("/films"))["input"] == "/films"
-    assert "input must be a path" in refused(program, [INFER], input=20240102)
-    assert "output must be a path" in refused(program, [INFER], output=None)
+    assert "input must be a text or path" in refused(program, [INFER], input=20240102)
+    assert "output must be a text or path" in refused(program, [INFER], output=None)
     assert command([INFER], "--input", "'007'")["input"] == "007"
     assert command([INFER], "--input", "null")["input"] is None
 
@@ -193,7 +198,7 @@ def test_a_path_in_fires_own_quotes_an_object_and_null(command):
         ("lr", "5e-4", 5e-4),
         ("lr", "'5e-4'", 5e-4),
         ("lr", "+.5E-3", 5e-4),
-        ("lr", "0", 0),
+        ("lr", "0", 0.0),
         ("epochs", "'5'", 5),
         ("epochs", "010", 10),
         ("epochs", "1e3", 1000),
@@ -231,32 +236,37 @@ def test_values_in_another_dress_are_what_they_mean(command, tmp_path, name, tex
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("lr", "fast", "lr must be a number of at least 0, got 'fast'."),
-        ("lr", ".nan", "lr must be a number of at least 0, got '.nan'."),
-        ("lr", "-1", "lr must be a number of at least 0, got '-1'."),
-        ("lr", "1,5", "lr must be a number of at least 0"),
-        ("lr", "true", "lr must be a number"),
-        ("clip_norm", ".inf", "clip_norm must be a number above 0, or null, got '.inf'."),
-        ("epochs", "2.5", "epochs must be a whole number of at least 1, got '2.5'."),
-        ("epochs", "0", "epochs must be a whole number of at least 1"),
-        ("epochs", "12:30", "epochs must be a whole number of at least 1, got '12:30'."),
-        ("epochs", "null", "epochs must be a whole number of at least 1, got 'null'."),
-        ("val_fraction", "1", "val_fraction must lie in (0, 1), got '1'."),
-        ("tf32", "2", "tf32 must be true or false, got '2'."),
-        ("crop_scale", "0.5", "crop_scale must be a list of 2 numbers"),
-        ("crop_scale", "[0.5, 1.0, 2.0]", "crop_scale must be a list of 2 numbers"),
-        ("crop_scale", "[0.5, .nan]", "crop_scale must be a list of 2 numbers"),
-        ("on_error", "stop", "on_error must be one of raise, skip, got 'stop'."),
-        ("amp", "fp16", "amp must be one of auto, bfloat16, none"),
+        ("lr", "fast", "lr must be a valid number, unable to parse string as a number, got 'fast' (given in "),
+        ("lr", ".nan", "lr must be a valid number"),
+        ("lr", "-1", "lr must be greater than or equal to 0, got '-1' (given in "),
+        ("lr", "1,5", "lr must be a valid number, unable to parse string as a number, got '1,5'"),
+        ("lr", "true", "lr must be a valid number"),
+        ("lr", "nan", "lr must be a finite number, got 'nan'"),
+        (
+            "clip_norm",
+            ".inf",
+            "clip_norm must be a valid number, unable to parse string as a number, or null, got '.inf'",
+        ),
+        ("epochs", "2.5", "epochs must be a valid integer, got a number with a fractional part, got '2.5'"),
+        ("epochs", "0", "epochs must be greater than or equal to 1, got '0'"),
+        ("epochs", "12:30", "It is: passes over the films, 1 or more."),
+        ("epochs", "null", "epochs must be a valid integer, unable to parse string as an integer, got 'null'"),
+        ("val_fraction", "1", "val_fraction must be less than 1, got '1'"),
+        ("tf32", "2", "tf32 must be a valid boolean, unable to interpret input, got '2'"),
+        ("crop_scale", "0.5", "crop_scale must be a valid list, got '0.5'"),
+        ("crop_scale", "[0.5, 1.0, 2.0]", "crop_scale must have at most 2 items after validation, not 3"),
+        ("crop_scale", "[0.5, .nan]", "crop_scale[1] must be a "),
+        ("on_error", "stop", "on_error must be 'raise' or 'skip', got 'stop'"),
+        ("amp", "fp16", "amp must be 'auto', 'bfloat16' or 'none'"),
         ("objectives", "[local, local]", "objectives must be a list of names, each once"),
         ("objectives", "[]", "objectives must be a list of names"),
-        ("device", "gpu", "device must be a device of torch, such as cpu or cuda:0, got 'gpu'."),
+        ("device", "gpu", "device must be a device of torch, such as cpu or cuda:0, got 'gpu'"),
     ],
 )
 def test_an_error_names_setting_value_and_what_is_expected(command, tmp_path, name, value, said):
     (tmp_path / "own.yaml").write_text(f"{name}: {value}\n")
     assert said in refused(command, [TRAIN, tmp_path / "own.yaml"])
-    assert f"{name} must" in refused(command, [TRAIN], f"--{name}={value}")
+    assert re.search(rf"{name}(\[1\])? must", refused(command, [TRAIN], f"--{name}={value}"))
 
 
 def test_a_path_cannot_stand_for_a_component(command):
@@ -280,18 +290,66 @@ def test_expressions_are_left_to_monai():
     assert parser.get_parsed_content("image_size") == 512 and parser.get_parsed_content("cache_dir") == "x/c"
 
 
+NO_SETTINGS = ("_desc_", "imports", "extra_augmentation", "handlers", "initialize", "run", "finalize")
+CLASSES = {
+    PRETRAINING / "train.json": PretrainingSettings,
+    PRETRAINING / "evaluate.json": EvaluationSettings,
+    PRETRAINING / "inference.json": EmbeddingSettings,
+    SEGMENTATION / "train.json": FineTuningSettings,
+    SEGMENTATION / "evaluate.json": ScoringSettings,
+    INFER: InferenceSettings,
+}
+
+
+@pytest.mark.parametrize("file", CLASSES, ids=lambda file: f"{file.parent.parent.name}_{file.stem}")
+def test_plain_entries_of_a_config_are_settings_with_the_same_default(file):
+    kind, content = CLASSES[file], json.loads(file.read_text())
+    assert content["settings"]["_target_"] == f"{kind.__module__}.{kind.__name__}.of_config"
+    for name, value in content.items():
+        plain = not isinstance(value, dict) and not str(value).startswith(("$", "@", "%"))
+        if plain and name not in NO_SETTINGS and "#" not in name:
+            assert getattr(kind(), name) == value, name
+
+
+@pytest.mark.parametrize("kind", CLASSES.values(), ids=lambda kind: kind.__name__)
+def test_every_setting_is_described_and_its_default_is_one(kind):
+    for name, field in kind.model_fields.items():
+        assert field.description and field.json_schema_extra["resume"] in ("fixed", "logged", "free"), name
+    defaults = kind().model_dump()
+    assert kind(**defaults).model_dump() == defaults
+
+
 @pytest.mark.parametrize("folder", [PRETRAINING, SEGMENTATION], ids=lambda folder: folder.parent.name)
-def test_every_setting_without_a_plain_default_is_declared_and_presets_set_what_there_is(folder):
-    base = {name: value for file in folder.glob("*.json") for name, value in json.loads(file.read_text()).items()}
-    for name, value in base.items():
-        if value is None:
-            assert name in KINDS, name
+def test_presets_set_what_there_is(folder):
+    kind, base = CLASSES[folder / "train.json"], json.loads((folder / "train.json").read_text())
     for preset in folder.glob("presets/**/*.yaml"):
-        for name, value in yaml.safe_load(preset.read_text()).items():
-            assert name.removeprefix("+") in base, (preset, name)
-            if (kind := kind_of(name, base.get(name))) is not None:
-                kind.read(name, value)
-    assert not FIXED & FREE
+        content = yaml.safe_load(preset.read_text())
+        names = {name.removeprefix("+") for name in content}
+        assert names <= base.keys() | kind.model_fields.keys(), preset
+        kind(**{name: value for name, value in content.items() if name in kind.model_fields})
+
+
+def test_how_films_are_read_is_the_same_setting_in_every_command():
+    given = {"voi": "none", "voi_item": 2, "window": [3000, 201], "max_pixels": 123}
+    for kind in CLASSES.values():
+        assert kind(**given).reader() == {**given, "percentiles": None}, kind
+
+
+def test_settings_need_no_workflow():
+    parser = ConfigParser()
+    parser.read_config(str(TRAIN))
+    parser.update({"network_size": "tiny", "image_size": "96", "predictor_dim": "24", "predictor_depth": 1})
+    network = parser.get_parsed_content("network_def")
+    assert network.encoder.grid == (6, 6) and network.predictor.mask_token.shape[-1] == 24
+    assert parser.get_parsed_content("predictor_depth") == 1 and parser.get_parsed_content("clip_norm") == 1.0
+    parser["lr"] = "fast"
+    with pytest.raises(RuntimeError) as caught:
+        parser.get_parsed_content("optimizer")
+    assert "lr must be a valid number" in reason(caught.value)
+
+
+def test_a_setting_cannot_be_made_of_all_settings():
+    assert "@settings" in refused(program, [TRAIN], lr="$@settings.lr_end * 2")
 
 
 def test_the_command_line_is_split_as_fire_splits_it():

@@ -25,7 +25,7 @@ from cxw_monai.tasks.segmentation.evaluation import (
 )
 from cxw_monai.tasks.segmentation.step import SegmentationStep
 from cxw_monai.training import EpochMeans, NonFiniteLossError, RunState, SamplerEpoch, run_training, warmup_cosine
-from cxw_monai.training.best_model import BestModel
+from cxw_monai.training.best_model import CheckpointSaver, EarlyStopHandler
 from cxw_monai.training.parameter_groups import layer_decay_groups
 from cxw_monai.transforms.warp import RandFilmWarpd
 from cxw_monai.transforms.whole_film import WholeFilmd
@@ -83,7 +83,7 @@ class Run:
             decollate=False,
             val_handlers=[EpochMeans(), self.scores],
         )
-        self.best = BestModel(folder / "model.pt", self._save, self.evaluator, patience=patience)
+        self.best = CheckpointSaver(folder / "model.pt", self._save, self.evaluator)
         self.step = SegmentationStep(loss, warmup_cosine(lr, 0.0, len(loader), epochs, 1), amp="none")
         self.trainer = SupervisedTrainer(
             device=torch.device("cpu"),
@@ -100,6 +100,7 @@ class Run:
                 EpochMeans(),
                 ValidationHandler(1, self.evaluator),
                 self.best,
+                EarlyStopHandler(patience, self.best),
             ],
         )
         self.state = RunState(folder, self.step, every=every, keep=None, best=self.best)

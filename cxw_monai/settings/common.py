@@ -1,0 +1,79 @@
+"""Settings that tasks share: how films are read, and how a run is trained."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import torch
+
+from cxw_monai.io.radiograph import MAX_PIXELS
+
+from .base import Settings
+from .types import AtLeast0, Count, Device, Lower, Number, Pair, Percent, Positive, Share, Text, Whole, setting
+
+__all__ = ["ReaderSettings", "TrainingSettings", "loader_processes"]
+
+
+def loader_processes(most: int) -> int:
+    """Half of this machine's processors, 1 to `most`."""
+    return min(most, max(1, (os.cpu_count() or 2) // 2))
+
+
+class ReaderSettings(Settings):
+    """Where a bundle and its films are, and how a film's pixels become grey values."""
+
+    bundle_root: Text = setting(".", "folder of the bundle", resume="free")
+    dataset_dir: Text | None = setting(None, "folder of the films", resume="free")
+    device: Device = setting(
+        lambda: torch.device("cuda:0" if torch.cuda.is_available() else "cpu"), "device of torch", resume="free"
+    )
+    voi: Annotated[Literal["auto", "lut", "window", "none"], Lower] = setting("auto", "a DICOM's grey scale")
+    voi_item: Whole | Text = setting(0, "which VOI LUT or window, by place or name", union_mode="left_to_right")
+    window: list[Number] | None = setting(None, "center and width to apply, 2 numbers", min_length=2, max_length=2)
+    percentiles: list[Percent] | None = setting(None, "low and high, to become 0 and 1", min_length=2, max_length=2)
+    max_pixels: Count = setting(MAX_PIXELS, "the most pixels that are decoded")
+
+    def reader(self) -> dict[str, Any]:
+        """Keyword arguments of `cxw_monai.io.read_radiograph`."""
+        return self.pick("voi", "voi_item", "window", "percentiles", "max_pixels")
+
+
+class TrainingSettings(ReaderSettings):
+    """What every training run has."""
+
+    if TYPE_CHECKING:  # each task has its own default
+        batch_size: int
+        lr: float
+
+    output_dir: Text = setting(lambda data: f"{data['bundle_root']}/output", "folder of the results", resume="free")
+    datalist: Text | None = setting(None, "CSV or JSON manifest of the films", resume="free")
+    cache_dir: Text = setting(lambda data: f"{data['output_dir']}/cache", "folder of decoded films", resume="free")
+    on_error: Annotated[Literal["raise", "skip"], Lower] = setting(
+        "raise", "what is done about bad films", resume="free"
+    )
+    resume: bool | Text | None = setting(
+        False, "true for the newest checkpoint, or the path of one", resume="free", union_mode="left_to_right"
+    )
+    seed: Whole = setting(0, "of all random numbers, 0 or more", resume="fixed")
+    rank: Whole = setting(0, "this process, from 0", resume="free")
+    world_size: Count = setting(1, "number of processes")
+    num_workers: Whole = setting(lambda: loader_processes(8), "processes that load films", resume="free")
+    val_fraction: Number = setting(0.1, "share of the patients held out, in (0, 1)", resume="fixed", gt=0, lt=1)
+    save_interval: Count = setting(5, "epochs between checkpoints", resume="free")
+    save_steps: Count | None = setting(None, "micro-batches between checkpoints", resume="free")
+    save_minutes: Positive | None = setting(15, "minutes between checkpoints", resume="free")
+    keep_checkpoints: Count | None = setting(2, "how many checkpoints stay; null for all", resume="free")
+    patch_size: Count = setting(16, "side of a patch in px", resume="fixed")
+    accumulation_steps: Count = setting(1, "micro-batches of an optimiser step")
+    global_batch_size: Count | None = setting(None, "films of an optimiser step, over all processes")
+    lr_batch_size: Count | None = setting(None, "films of a step that lr is meant for; it is scaled in proportion")
+    lr_end: AtLeast0 = setting(1e-6, "learning rate at the end")
+    weight_decay: AtLeast0 = setting(0.05, "weight decay")
+    clip_norm: Positive | None = setting(1.0, "largest norm of the gradient; null for any")
+    on_non_finite: Annotated[Literal["stop", "skip"], Lower] = setting("stop", "what a step with NaN does")
+    non_finite_limit: Count = setting(10, "steps with NaN in a row that stop the run")
+    flip_prob: Share = setting(0.0, "probability of a mirrored film")
+    crop_ratio: Pair = setting([0.75, 1.3333333], "width through height of a crop, low and high")
+    amp: Annotated[Literal["auto", "bfloat16", "none"], Lower] = setting("auto", "precision of the forward pass")
+    tf32: bool = setting(True, "TF32 on CUDA")

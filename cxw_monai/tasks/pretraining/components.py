@@ -1,0 +1,152 @@
+"""What the pretraining bundle's configs are made of, each made of the run's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from monai.transforms import Compose
+from torch import nn
+
+from cxw_monai.data.cache import RadiographCache, build_cache
+from cxw_monai.data.manifest import load_items, split_by_patient
+from cxw_monai.networks import (
+    RadiographViT,
+    WorldModel,
+    WorldModelPredictor,
+    WorldModelSettings,
+    configure_blocks,
+    radiograph_vit,
+)
+from cxw_monai.tasks.components import saving, stepping
+from cxw_monai.training.batch_plan import BatchPlan
+from cxw_monai.training.run_state import RunState, Stateful
+from cxw_monai.training.schedules import PretrainingSchedules
+from cxw_monai.transforms import ActionSampler, RandActiond, RandWorldViewPaird, TokenMaskSampler
+from cxw_monai.weights.encoder import load_weights
+
+from .evaluation import chosen_items
+from .settings import EmbeddingSettings, EvaluationSettings, PretrainingSettings
+from .step import PretrainingStep
+
+__all__ = [
+    "Films",
+    "cached_films",
+    "evaluated_films",
+    "new_encoder",
+    "new_network",
+    "new_run_state",
+    "new_step",
+    "on_device",
+    "schedules",
+    "split_films",
+    "token_masks",
+    "world_views",
+]
+
+Item = dict[str, Any]
+
+
+class Films(NamedTuple):
+    """Items of the films: those to learn from, those of other patients, and both."""
+
+    train: list[Item]
+    validation: list[Item]
+    everything: list[Item]
+
+
+def split_films(settings: PretrainingSettings) -> Films:
+    """The films, split by patient."""
+    items = load_items(settings.dataset_dir, settings.datalist, section="training")
+    return Films(*split_by_patient(items, settings.val_fraction, settings.seed), items)
+
+
+def evaluated_films(settings: EvaluationSettings, data: Films) -> list[Item]:
+    """The films of an evaluation."""
+    return chosen_items(settings.subset, data.everything, data.validation)
+
+
+def cached_films(settings: PretrainingSettings, items: Sequence[Item], part: str) -> RadiographCache:
+    """Decoded films.
+
+    Args:
+        settings: the run's.
+        items: their items.
+        part: what they are for, in the name of the report of bad films (`skipped_PART.csv` in `output_dir`).
+    """
+    report = f"{settings.output_dir}/skipped_{part}.csv"
+    given = settings.pick("cache_dir", "on_error", size="cache_size", min_size="patch_size", workers="num_workers")
+    return build_cache(items, report=report, verify=settings.verify_cache, reader=settings.reader(), **given)
+
+
+def new_encoder(settings: PretrainingSettings | EmbeddingSettings) -> RadiographViT:
+    """An encoder with fresh weights."""
+    names = ("image_size", "patch_size", "in_channels", "image_mean", "image_std")
+    own = ("drop_path_rate",) if isinstance(settings, PretrainingSettings) else ()
+    return radiograph_vit(**settings.pick(*names, *own, size="network_size"))
+
+
+def new_network(settings: PretrainingSettings) -> WorldModel:
+    """A world model to train, its encoders those of `start_from` where that is given."""
+    objectives = WorldModelSettings(**settings.pick(*WorldModelSettings.__dataclass_fields__))
+    encoder = new_encoder(settings)
+    if settings.start_from:
+        load_weights(encoder, settings.start_from)
+    predictor = WorldModelPredictor(
+        encoder.grid,
+        encoder.embed_dim,
+        num_heads=encoder.num_heads,
+        out_dim=objectives.target_channels(encoder),
+        **settings.pick("conditioning", "context_order", "flip_embedding"),
+        **settings.pick(embed_dim="predictor_dim", depth="predictor_depth"),
+    )
+    return WorldModel(encoder, predictor, objectives)
+
+
+def on_device(network: nn.Module, settings: PretrainingSettings) -> nn.Module:
+    """The network on the run's device, its blocks computed as the settings say."""
+    return configure_blocks(network, settings.checkpoint_activations, settings.compile_blocks).to(settings.device)
+
+
+def token_masks(settings: PretrainingSettings, network: WorldModel) -> TokenMaskSampler:
+    """A sampler of token masks, with another seed in each process."""
+    renamed = {"num_targets": "mask_targets", "mask_ratio": "mask_ratio"}
+    renamed |= {
+        name: f"mask_{name}" for name in ("strategy", "target_scale", "context_scale", "min_keep", "truncation")
+    }
+    return TokenMaskSampler(network.encoder.grid, seed=settings.seed + settings.rank, **settings.pick(**renamed))
+
+
+def world_views(settings: PretrainingSettings, network: WorldModel) -> Compose:
+    """Two crops of a film, and the perturbations that are actions."""
+    height, width = (side * settings.patch_size for side in network.encoder.grid)
+    crops = settings.pick(
+        "min_overlap", "flip_prob", scale="crop_scale", ratio="crop_ratio", jitter_prob="base_jitter_prob"
+    )
+    actions = {name: f"action_{name}" for name in ("jitter_prob", "blur_prob", "noise_prob")}
+    sampler = ActionSampler(**settings.pick(**actions))
+    pair = RandWorldViewPaird("image", size=(height, width), **crops)
+    return Compose([pair, RandActiond(["action1", "action2"], sampler=sampler)])
+
+
+def schedules(settings: PretrainingSettings, plan: BatchPlan, steps_per_epoch: int) -> PretrainingSchedules:
+    """Learning rate, weight decay and momentum by step."""
+    names = ("epochs", "lr_end", "warmup_epochs", "weight_decay", "weight_decay_end", "ema", "ema_end")
+    return PretrainingSchedules(steps_per_epoch, lr=plan.lr, **settings.pick(*names, stretch="schedule_stretch"))
+
+
+def new_step(
+    settings: PretrainingSettings, masks: TokenMaskSampler, schedules: PretrainingSchedules
+) -> PretrainingStep:
+    """The trainer's iteration update."""
+    return PretrainingStep(masks, schedules, monitor_every=settings.monitor_every, **stepping(settings))
+
+
+def new_run_state(
+    settings: PretrainingSettings,
+    step: PretrainingStep,
+    run_settings: Mapping[str, Mapping[str, Any]],
+    parts: Mapping[str, Stateful],
+) -> RunState:
+    """The run's checkpoints."""
+    return RunState(step=step, settings=run_settings, parts=parts, **saving(settings))

@@ -1,0 +1,107 @@
+"""Settings of the pretraining bundle: training, its evaluation, and embedding."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from cxw_monai.settings import setting
+from cxw_monai.settings.common import ReaderSettings, TrainingSettings
+from cxw_monai.settings.types import AtLeast0, Count, Lower, Names, OneOrMore, Pair, Positive, Share, Size, Text, Whole
+
+__all__ = ["EmbeddingSettings", "EvaluationSettings", "PretrainingSettings"]
+
+
+def _tells_flips(data: dict[str, Any]) -> bool:
+    return data["flip_prob"] > 0 and "global" in data["objectives"] and data["condition_on_geometry"]
+
+
+class PretrainingSettings(TrainingSettings):
+    """Training of a world model; what the objectives mean is told in `WorldModelSettings`."""
+
+    val_interval: Count = setting(5, "epochs between validations", resume="free")
+    cache_size: Count = setting(512, "shorter side of a decoded film in px, at most")
+    verify_cache: bool = setting(False, "whether all decoded films are compared with their checksums", resume="free")
+    monitor_every: Count = setting(20, "micro-batches between collapse monitors", resume="free")
+    # networks
+    network_size: Text | None = setting("small", "the encoder's: tiny, small, base, large or huge", resume="fixed")
+    image_size: Size = setting(224, "side of a crop in px, or height and width", resume="fixed")
+    in_channels: Count = setting(1, "channels of the encoder's input", resume="fixed")
+    image_mean: OneOrMore = setting(0.5056, "mean of the films' grey values, 0 to 1", resume="fixed")
+    image_std: OneOrMore = setting(0.252, "standard deviation of the films' grey values, 0 to 1", resume="fixed")
+    drop_path_rate: AtLeast0 = setting(0.0, "stochastic depth of the encoder, in [0, 1)", lt=1)
+    predictor_dim: Count = setting(384, "channels of the predictor", resume="fixed")
+    predictor_depth: Count = setting(6, "blocks of the predictor", resume="fixed")
+    conditioning: Text = setting("feat", "how the predictor gets the action", resume="fixed")
+    context_order: Text = setting("row_first", "axes of the position tables", resume="fixed")
+    start_from: Text | None = setting(None, "file of an encoder to start from", resume="free")
+    checkpoint_activations: bool = setting(False, "less memory for more time", resume="free")
+    compile_blocks: bool = setting(False, "torch.compile of each block", resume="free")
+    # objectives
+    objectives: Names = setting(["local", "global", "domain"], "what is predicted", resume="fixed")
+    unified: bool = setting(True, "one prediction for all objectives", resume="fixed")
+    condition_on_action: bool = setting(True, "whether the predictor gets the perturbation", resume="fixed")
+    condition_on_geometry: bool = setting(True, "whether the predictor gets the other crop's place", resume="fixed")
+    cross_targets: Text = setting("all", "tokens of the other view to predict: all or masked", resume="fixed")
+    cross_weight: AtLeast0 = setting(1.0, "weight of the cross-view loss")
+    average_terms: bool = setting(True, "whether the loss is divided by 1 + cross_weight")
+    loss: Text = setting("l2", "l2 or smooth_l1", resume="fixed")
+    targets: Text = setting("latents", "latents, pixels or both", resume="fixed")
+    target_layers: Count = setting(1, "last blocks whose mean is the target", resume="fixed")
+    swap_roles: bool = setting(False, "whether the context is the clean view", resume="fixed")
+    variance_weight: AtLeast0 = setting(0.0, "weight of the hinge on the predictions' deviation")
+    normalise_pixels: bool = setting(True, "whether pixel targets have mean 0 and variance 1", resume="fixed")
+    pixel_weight: AtLeast0 | None = setting(None, "weight of the pixels beside the latents")
+    target: Text = setting("ema", "whose tokens are the target: ema or online", resume="fixed")
+    regulariser: Text = setting("none", "none, sigreg or variance_covariance", resume="fixed")
+    regulariser_weight: Share = setting(0.05, "share of the regulariser in the loss, 0 to 1")
+    # views
+    flip_embedding: bool = setting(_tells_flips, "whether the predictor is told of mirrored crops", resume="fixed")
+    crop_scale: Pair = setting([0.3, 1.0], "area of a crop as a share of the film's, low and high")
+    min_overlap: Share | None = setting(None, "least overlap of the two crops, 0 to 1")
+    base_jitter_prob: Share = setting(0.8, "probability of jitter in both views, 0 to 1")
+    action_jitter_prob: Share = setting(0.8, "probability of jitter as an action, 0 to 1")
+    action_blur_prob: Share = setting(0.2, "probability of blur as an action, 0 to 1")
+    action_noise_prob: Share = setting(0.0, "probability of noise as an action, 0 to 1")
+    # masks
+    mask_strategy: Text = setting("multiblock", "multiblock, block or random")
+    mask_truncation: Text | None = setting("random", "which tokens of a block stay: random or first")
+    mask_targets: Count | None = setting(4, "blocks of targets")
+    mask_target_scale: Pair | None = setting([0.15, 0.2], "area of a block of targets, low and high, as a share")
+    mask_context_scale: Pair | None = setting([0.75, 1.0], "area of the context, low and high, as a share")
+    mask_ratio: Share | None = setting(None, "share of tokens that strategy random hides, 0 to 1")
+    mask_min_keep: Whole = setting(10, "least number of context tokens")
+    # optimisation
+    batch_size: Count = setting(64, "films of a process and micro-batch")
+    epochs: Count = setting(100, "passes over the films, 1 or more")
+    lr: AtLeast0 = setting(2e-4, "learning rate after the warm-up, 0 or more")
+    warmup_epochs: AtLeast0 = setting(10, "epochs over which the learning rate rises")
+    weight_decay_end: AtLeast0 = setting(0.05, "weight decay at the end")
+    decay_tokens: bool = setting(False, "weight decay on mask tokens too", resume="fixed")
+    ema: Share = setting(0.996, "momentum of the target encoder, 0 to 1")
+    ema_end: Share = setting(1.0, "momentum of the target encoder at the end, 0 to 1")
+    schedule_stretch: Positive = setting(1.0, "length of the schedules through that of the run")
+
+
+class EvaluationSettings(PretrainingSettings):
+    """Evaluation of a training's world model."""
+
+    ckpt: Text = setting(lambda data: f"{data['output_dir']}/model.pt", "file of the world model", resume="free")
+    subset: Text = setting("held_out", "films to evaluate: held_out or all", resume="free")
+
+
+class EmbeddingSettings(ReaderSettings):
+    """Embedding of films."""
+
+    output_dir: Text = setting(lambda data: f"{data['bundle_root']}/output", "folder of the results")
+    datalist: Text | None = setting(None, "CSV or JSON manifest of the films")
+    ckpt: Text = setting(lambda data: f"{data['bundle_root']}/models/model.pt", "file of the encoder")
+    embedding: Text = setting("pooled", "pooled or patches")
+    on_error: Annotated[Literal["raise", "skip"], Lower] = setting("skip", "what is done about bad films")
+    num_workers: Whole = setting(0, "processes that load films")
+    batch_size: Count = setting(16, "films at a time")
+    network_size: Text | None = setting("tiny", "the encoder's: tiny, small, base, large or huge")
+    image_size: Size = setting(160, "side of a film in px, or height and width")
+    patch_size: Count = setting(16, "side of a patch in px")
+    in_channels: Count = setting(1, "channels of the encoder's input")
+    image_mean: OneOrMore = setting(0.5056, "mean of the films' grey values, 0 to 1")
+    image_std: OneOrMore = setting(0.252, "standard deviation of the films' grey values, 0 to 1")
