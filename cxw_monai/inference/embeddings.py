@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,14 +41,10 @@ class EmbeddingWriter:
         RadiographError: in the run: a film can't be read.
     """
 
-    def __init__(
-        self, folder: str | Path, films: FilmDataset | None = None, on_error: str = "raise", *, cache: Any = None
-    ) -> None:
-        if cache is not None:
-            warnings.warn("EmbeddingWriter's cache is called films; that name will be gone in 0.3.", FutureWarning, 2)
+    def __init__(self, folder: str | Path, films: FilmDataset, on_error: str = "raise") -> None:
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
-        self.folder, self.films, self.on_error = Path(folder), films or cache, on_error
+        self.folder, self.films, self.on_error = Path(folder), films, on_error
         self.pooled: dict[int, np.ndarray] = {}
         self.patches: dict[int, np.ndarray] = {}
         self.skipped: dict[int, RadiographError] = {}
@@ -67,8 +62,6 @@ class EmbeddingWriter:
 
     def _skip(self, engine: Engine) -> None:
         batch: Any = engine.state.batch
-        if "reason" not in batch:  # of a cache, which has left them out
-            return
         for index, reason, remedy in zip(batch["index"].tolist(), batch["reason"], batch["remedy"], strict=True):
             if not reason:
                 continue

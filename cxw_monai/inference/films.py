@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,12 +10,11 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from cxw_monai.data.cache import RadiographCache
 from cxw_monai.io import RadiographError, read_radiograph
 from cxw_monai.io.read import reader_options
 from cxw_monai.transforms.whole_film import pair, whole_film
 
-__all__ = ["FilmDataset", "RadiographDataset"]
+__all__ = ["FilmDataset"]
 
 
 class FilmDataset(Dataset):
@@ -66,23 +64,3 @@ class FilmDataset(Dataset):
             black = torch.zeros(1, *self.size)
             return {"image": black, "index": index, "reason": error.reason, "remedy": error.remedy}
         return {"image": whole_film(film.array, self.size), "index": index, "reason": "", "remedy": ""}
-
-
-class RadiographDataset(Dataset):
-    """Cached radiographs at one size. Until version 0.3; `FilmDataset` reads the films themselves.
-
-    Args:
-        cache: the radiographs.
-        size: height and width in px, or one number for both.
-    """
-
-    def __init__(self, cache: RadiographCache, size: int | Sequence[int]) -> None:
-        warnings.warn("RadiographDataset will be gone in 0.3: use FilmDataset.", FutureWarning, stacklevel=2)
-        self.cache, self.size = cache, pair(size)
-
-    def __len__(self) -> int:
-        return len(self.cache)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """`image`: float32 `[1, H, W]` in [0, 1], bone bright; `index`: its place in the cache."""
-        return {"image": whole_film(self.cache.image(index), self.size), "index": index}

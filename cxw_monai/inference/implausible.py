@@ -9,8 +9,6 @@ import numpy as np
 from cxw_monai.io import Radiograph, RadiographError
 from cxw_monai.quality.review import checked_choice, review
 
-from .outputs import turn_upright
-
 __all__ = ["doubts_of", "review_film"]
 
 
@@ -21,7 +19,7 @@ def review_film(film: Radiograph, masks: Mapping[str, np.ndarray]) -> list[str]:
         film: as :func:`~cxw_monai.io.read_radiograph` gives it.
         masks: bool ``[*source_shape]`` by structure, on the stored grid.
     """
-    upright = {name: turn_upright(mask, film.meta["pixel_map"]) for name, mask in masks.items()}
+    upright = {name: film.meta["pixel_map"].turn(mask) for name, mask in masks.items()}
     same = all(mask.shape == film.array.shape[1:] for mask in upright.values())
     return review(film.array, upright, film.meta["spacing_mm"] if same else None)
 

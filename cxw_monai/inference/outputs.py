@@ -36,7 +36,6 @@ import numpy as np
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.csv_files import CsvWriter, read_rows, write_rows
 from cxw_monai.io.files.identity import FileIdentity, file_identity
-from cxw_monai.io.pixel_map import PixelMap
 from cxw_monai.io.radiograph import Radiograph, RadiographError
 from cxw_monai.io.results.dicom_seg import SegAlgorithm, checked_seg_type, write_dicom_seg
 from cxw_monai.io.results.film_names import film_name, result_folders
@@ -46,7 +45,7 @@ from cxw_monai.io.results.overlay import write_overlay
 
 from .measurements import measure, measurement_columns
 
-__all__ = ["FORMATS", "SegmentationWriter", "turn_upright"]
+__all__ = ["FORMATS", "SegmentationWriter"]
 
 FORMATS = ("png", "nifti", "seg", "overlay", "csv")
 """What can be written."""
@@ -56,7 +55,6 @@ _FILE = ("file", "file_bytes", "file_modified_ns", "file_sha256")
 _GRID = ("rows", "columns", "row_spacing_mm", "column_spacing_mm", "spacing_from", "seg_note", "implausible")
 _RESULTS = ("masks", "nifti", "segmentation.dcm", "overlay.png")
 _RESERVED = (_TABLE, _SUMMARY, "failures.csv", "settings.json", *_RESULTS)
-_ROUNDING = 1e-3  # what resizing may add to a probability
 _logger = logging.getLogger(__name__)
 
 
@@ -67,7 +65,6 @@ class SegmentationWriter:
     a row are done. One process writes to a folder at a time (the caller holds
     an :func:`~cxw_monai.io.results.folders.output_lock`). A film's folder is marked as one of results, so that no
     search for films enters it; what an earlier run left in a marked one goes before the film is written anew.
-
 
     Args:
         output_dir: is made.
@@ -187,7 +184,6 @@ class SegmentationWriter:
         self,
         radiograph: Radiograph,
         masks: np.ndarray,
-        pixel_map: PixelMap | None = None,
         identity: FileIdentity | None = None,
         *,
         doubts: Sequence[str] = (),
@@ -195,11 +191,8 @@ class SegmentationWriter:
         """Write one film's masks.
 
         Args:
-            radiograph: the film as it is to be shown. Its ``meta["pixel_map"]`` leads from the stored grid to its
-                array, its ``meta["spacing_mm"]`` is that of its array.
-            masks: ``[S, h, w]``: bool, integers 0 and 1, or probabilities in [0, 1], where 0.5 and more is inside. On a
-                resized grid probabilities give smoother edges.
-            pixel_map: from the stored grid to the masks; None takes the radiograph's.
+            radiograph: the whole film, as :func:`~cxw_monai.io.read_radiograph` gives it.
+            masks: bool ``[S, *source_shape]``, on the grid that the film's file stores.
             identity: of the file when it was read; None takes that which it has now.
             doubts: what speaks against the masks, for the table and the SEG's description.
 
@@ -210,11 +203,13 @@ class SegmentationWriter:
             ValueError: masks of another form, or a film that isn't one of the sources.
             OSError: a file can't be written.
         """
-        path, own_map = radiograph.meta["path"], radiograph.meta["pixel_map"]
+        path, pixel_map = radiograph.meta["path"], radiograph.meta["pixel_map"]
         folder = self.folder(path)
-        stored = self._restore(masks, pixel_map or own_map, own_map, path)  # [S, *source_shape]
-        upright = turn_upright(stored, own_map)  # [S, H, W]
-        spacing = _whole_spacing(radiograph.meta["spacing_mm"], own_map)
+        expected = (len(self.structures), *pixel_map.source_shape)
+        if masks.dtype != bool or masks.shape != expected:
+            raise ValueError(f"{path}: masks must be bool {list(expected)}, got {masks.dtype} of shape {masks.shape}")
+        upright = pixel_map.turn(masks)  # [S, H, W]
+        spacing = radiograph.meta["spacing_mm"]
         columns_first = stores_columns_first(path)
         identity = identity or file_identity(path)
         self._clear(self._names[os.path.abspath(path)], folder)
@@ -223,12 +218,11 @@ class SegmentationWriter:
         if "png" in self.formats:
             write_png_masks(folder / "masks", upright, self.structures)
         if "nifti" in self.formats:
-            placed = stored if columns_first else upright
+            placed = masks if columns_first else upright
             write_nifti_masks(folder / "nifti", placed, self.structures, source=path, spacing_mm=spacing)
         if "overlay" in self.formats:
-            film = turn_upright(own_map.restore(radiograph.array[0], "linear"), own_map)
-            write_overlay(folder / "overlay.png", film, upright, self.structures, spacing_mm=spacing)
-        note = self._write_seg(folder / "segmentation.dcm", path, stored, doubts) if "seg" in self.formats else ""
+            write_overlay(folder / "overlay.png", radiograph.array[0], upright, self.structures, spacing_mm=spacing)
+        note = self._write_seg(folder / "segmentation.dcm", path, masks, doubts) if "seg" in self.formats else ""
         row = self._row(radiograph, identity, upright, spacing, note) | {"implausible": "; ".join(doubts)}
         if self._table is not None:
             self._table.append(row)
@@ -246,29 +240,12 @@ class SegmentationWriter:
                 for file in folder.glob(pattern):
                     file.unlink()
 
-    def _restore(self, masks: np.ndarray, pixel_map: PixelMap, own_map: PixelMap, path: str) -> np.ndarray:
-        """Bool masks on the stored grid, one after the other to spare memory."""
-        masks = np.asarray(masks)
-        if masks.ndim != 3 or len(masks) != len(self.structures) or masks.dtype.kind not in "bufi":
-            expected = f"[{len(self.structures)}, h, w]"
-            raise ValueError(f"{path}: masks must be {expected}, got {masks.dtype} of shape {masks.shape}")
-        if pixel_map.source_shape != own_map.source_shape:
-            shapes = f"{pixel_map.source_shape}, the film's from {own_map.source_shape}"
-            raise ValueError(f"{path}: the masks' pixel map leads from a stored grid of {shapes}")
-        least, most = masks.min(initial=0), masks.max(initial=0)
-        if not (least >= -_ROUNDING and most <= 1 + _ROUNDING):
-            raise ValueError(f"{path}: masks must lie in [0, 1], got {least:g} to {most:g}")
-        stored = np.empty((len(masks), *pixel_map.source_shape), dtype=bool)
-        for mask, place in zip(masks, stored, strict=True):
-            place[:] = pixel_map.restore(mask.astype(np.float32), "linear") >= 0.5
-        return stored
-
-    def _write_seg(self, file: Path, path: str, stored: np.ndarray, doubts: Sequence[str]) -> str:
+    def _write_seg(self, file: Path, path: str, masks: np.ndarray, doubts: Sequence[str]) -> str:
         """Write the SEG; why there is none, in words, where it can't be made."""
         algorithm = self.algorithm.doubted() if doubts else self.algorithm
         try:
             how: dict[str, Any] = {"created": self.created, "algorithm": algorithm, "seg_type": self.seg_type}
-            write_dicom_seg(file, path, stored, self.structures, **how)
+            write_dicom_seg(file, path, masks, self.structures, **how)
         except RadiographError as error:
             if error.reason not in self._without_seg:  # the summary counts the others
                 _logger.warning("no DICOM SEG of %s", error)
@@ -320,25 +297,6 @@ class SegmentationWriter:
             where = f"column 'implausible' of {_TABLE}" if self._table is not None else "the lines above"
             _logger.warning("%d of them look implausible: see %s", self._implausible, where)
         return summary
-
-
-def turn_upright(values: np.ndarray, pixel_map: PixelMap) -> np.ndarray:
-    """Values ``[..., *source_shape]`` turned as the film is shown, neither cropped nor resized."""
-    for name, *numbers in pixel_map.steps:
-        if name == "transpose":
-            values = np.swapaxes(values, -1, -2)
-        elif name == "flip":
-            values = np.flip(values, numbers[0] - 2)
-    return np.ascontiguousarray(values)
-
-
-def _whole_spacing(spacing_mm: tuple[float, float] | None, pixel_map: PixelMap) -> tuple[float, float] | None:
-    """(row, column) spacing of the upright film at its stored size, of the spacing of the array."""
-    if spacing_mm is None:
-        return None
-    corner, down, right = pixel_map.from_source(np.array([[0, 0], [1, 0], [0, 1]]))
-    rows, columns = np.abs(down - corner) + np.abs(right - corner)  # pixels of the array in a stored one
-    return float(spacing_mm[0] * rows), float(spacing_mm[1] * columns)
 
 
 class _Table:

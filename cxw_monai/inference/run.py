@@ -41,7 +41,6 @@ from cxw_monai.io import Radiograph, RadiographError, read_radiograph
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.csv_files import CsvWriter
 from cxw_monai.io.files.identity import FileIdentity, file_identity, file_state
-from cxw_monai.io.pixel_map import PixelMap
 from cxw_monai.io.results.dicom_seg import SegAlgorithm
 from cxw_monai.io.results.film_names import film_name
 from cxw_monai.io.results.folders import output_lock
@@ -215,7 +214,7 @@ class FilmSegmenter:
         if doubts:
             _logger.warning("implausible, look at it: %s: %s", radiograph.meta["path"], "; ".join(doubts))
         try:
-            writer.write(radiograph, masks, PixelMap.identity(masks.shape), identity, doubts=doubts)
+            writer.write(radiograph, masks, identity, doubts=doubts)
         except (OSError, UnicodeError) as error:
             if isinstance(error, OSError) and error.errno not in _PLACE:
                 raise

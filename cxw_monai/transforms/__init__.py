@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from cxw_monai._moved import old_names
-
 from .borders import RemoveBorders, RemoveBordersd, find_content_box
 from .masks import TokenMasks, TokenMaskSampler
-from .perturb import IDENTITY_ACTION, ActionSampler, Perturbd, RandActiond, normalise_action, perturb
+from .perturb import IDENTITY_ACTION, ActionSampler, Perturbd, RandActiond, perturb
 from .view_crops import BaseJitter, crop_views
 from .views import RandWorldViewPaird, sample_base_jitter, sample_crop_pair
 
@@ -23,10 +21,7 @@ __all__ = [
     "TokenMasks",
     "crop_views",
     "find_content_box",
-    "normalise_action",
     "perturb",
     "sample_base_jitter",
     "sample_crop_pair",
 ]
-
-__getattr__ = old_names(__name__, {"render_views": crop_views})

@@ -16,6 +16,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from .seeding import between
+
 __all__ = ["TokenMaskSampler", "TokenMasks"]
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -215,7 +217,8 @@ class TokenMaskSampler:
             raise ValueError("strategy 'random' has no blocks, so no block_sizes.")
         if step < 0:
             raise ValueError(f"step must be at least 0, got {step}.")
-        target_share, target_shape, context_share, _ = torch.rand(4, generator=_seeded(step)).tolist()
+        generator = torch.Generator().manual_seed(step)
+        target_share, target_shape, context_share, _ = torch.rand(4, generator=generator).tolist()
         low, high = (math.log(bound) for bound in self.target_aspect)
         target = self._size(self.target_scale, target_share, math.exp(low + target_shape * (high - low)))
         if self.strategy == "block":
@@ -224,7 +227,7 @@ class TokenMaskSampler:
 
     def _size(self, scale: tuple[float, float], share: float, aspect: float) -> tuple[int, int]:
         rows, columns = self.grid
-        height, width = _block_size(int(rows * columns * (scale[0] + share * (scale[1] - scale[0]))), aspect)
+        height, width = _block_size(int(rows * columns * between(scale, share)), aspect)
         return min(height, rows), min(width, columns)
 
     def sample(self, batch_size: int) -> TokenMasks:
@@ -315,10 +318,6 @@ class TokenMaskSampler:
             raise ValueError(f"state: step must be an int of at least 0, got {state['step']!r}.")
         self._generator.set_state(state["generator"].cpu())
         self.step = state["step"]
-
-
-def _seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def _union(blocks: tuple[Tensor, Tensor]) -> Tensor:

@@ -20,9 +20,9 @@ from monai.transforms import MapTransform
 from monai.utils import ensure_tuple
 from torch import Tensor
 
-from .seeding import Reseedable
+from .seeding import Reseedable, between
 
-__all__ = ["IDENTITY_ACTION", "ActionSampler", "Perturbd", "RandActiond", "normalise_action", "perturb"]
+__all__ = ["IDENTITY_ACTION", "ActionSampler", "Perturbd", "RandActiond", "perturb"]
 
 IDENTITY_ACTION = (1.0, 1.0, 1.0, 0.0, 0.0)
 """The action that changes nothing: (brightness, contrast, gamma, blur radius, noise)."""
@@ -241,51 +241,14 @@ class ActionSampler:
         u = rng.random_sample(8)
         action = np.array(IDENTITY_ACTION, dtype=np.float32)
         if u[0] < self.jitter_prob:
-            action[0] = _between(self.brightness, u[1])
-            action[1] = _between(self.contrast, u[2])
-            action[2] = math.exp(_between((math.log(self.gamma[0]), math.log(self.gamma[1])), u[3]))
+            action[0] = between(self.brightness, u[1])
+            action[1] = between(self.contrast, u[2])
+            action[2] = math.exp(between((math.log(self.gamma[0]), math.log(self.gamma[1])), u[3]))
         if u[4] < self.blur_prob:
-            action[3] = _between(self.blur, u[5])
+            action[3] = between(self.blur, u[5])
         if u[6] < self.noise_prob:
-            action[4] = _between(self.noise, u[7])
+            action[4] = between(self.noise, u[7])
         return action
-
-
-def _between(bounds: tuple[float, float], share: float) -> float:
-    return bounds[0] + share * (bounds[1] - bounds[0])
-
-
-def normalise_action(action: Tensor, sampler: ActionSampler | None = None) -> Tensor:
-    """Scales an action to about unit range before it enters a network (off in the released recipe).
-
-    Brightness, contrast and the logarithm of gamma go from their ranges to [-1, 1], the blur radius is divided by the
-    top of its range; the noise stays. With the default ranges the identity action becomes zero.
-
-    Args:
-        action: floating ``[..., 5]``.
-        sampler: whose ranges to use; None for the defaults.
-
-    Returns:
-        A new tensor of the same shape, dtype and device.
-
-    Raises:
-        ValueError: if the last axis is not 5 long, or a range to divide by has no width.
-    """
-    if action.ndim < 1 or action.shape[-1] != len(_NAMES) or not action.is_floating_point():
-        raise ValueError(f"action must be floating [..., 5], got {action.dtype} of shape {list(action.shape)}.")
-    sampler = ActionSampler() if sampler is None else sampler
-    log_gamma = (math.log(sampler.gamma[0]), math.log(sampler.gamma[1]))
-    columns = list(action.unbind(-1))
-    columns[2] = columns[2].log()
-    ranges = {"brightness": sampler.brightness, "contrast": sampler.contrast, "gamma": log_gamma}
-    for column, (name, (low, high)) in enumerate(ranges.items()):
-        if high <= low:
-            raise ValueError(f"sampler: the range of {name} has no width ({getattr(sampler, name)}), so no scale.")
-        columns[column] = (2 * columns[column] - (low + high)) / (high - low)
-    if sampler.blur[1] <= 0:
-        raise ValueError(f"sampler: the range of blur must end above 0 to be a scale, got {sampler.blur}.")
-    columns[3] = columns[3] / sampler.blur[1]
-    return torch.stack(columns, dim=-1)
 
 
 class RandActiond(Reseedable, MapTransform):

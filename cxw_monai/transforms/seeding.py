@@ -1,13 +1,19 @@
-"""Random states that are set for every sample."""
+"""Random numbers of every sample: states that are set anew, and numbers in a range."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from monai.transforms import Randomizable
 
-__all__ = ["Reseedable"]
+__all__ = ["Reseedable", "between"]
+
+
+def between(bounds: Sequence[float], share: float) -> float:
+    """The number at a share in [0, 1] of the way from the low to the high bound."""
+    return bounds[0] + share * (bounds[1] - bounds[0])
 
 
 class Reseedable(Randomizable):

@@ -14,8 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cxw_monai._moved import old_names
-
 from .geometry import CropBox
 
 __all__ = ["FULL_SCALE", "BaseJitter", "crop_views"]
@@ -171,6 +169,3 @@ def _total(image: np.ndarray, limit: int | None = None) -> int:
             block = np.minimum(block, image.dtype.type(limit))
         total += int(np.add.reduce(block, axis=0, dtype=wide).sum(dtype=np.uint64))
     return total
-
-
-__getattr__ = old_names(__name__, {"render_views": crop_views})

@@ -13,9 +13,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
 
-from cxw_monai._moved import old_names
-
-from . import whole_film
+from .seeding import between
 from .whole_film import pair, unit_float
 
 __all__ = ["RandFilmWarpd", "mirrored_order"]
@@ -132,15 +130,15 @@ class RandFilmWarpd(Randomizable, MapTransform):
         """Normalised output (x, y, 1) to normalised film coordinates: `[2, 3]`."""
         box, corner = np.array([width, height], float), np.zeros(2)  # x, y
         if u[0] < self.crop_prob:
-            area = _between(self.crop_scale, u[1])
-            aspect = math.exp(_between([math.log(bound) for bound in self.crop_ratio], u[2]))
+            area = between(self.crop_scale, u[1])
+            aspect = math.exp(between([math.log(bound) for bound in self.crop_ratio], u[2]))
             box *= np.minimum([math.sqrt(area * aspect), math.sqrt(area / aspect)], 1)
             corner = u[3:5] * ((width, height) - box)
         linear, shift = np.eye(2), np.zeros(2)
         if u[5] < self.affine_prob:
             angle, slope = np.radians([self.rotate, self.shear]) * (2 * u[6:8] - 1)
             turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-            linear = turn @ np.array([[1.0, math.tan(slope)], [0.0, 1.0]]) / _between(self.zoom, u[8])
+            linear = turn @ np.array([[1.0, math.tan(slope)], [0.0, 1.0]]) / between(self.zoom, u[8])
             shift = self.translate * (2 * u[9:11] - 1)
         half_film = np.array([width, height]) / 2
         centre = corner + box / 2 + box * shift
@@ -185,10 +183,3 @@ def _bicubic_basis(length: int) -> Tensor:
     """Bicubic weights of the control points along an axis: `[length, 5]`."""
     points = torch.eye(_CONTROL_POINTS)[None, None]
     return F.interpolate(points, (length, _CONTROL_POINTS), mode="bicubic", align_corners=True)[0, 0]
-
-
-def _between(bounds: Sequence[float], share: float) -> float:
-    return bounds[0] + share * (bounds[1] - bounds[0])
-
-
-__getattr__ = old_names(__name__, {"WholeFilmd": whole_film.WholeFilmd})

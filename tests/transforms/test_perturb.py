@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageFilter
 
-from cxw_monai.transforms import IDENTITY_ACTION, ActionSampler, Perturbd, RandActiond, normalise_action, perturb
+from cxw_monai.transforms import IDENTITY_ACTION, ActionSampler, Perturbd, RandActiond, perturb
 from cxw_monai.transforms.perturb import _adjust_batch
 
 
@@ -317,40 +317,6 @@ def test_sampler_draws_noise_only_when_asked_and_always_advances_alike():
 def test_sampler_refuses(settings, message):
     with pytest.raises(ValueError, match=message):
         ActionSampler(**settings)
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        (IDENTITY_ACTION, (0, 0, 0, 0, 0)),
-        ((0.6, 1.4, 0.5, 2.0, 0.2), (-1, 1, -1, 1, 0.2)),
-        ((1.2, 0.8, math.sqrt(2), 0.5, 0.1), (0.5, -0.5, 0.5, 0.25, 0.1)),
-    ],
-)
-def test_normalised_action_by_hand(values, expected):
-    given = torch.tensor([values], dtype=torch.float64)
-    torch.testing.assert_close(normalise_action(given), torch.tensor([expected], dtype=torch.float64))
-    assert given[0].tolist() == list(values)
-
-
-def test_normalised_action_follows_the_ranges_of_the_sampler():
-    sampler = ActionSampler(brightness=(0.5, 2.5), gamma=(0.25, 1.0), blur=(0.0, 4.0))
-    out = normalise_action(torch.tensor([2.0, 1.0, 0.5, 3.0, 0.0]), sampler)
-    torch.testing.assert_close(out, torch.tensor([0.5, 0.0, 0.0, 0.75, 0.0]))
-
-
-@pytest.mark.parametrize(
-    ("given", "sampler", "message"),
-    [
-        (torch.ones(2, 4), None, r"action must be floating \[..., 5\]"),
-        (torch.ones(5, dtype=torch.int64), None, "torch.int64"),
-        (torch.ones(5), ActionSampler(contrast=(1.0, 1.0)), "range of contrast has no width"),
-        (torch.ones(5), ActionSampler(blur=(0.0, 0.0)), "range of blur"),
-    ],
-)
-def test_normalise_action_refuses(given, sampler, message):
-    with pytest.raises(ValueError, match=message):
-        normalise_action(given, sampler)
 
 
 def test_rand_action_writes_independent_reproducible_draws():
