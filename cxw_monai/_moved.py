@@ -40,7 +40,7 @@ MOVED = {
     "cxw_monai.evaluation": "cxw_monai.inference",
     "cxw_monai.evaluation.descriptors": "cxw_monai.metrics.descriptors",
     "cxw_monai.evaluation.embeddings": "cxw_monai.inference.embeddings",
-    "cxw_monai.evaluation.implausible": "cxw_monai.inference.implausible",
+    "cxw_monai.evaluation.implausible": "cxw_monai.inference.predictor",
     "cxw_monai.evaluation.measurements": "cxw_monai.inference.measurements",
     "cxw_monai.evaluation.pictures": "cxw_monai.tasks.pretraining.pictures",
     "cxw_monai.evaluation.probe_files": "cxw_monai.metrics.probe_files",

@@ -20,12 +20,12 @@ from sklearn.model_selection import StratifiedGroupKFold
 from cxw_monai.io.files import csv_files
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.own_files import own_lock
-from cxw_monai.metrics.descriptors import Descriptor, Features
 from cxw_monai.metrics.probes import grouped_auroc, patient_weights
 from cxw_monai.metrics.readings import COMPONENTS, attentive_scores, grid_pooled, linear_scores
 from cxw_monai.tasks.pretraining.monitors import embedding_statistics
 
 from .data import LABELS, STRUCTURES, LabelledFilms, OutlinedFilms
+from .descriptors import Descriptor, Features
 from .probes import few_shot_dice, nearest_scores, ridge_predictions
 
 __all__ = ["Benchmark", "append_row", "config_hash", "read_rows"]

@@ -1,17 +1,50 @@
-"""What the learning benchmark compares, besides pixels: tokens of an encoder, and histograms of oriented gradients."""
+"""What the learning benchmark compares: pixels, tokens of an encoder, and histograms of oriented gradients."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 from skimage.feature import hog
 from torch import Tensor
 
-from cxw_monai.metrics.descriptors import POSITION_CHANNELS, TOKEN_PX, Descriptor, Features
+from cxw_monai.metrics.descriptors import POSITION_CHANNELS, TOKEN_PX, pixel_tokens
 from cxw_monai.networks import RadiographViT
 from cxw_monai.networks.positions import sincos_table
 
-__all__ = ["encoder_tokens", "gradient_histograms"]
+__all__ = ["Descriptor", "Features", "encoder_tokens", "gradient_histograms", "pixels"]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Films as numbers.
+
+    Attributes:
+        vector: float32 `[N, D]`, one a film.
+        tokens: float32 `[N, rows * columns, C]`, one for each 16 x 16 px of a film.
+        learnt: whether `tokens` are made by a network, whose spread means something.
+    """
+
+    vector: np.ndarray
+    tokens: np.ndarray
+    learnt: bool = False
+
+
+Descriptor = Callable[[Tensor], Features]
+"""Films `[N, 1, S, S]` in [0, 1] to their features."""
+
+
+def pixels(side: int) -> Descriptor:
+    """`side x side` grey values, and the tokens of `pixel_tokens`."""
+
+    def describe(images: Tensor) -> Features:
+        vector = F.interpolate(images, size=(side, side), mode="area").flatten(1)
+        return Features(vector.numpy(), pixel_tokens(images).numpy())
+
+    return describe
 
 
 def encoder_tokens(encoder: RadiographViT, batch: int = 32) -> Descriptor:

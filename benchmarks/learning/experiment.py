@@ -15,10 +15,9 @@ import yaml
 
 from benchmarks.learning.benchmark import Benchmark, append_row, config_hash, read_rows
 from benchmarks.learning.data import labelled_films, outlined_films, read_split
-from benchmarks.learning.descriptors import encoder_tokens, gradient_histograms
+from benchmarks.learning.descriptors import Descriptor, encoder_tokens, gradient_histograms, pixels
 from benchmarks.learning.runs import Cost, pretrain, train_supervised, write_training_manifest
 from cxw_monai.io.files.atomic import atomic_file
-from cxw_monai.metrics.descriptors import Descriptor, pixels
 from cxw_monai.metrics.readings import averaged
 from cxw_monai.networks import RadiographViT, radiograph_vit
 from cxw_monai.weights.bundles import find_bundle

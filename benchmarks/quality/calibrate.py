@@ -33,7 +33,7 @@ from cxw_monai.rendering.anatomy import build_anatomy
 from cxw_monai.rendering.source import read_labelled_ct, wheel_source
 from cxw_monai.transforms.borders import find_content_box
 
-from .fitting import fit_network, thresholds_of
+from .fitting import fit_network, save_model, thresholds_of
 from .other_films import SIDE, altered, drawn, frontal, rendered
 from .trial import confusion, format_table, measure_checks
 
@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("nothing to do: give --fit or --measure")
     try:
         if arguments.fit:
-            fit(arguments.fit, arguments.steps).save(arguments.output)
+            save_model(fit(arguments.fit, arguments.steps), arguments.output)
         path = arguments.model or (arguments.output if arguments.fit else None)
         model = FilmModel.load(path) if path else default_model()
         print(f"thresholds {model.thresholds}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +45,20 @@ class _Network(nn.Module):
         layers = [(conv.weight.detach().numpy(), conv.bias.detach().numpy()) for conv in self.convs]
         weights = self.last.weight.detach().numpy().reshape(-1, self.cells, self.cells)
         return FilmModel(layers, weights, self.last.bias.item(), {})
+
+
+def save_model(model: FilmModel, path: str | PathLike[str]) -> None:
+    """Write an npz of half-precision numbers, which `FilmModel.load` reads."""
+    arrays: dict[str, Any] = {f"weights{i}": weights.astype(np.float16) for i, (weights, _) in enumerate(model.layers)}
+    arrays |= {f"bias{i}": bias.astype(np.float16) for i, (_, bias) in enumerate(model.layers)}
+    np.savez_compressed(
+        path,
+        **arrays,
+        weights=model.weights.astype(np.float16),
+        bias=np.float16(model.bias),
+        names=np.array(list(model.thresholds)),
+        limits=np.array(list(model.thresholds.values())),
+    )
 
 
 def fit_network(

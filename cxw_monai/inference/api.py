@@ -23,11 +23,10 @@ from torch import Tensor
 from cxw_monai.io import Radiograph, read_radiograph
 from cxw_monai.io.pixel_map import PixelMap
 from cxw_monai.networks import RadiographEmbedder, RadiographSegmenter, WholeFilmNetwork
-from cxw_monai.quality.review import ImplausibleWarning, checked_choice
+from cxw_monai.quality.review import ImplausibleWarning
 from cxw_monai.weights.kinds import load_network
 
-from .implausible import review_film
-from .predictor import Predictor, on_device
+from .predictor import Predictor, on_device, review_film
 
 __all__ = ["EmbeddingModel", "SegmentationModel", "load"]
 
@@ -115,7 +114,6 @@ class SegmentationModel:
         """
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must lie between 0 and 1, got {threshold!r}")
-        checked_choice(on_implausible)
         radiograph = _read(film)
         masks, doubts = self.predictor.segment(radiograph, threshold, keep_largest, on_implausible)
         if doubts:

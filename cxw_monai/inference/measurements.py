@@ -47,7 +47,7 @@ def measurement_columns(structures: Sequence[str]) -> list[str]:
 def measure(masks: np.ndarray, structures: Sequence[str], spacing_mm: tuple[float, float] | None) -> dict[str, Value]:
     """Measurements of one film.
 
-    Left and right are told by the structures' names (``lung_left`` or ``left_lung``), never by their place. Diameters
+    Left and right follow from the structures' names (``lung_left`` or ``left_lung``), never by their place. Diameters
     are taken from the largest connected part of the heart and of each lung (the two largest of ``lungs``), so that a
     stray pixel moves no edge; areas count every pixel.
 

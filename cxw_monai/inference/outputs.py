@@ -123,7 +123,7 @@ class SegmentationWriter:
         self._films = self._implausible = 0
 
     def is_written(self, path: str | PathLike[str]) -> bool:
-        """Whether a film is done: it has its row in the table, its file has the content that the row tells, and every
+        """Whether a film is done: it has its row in the table, its file has the content that the row records, and every
         file of the formats is there, but for a SEG that the row says can't be made.
 
         The film is read for that, since size and time alone don't tell one from another.
@@ -262,7 +262,7 @@ class SegmentationWriter:
         note: str,
     ) -> dict[str, Any]:
         meta = radiograph.meta
-        told = [step.partition(": ")[2] for step in meta["steps"] if step.startswith("spacing: ")]
+        sources = [step.partition(": ")[2] for step in meta["steps"] if step.startswith("spacing: ")]
         about = {
             "image": self._names[os.path.abspath(meta["path"])],
             "folder": self._relative(meta["path"]).as_posix(),
@@ -271,7 +271,7 @@ class SegmentationWriter:
             "columns": upright.shape[2],
             "row_spacing_mm": spacing[0] if spacing else None,
             "column_spacing_mm": spacing[1] if spacing else None,
-            "spacing_from": (told or ["header of the file, magnification unknown"])[0] if spacing else "unknown",
+            "spacing_from": (sources or ["header of the file, magnification unknown"])[0] if spacing else "unknown",
             "seg_note": note,
         }
         return about | measure(upright, self.structures, spacing)

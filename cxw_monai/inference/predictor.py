@@ -19,16 +19,23 @@ from monai.transforms import Activationsd
 from scipy import ndimage
 from torch import Tensor, nn
 
-from cxw_monai.io import Radiograph
+from cxw_monai.io import Radiograph, RadiographError
 from cxw_monai.io.pixel_map import PixelMap
 from cxw_monai.io.structures import is_one_part
+from cxw_monai.quality.review import checked_choice, review
 from cxw_monai.training.precision import autocast, checked_amp
 from cxw_monai.transforms.whole_film import WholeFilmd
 from cxw_monai.weights.files import finite_outputs
 
-from .implausible import doubts_of
-
-__all__ = ["OneByOneInferer", "Predictor", "film_inferer", "kept_to_largest", "on_device", "restore_masks"]
+__all__ = [
+    "OneByOneInferer",
+    "Predictor",
+    "film_inferer",
+    "kept_to_largest",
+    "on_device",
+    "restore_masks",
+    "review_film",
+]
 
 _OVERLAP, _WINDOWS = 0.25, 4  # of neighbouring windows; windows in one forward pass
 
@@ -137,7 +144,7 @@ class Predictor:
             threshold: a pixel is inside from this probability on, in (0, 1).
             keep_largest: structures of which only the largest connected part is kept; True for all, `auto` for single
                 organs.
-            on_implausible: see `cxw_monai.inference.implausible.doubts_of`.
+            on_implausible: `keep` doesn't look, `flag` gives the reasons, `skip` raises where there are some.
 
         Returns:
             bool `[S, *source_shape]` on the grid that the file stores, and reasons in words.
@@ -147,8 +154,27 @@ class Predictor:
             RadiographError: the masks are implausible and to be skipped.
             ValueError: an argument is wrong.
         """
+        checked_choice(on_implausible)
         masks = self.masks(film, threshold, keep_largest)
-        return masks, doubts_of(film, dict(zip(self.structures, masks, strict=True)), on_implausible)
+        if on_implausible == "keep":
+            return masks, []
+        doubts = review_film(film, dict(zip(self.structures, masks, strict=True)))
+        if doubts and on_implausible == "skip":
+            remedy = "look at it; on_implausible 'flag' gives its masks with a mark"
+            raise RadiographError(film.meta.get("path", "a film"), f"implausible: {'; '.join(doubts)}", remedy)
+        return masks, doubts
+
+
+def review_film(film: Radiograph, masks: Mapping[str, np.ndarray]) -> list[str]:
+    """What speaks against the masks of a film, in words; see `cxw_monai.quality.review.review`.
+
+    Args:
+        film: as `read_radiograph` gives it.
+        masks: bool `[*source_shape]` by structure, on the stored grid.
+    """
+    upright = {name: film.meta["pixel_map"].turn(mask) for name, mask in masks.items()}
+    same = all(mask.shape == film.array.shape[1:] for mask in upright.values())
+    return review(film.array, upright, film.meta["spacing_mm"] if same else None)
 
 
 def kept_to_largest(choice: bool | str | Sequence[str], structures: Sequence[str]) -> list[bool]:

@@ -244,12 +244,12 @@ class FilmSegmenter:
             before = _settings_of(path)
             for name in made:
                 if before.get(name) != made[name]:
-                    told = f"{name} was {before.get(name)!r} and is now {made[name]!r}"
+                    difference = f"{name} was {before.get(name)!r} and is now {made[name]!r}"
                     remedy = "give the same again, or another --output"
                     if name == "amp" and made[name] == "none" and self.settings.amp != "none":
-                        told = "the masks there were computed in bfloat16, which the device here does not compute"
+                        difference = "the masks there were computed in bfloat16, which the device here does not compute"
                         remedy = "resume on a machine like the first one, or give another --output"
-                    raise ValueError(f"{path}: {told}; {remedy}")
+                    raise ValueError(f"{path}: {difference}; {remedy}")
             for part in self.output_dir.rglob(".*.part"):  # of the files that a killed run was writing
                 part.unlink()
             return

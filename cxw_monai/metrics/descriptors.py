@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -22,13 +22,11 @@ from cxw_monai.networks.positions import sincos_table
 from cxw_monai.weights.encoder import load_encoder
 
 __all__ = [
-    "Descriptor",
     "Descriptors",
-    "Features",
     "encoder_descriptors",
     "load_descriptors",
     "pixel_descriptors",
-    "pixels",
+    "pixel_tokens",
     "shrunk",
 ]
 
@@ -36,25 +34,6 @@ TOKEN_PX = 16
 POSITION_CHANNELS = 64
 
 _PIXEL_FILM = 160  # px of the square film that pixel tokens are made of
-
-
-@dataclass(frozen=True)
-class Features:
-    """Films as numbers.
-
-    Attributes:
-        vector: float32 `[N, D]`, one a film.
-        tokens: float32 `[N, rows * columns, C]`, one for each 16 x 16 px of a film.
-        learnt: whether `tokens` are made by a network, whose spread tells something.
-    """
-
-    vector: np.ndarray
-    tokens: np.ndarray
-    learnt: bool = False
-
-
-Descriptor = Callable[[Tensor], Features]
-"""Films `[N, 1, S, S]` in [0, 1] to their features."""
 
 
 @dataclass(frozen=True)
@@ -141,20 +120,14 @@ def _grid_tokens(patches: np.ndarray, path: str | PathLike[str]) -> np.ndarray:
     return patches.reshape(*patches.shape[:2], -1).transpose(0, 2, 1).astype(np.float32)
 
 
-def pixels(side: int) -> Descriptor:
-    """`side x side` grey values; a token has 4 x 4 of its own, the film at 16 x 16, and its place."""
-
-    def describe(images: Tensor) -> Features:
-        vector = F.interpolate(images, size=(side, side), mode="area").flatten(1)
-        grid = images.shape[-1] // TOKEN_PX
-        cells = F.interpolate(images, size=(4 * grid, 4 * grid), mode="area")  # [N, 1, 4 g, 4 g]
-        own = F.pixel_unshuffle(cells, 4).flatten(2).transpose(1, 2)  # [N, g * g, 16]
-        film = F.interpolate(images, size=(16, 16), mode="area").flatten(1)
-        place = sincos_table((grid, grid), POSITION_CHANNELS).expand(len(images), -1, -1)
-        tokens = torch.cat([own, film.unsqueeze(1).expand(-1, own.shape[1], -1), place], dim=-1)
-        return Features(vector.numpy(), tokens.numpy())
-
-    return describe
+def pixel_tokens(films: Tensor) -> Tensor:
+    """Tokens of square films `[N, 1, S, S]` of 16 x 16 px: 4 x 4 grey values, the film at 16 x 16, and the place."""
+    grid = films.shape[-1] // TOKEN_PX
+    cells = F.interpolate(films, size=(4 * grid, 4 * grid), mode="area")  # [N, 1, 4 g, 4 g]
+    own = F.pixel_unshuffle(cells, 4).flatten(2).transpose(1, 2)  # [N, g * g, 16]
+    film = F.interpolate(films, size=(16, 16), mode="area").flatten(1)
+    place = sincos_table((grid, grid), POSITION_CHANNELS).expand(len(films), -1, -1)
+    return torch.cat([own, film.unsqueeze(1).expand(-1, own.shape[1], -1), place], dim=-1)
 
 
 def encoder_descriptors(
@@ -217,5 +190,5 @@ def pixel_descriptors(images: Sequence[str], side: int) -> Descriptors:
         film = read_radiograph(image, min_size=1).array
         rows.append(shrunk(film, side).flatten().numpy())
         films.append(shrunk(film, _PIXEL_FILM))
-    tokens = pixels(side)(torch.stack(films)).tokens
+    tokens = pixel_tokens(torch.stack(films)).numpy()
     return Descriptors(f"pixels {side}x{side}", list(images), np.stack(rows), tokens)

@@ -277,8 +277,7 @@ def probe(
             )
         scores[~fitted], chosen = _read(reading, values, tokens, classes, groups, fitted, settings)
         strengths += chosen
-    test = folds >= 0
-    return _summarised(replace(result, strengths=tuple(strengths)), scores, classes, groups, folds, test, settings)
+    return _summarised(replace(result, strengths=tuple(strengths)), scores, classes, groups, folds, settings)
 
 
 def _read(
@@ -291,35 +290,25 @@ def _read(
     settings: ProbeSettings,
 ) -> tuple[np.ndarray, list[float]]:
     """Scores of the images that aren't trained on, and the strengths that were chosen."""
-    if reading == "mean" or tokens is None:
-        return _linear(values, classes, groups, train, settings, None)
-    if reading == "grid":
-        return _linear(grid_pooled(tokens), classes, groups, train, settings, COMPONENTS)
+    if reading in ("mean", "grid") or tokens is None:
+        components = None
+        if reading == "grid" and tokens is not None:
+            values, components = grid_pooled(tokens), COMPONENTS
+        scores, strength = linear_scores(
+            values,
+            classes == 1,
+            groups,
+            train,
+            components=components,
+            strengths=settings.strengths,
+            folds=settings.inner_folds,
+            seed=settings.seed,
+        )
+        return scores, [strength]
     if reading == "attentive":
         return attentive_scores(tokens, classes[:, None] == 1, train, seed=settings.seed)[:, 0], []
     parts = [_read(one, values, tokens, classes, groups, train, settings) for one in ("mean", "grid", "attentive")]
     return averaged([scores[:, None] for scores, _ in parts])[:, 0], [c for _, chosen in parts for c in chosen]
-
-
-def _linear(
-    values: np.ndarray,
-    classes: np.ndarray,
-    groups: np.ndarray,
-    train: np.ndarray,
-    settings: ProbeSettings,
-    components: int | None,
-) -> tuple[np.ndarray, list[float]]:
-    scores, strength = linear_scores(
-        values,
-        classes == 1,
-        groups,
-        train,
-        components=components,
-        strengths=settings.strengths,
-        folds=settings.inner_folds,
-        seed=settings.seed,
-    )
-    return scores, [strength]
 
 
 def _summarised(
@@ -328,10 +317,10 @@ def _summarised(
     classes: np.ndarray,
     groups: np.ndarray,
     folds: np.ndarray,
-    test: np.ndarray,
     settings: ProbeSettings,
 ) -> ProbeResult:
-    """The result with its AUROC and interval."""
+    """The result with its AUROC and interval, of the images that a fold holds out."""
+    test = folds >= 0
     scores, positive, folds, groups = scores[test], classes[test] == 1, folds[test], groups[test]
     auroc = float(grouped_auroc(scores, positive, folds, np.ones((1, len(scores))))[0])
     if math.isnan(auroc):

@@ -14,16 +14,13 @@ from dataclasses import dataclass
 from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 from scipy.special import logsumexp
 
-from cxw_monai.transforms.borders import find_content_box
-
-__all__ = ["SIDE", "FilmModel", "FilmScores", "default_model", "film_scores", "thumbnail", "turned", "way"]
+__all__ = ["SIDE", "FilmModel", "FilmScores", "default_model", "thumbnail", "turned", "way"]
 
 SIDE = 48
 """Rows and columns of the thumbnail that a film is averaged to."""
@@ -144,24 +141,9 @@ class FilmModel:
             quarters=straight,
         )
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write an npz of half-precision numbers."""
-        arrays: dict[str, Any] = {
-            f"weights{i}": weights.astype(np.float16) for i, (weights, _) in enumerate(self.layers)
-        }
-        arrays |= {f"bias{i}": bias.astype(np.float16) for i, (_, bias) in enumerate(self.layers)}
-        np.savez_compressed(
-            path,
-            **arrays,
-            weights=self.weights.astype(np.float16),
-            bias=np.float16(self.bias),
-            names=np.array(list(self.thresholds)),
-            limits=np.array(list(self.thresholds.values())),
-        )
-
     @classmethod
     def load(cls, path: str | PathLike[str]) -> FilmModel:
-        """Read what :meth:`save` wrote."""
+        """Read the npz that `benchmarks.quality.calibrate` writes."""
         with np.load(path, allow_pickle=False) as file:
             count = sum(name.startswith("weights") for name in file.files) - 1
             numbers = {name: file[name].astype(np.float32) for name in file.files if name != "names"}
@@ -182,9 +164,3 @@ def _convolved(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def default_model() -> FilmModel:
     """The model inside the package."""
     return FilmModel.load(_FILE)
-
-
-def film_scores(image: np.ndarray, model: FilmModel | None = None) -> FilmScores:
-    """What the model says of a film ``[H, W]`` in [0, 1], borders and all."""
-    top, left, height, width = find_content_box(image)
-    return (model or default_model()).scores(thumbnail(image[top : top + height, left : left + width]))

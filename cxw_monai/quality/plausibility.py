@@ -19,13 +19,7 @@ from cxw_monai.io.structures import split_side
 __all__ = ["LIMITS", "Limit", "plausibility", "shape_values"]
 
 _SIDE = 320  # px of the longer side that masks are thinned out to
-_SUBJECTS = {
-    "left lung": "left lung: ",
-    "right lung": "right lung: ",
-    "lungs": "lungs: ",
-    "heart": "heart: ",
-    "thorax": "thorax: ",
-}
+_SUBJECTS = ("left lung", "right lung", "lungs", "heart", "thorax")
 _JUDGED = {("lung", "left"): "left lung", ("lung", "right"): "right lung", ("heart", None): "heart"}
 
 
@@ -99,7 +93,7 @@ def plausibility(masks: Mapping[str, np.ndarray], spacing_mm: tuple[float, float
         value = values.get(name)
         if value is None or _is_absent(name, value) or limit.low <= value <= limit.high:
             continue
-        subject = next((text for start, text in _SUBJECTS.items() if name.startswith(start)), "")
+        subject = next((f"{start}: " for start in _SUBJECTS if name.startswith(start)), "")
         reasons.append(f"{subject}{limit.what} {_outside(value, limit)}, expected {limit.low:g} to {limit.high:g}")
     return reasons
 

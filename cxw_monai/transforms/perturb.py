@@ -56,7 +56,7 @@ def _blur_weights(radius: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarr
     """Three box filters in one: which neighbours make up each place of an axis, the borders replicated by each filter.
 
     Only places within reach of a border feel it. So the filter of a short axis, which has one place that feels
-    neither border, tells the weights of all places of a longer one.
+    neither border, gives the weights of all places of a longer one.
 
     Args:
         radius: ``[n]`` float64, px, > 0.

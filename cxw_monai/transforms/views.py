@@ -1,7 +1,7 @@
 """World view pairs: two clean crops of one radiograph and their relative geometry.
 
 Follows arXiv 2504.13820 (sections 3 and 4): both crops have the same size in pixels, the second lies anywhere in the
-image, and both share one base jitter of brightness and contrast that the model is not told about.
+image, and both share one base jitter of brightness and contrast that the model does not see.
 """
 
 from __future__ import annotations

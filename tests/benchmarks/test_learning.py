@@ -14,11 +14,10 @@ from benchmarks.learning import runs
 from benchmarks.learning.__main__ import main
 from benchmarks.learning.benchmark import Benchmark, append_row, config_hash, read_rows
 from benchmarks.learning.data import LabelledFilms, OutlinedFilms, labelled_films, outlined_films, read_split
-from benchmarks.learning.descriptors import encoder_tokens, gradient_histograms
+from benchmarks.learning.descriptors import encoder_tokens, gradient_histograms, pixels
 from benchmarks.learning.probes import few_shot_dice, nearest_scores, ridge_predictions
 from benchmarks.learning.runs import train_supervised, write_training_manifest
 from benchmarks.learning.table import draw_curves, draw_rows, markdown
-from cxw_monai.metrics.descriptors import pixels
 from cxw_monai.metrics.readings import STRENGTHS, attentive_scores, averaged, grid_pooled, linear_scores
 from cxw_monai.networks import radiograph_vit
 

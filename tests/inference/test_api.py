@@ -8,21 +8,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.inferers import SimpleInferer
-from monai.transforms import Activationsd, Compose
 from PIL import Image
 from pydicom.data import get_testdata_file
 
 import cxw_monai
 from cxw_monai.inference.api import EmbeddingModel, SegmentationModel
-from cxw_monai.inference.run import FilmSegmenter
-from cxw_monai.inference.settings import SegmentSettings
 from cxw_monai.io import RadiographError, read_radiograph
 from cxw_monai.networks import RadiographEmbedder, WorldModel, WorldModelPredictor, radiograph_vit
-from cxw_monai.transforms.whole_film import WholeFilmd
 from cxw_monai.weights.bundles import BundleError
 from cxw_monai.weights.encoder import CheckpointError
 from cxw_monai.weights.segmenter import new_segmenter, save_segmenter, segmenter_settings
+from tests.helpers.film_segmenter import film_segmenter
 
 BUNDLES = Path(__file__).resolve().parents[2] / "bundles"
 FILM = get_testdata_file("RG1_UNCR.dcm", download=False)
@@ -49,17 +45,9 @@ def pretrained(tmp_path_factory):
 
 def test_masks_are_those_that_inference_writes(segmenter, tmp_path):
     """A whole run of the bundle's inference in this process."""
-    FilmSegmenter(
-        [FILM],
-        FILM,
-        tmp_path,
-        network=segmenter.network,
-        structures=segmenter.structures,
-        preprocessing=WholeFilmd(segmenter.image_size),
-        inferer=SimpleInferer(),
-        postprocessing=Compose([Activationsd("pred", sigmoid=True)]),
-        settings=SegmentSettings(formats=("png",), keep_largest="heart", threshold=0.4),
-    ).run()
+    network, structures, size = segmenter.network, segmenter.structures, segmenter.image_size
+    settings = {"formats": ("png",), "keep_largest": "heart", "threshold": 0.4}
+    film_segmenter([FILM], FILM, tmp_path, network, structures, size, **settings).run()
     masks = segmenter.segment(FILM, threshold=0.4, keep_largest=["heart"])
     written = {path.stem: np.asarray(Image.open(path)) > 0 for path in tmp_path.rglob("masks/*.png")}
     assert masks.keys() == written.keys() == set(segmenter.structures)

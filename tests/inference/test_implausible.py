@@ -12,16 +12,15 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from monai.transforms import Activationsd, Compose
 from torch import nn
 
 from cxw_monai.inference.api import SegmentationModel
-from cxw_monai.inference.run import FilmSegmenter, end_with_status
-from cxw_monai.inference.settings import SegmentSettings, film_inferer
+from cxw_monai.inference.run import end_with_status
+from cxw_monai.inference.settings import SegmentSettings
 from cxw_monai.io import RadiographError
 from cxw_monai.quality import ImplausibleWarning
-from cxw_monai.transforms.whole_film import WholeFilmd
 from tests.helpers import dicom_files as _files
+from tests.helpers.film_segmenter import film_segmenter
 
 LUNGS = ("lung_left", "lung_right")
 
@@ -52,18 +51,8 @@ def film(tmp_path):
 
 
 def run(film, output, structures=LUNGS, **settings):
-    segmenter = FilmSegmenter(
-        [str(film)],
-        Path(film).parent,
-        output,
-        network=Halves().eval(),
-        structures=structures,
-        preprocessing=Compose([WholeFilmd(96)]),
-        inferer=film_inferer(None),
-        postprocessing=Compose([Activationsd("pred", sigmoid=True)]),
-        settings=SegmentSettings(formats=("png", "seg", "csv"), **settings),
-    )
-    return segmenter.run()
+    formats = ("png", "seg", "csv")
+    return film_segmenter([film], film.parent, output, Halves(), structures, formats=formats, **settings).run()
 
 
 def rows(path):

@@ -90,7 +90,7 @@ def test_a_nifti_keeps_its_axes_in_nifti_and_stands_upright_elsewhere(tmp_path):
     radiograph = read_radiograph(tmp_path / "f.nii")
     np.testing.assert_allclose(radiograph.array[0], film / 255, atol=1e-6)
     writer = SegmentationWriter(tmp_path / "out", STRUCTURES, [tmp_path / "f.nii"], ["png", "nifti", "csv", "overlay"])
-    row = writer.write(radiograph, masks)
+    row = writer.write(radiograph, radiograph.meta["pixel_map"].restore(masks))
     folder = writer.folder(tmp_path / "f.nii")
     np.testing.assert_array_equal(_png_masks(folder), masks)
     mask = nib.load(folder / "nifti" / "lung_right.nii.gz")

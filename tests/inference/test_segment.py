@@ -10,18 +10,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.transforms import Activationsd, Compose
 from PIL import Image
 from torch import nn
 
 from cxw_monai.inference import run as segment
 from cxw_monai.inference.predictor import restore_masks
-from cxw_monai.inference.run import FilmSegmenter
 from cxw_monai.inference.settings import SegmentSettings, film_inferer, find_films, on_device
 from cxw_monai.io.pixel_map import PixelMap
 from cxw_monai.networks import radiograph_segmenter
 from cxw_monai.training import precision
-from cxw_monai.transforms.whole_film import WholeFilmd
+from tests.helpers.film_segmenter import film_segmenter
 
 BLOB = (150.0, 120.0, 60.0, 45.0)  # centre row and column, half axes, px
 
@@ -47,18 +45,7 @@ class Grey(nn.Module):
 
 def segmenter(films, output, network, structures, size=96, window=None, **settings):
     """A segmenter as the bundle builds it."""
-    films = [str(film) for film in films]
-    return FilmSegmenter(
-        films,
-        Path(films[0]).parent,
-        output,
-        network=network.eval(),
-        structures=structures,
-        preprocessing=Compose([] if window else [WholeFilmd(size)]),
-        inferer=film_inferer(window),
-        postprocessing=Compose([Activationsd("pred", sigmoid=True)]),
-        settings=SegmentSettings(**{"formats": ["png", "csv"], **settings}),
-    )
+    return film_segmenter(films, Path(films[0]).parent, output, network, structures, size, window, **settings)
 
 
 def save_blob(path, shape=(300, 240), origin=(0, 0), scale=1.0):

@@ -11,19 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from monai.transforms import Activationsd, Compose
 from PIL import Image
 from torch import nn
 
 from cxw_monai.inference import run as segment
-from cxw_monai.inference.run import FilmSegmenter
-from cxw_monai.inference.settings import SegmentSettings, film_inferer, find_films
+from cxw_monai.inference.settings import find_films
 from cxw_monai.io.files.csv_files import read_rows
 from cxw_monai.io.results import folders
 from cxw_monai.io.results.film_names import film_path
 from cxw_monai.io.results.folders import is_result_folder
-from cxw_monai.transforms.whole_film import WholeFilmd
 from tests.helpers import dicom_files as _files
+from tests.helpers.film_segmenter import film_segmenter
 
 
 class Bright(nn.Module):
@@ -35,17 +33,8 @@ class Bright(nn.Module):
 
 def segmented(source, output, **settings):
     """Segment a source as the bundle does; the summary."""
-    return FilmSegmenter(
-        find_films(source, output),
-        source,
-        output,
-        network=Bright().eval(),
-        structures=["bright"],
-        preprocessing=Compose([WholeFilmd(32)]),
-        inferer=film_inferer(),
-        postprocessing=Compose([Activationsd("pred", sigmoid=True)]),
-        settings=SegmentSettings(**{"formats": ["png", "csv"], "num_workers": 1, **settings}),
-    ).run()
+    films, settings = find_films(source, output), {"num_workers": 1, **settings}
+    return film_segmenter(films, source, output, Bright(), ["bright"], 32, **settings).run()
 
 
 def film(path: Path, bright: int) -> Path:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from cxw_monai.transforms import warp
 from cxw_monai.transforms.whole_film import WholeFilmd, whole_film, whole_masks
 
 
@@ -49,8 +48,3 @@ def test_a_film_that_has_the_size_keeps_its_values():
     assert torch.equal(seen, torch.from_numpy(film))
     seen.zero_()
     assert film.any()  # its own memory
-
-
-def test_the_old_place_warns():
-    with pytest.warns(FutureWarning, match=r"transforms.whole_film.WholeFilmd since version 0.2"):
-        assert warp.WholeFilmd is WholeFilmd
