@@ -76,7 +76,6 @@ class SegmentationWriter:
         formats: any of :data:`FORMATS`. ``seg`` is left out for a film that no DICOM SEG can be made of (not a DICOM,
             no UIDs), with a note in the table and a warning for the first one.
         algorithm: what a SEG names as the maker of the masks.
-        created: time of creation in a SEG; None takes the time of this call.
         resume: keep the rows of a table that is there (of the same columns); otherwise it is begun anew.
         seg_type: how a SEG stores masks, see :func:`~cxw_monai.io.results.dicom_seg.write_dicom_seg`.
 
@@ -93,7 +92,6 @@ class SegmentationWriter:
         *,
         root: str | PathLike[str] | None = None,
         algorithm: SegAlgorithm | None = None,
-        created: datetime | None = None,
         resume: bool = False,
         seg_type: str = "auto",
     ) -> None:
@@ -106,7 +104,7 @@ class SegmentationWriter:
         self.structures = check_structures(structures)
         self.formats = tuple(formats)
         self.algorithm = algorithm or SegAlgorithm()
-        self.created = created or datetime.now()
+        self.created = datetime.now()
         self.seg_type = checked_seg_type(seg_type)
         paths = sorted({os.path.abspath(path) for path in sources})
         if root is None and paths:

@@ -141,9 +141,7 @@ class Predictor:
 
         Args:
             film: as `read_radiograph` gives it.
-            threshold: a pixel is inside from this probability on, in (0, 1).
-            keep_largest: structures of which only the largest connected part is kept; True for all, `auto` for single
-                organs.
+            threshold, keep_largest: see `cxw_monai.inference.settings.SegmentSettings`.
             on_implausible: `keep` doesn't look, `flag` gives the reasons, `skip` raises where there are some.
 
         Returns:

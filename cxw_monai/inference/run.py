@@ -57,9 +57,7 @@ _FAILURES, _SETTINGS = "failures.csv", "settings.json"
 _PLACE = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 """Errors of one film's place in the output, which the other films don't have."""
 _logger = logging.getLogger(__name__)
-
-
-_Film = tuple[Radiograph, FileIdentity]
+_ReadFilm = tuple[Radiograph, FileIdentity]
 
 
 class FilmSegmenter:
@@ -173,7 +171,7 @@ class FilmSegmenter:
                 bar.update()
         return failed
 
-    def _read_ahead(self, writer: SegmentationWriter) -> Iterator[_Film | RadiographError | None]:
+    def _read_ahead(self, writer: SegmentationWriter) -> Iterator[_ReadFilm | RadiographError | None]:
         """The films in order (None for one that is done), read in threads, of which ``batch_size`` are in memory."""
         rest = iter(self.films)
         read = partial(self._read, writer)
@@ -188,7 +186,7 @@ class FilmSegmenter:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _read(self, writer: SegmentationWriter, path: str) -> _Film | RadiographError | None:
+    def _read(self, writer: SegmentationWriter, path: str) -> _ReadFilm | RadiographError | None:
         try:
             if writer.is_written(path):
                 return None

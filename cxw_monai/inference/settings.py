@@ -25,19 +25,6 @@ __all__ = ["SegmentSettings", "film_inferer", "find_films", "model_hash", "on_de
 _MANIFESTS = (".csv", ".json")
 
 
-def _flag(name: str, value: Any) -> bool:
-    """A yes or no as the command line may give it."""
-    found = {"true": True, "false": False}.get(str(value).lower())
-    if found is None:
-        raise ValueError(f"{name} must be true or false, got {value!r}")
-    return found
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    """A list of names, or one text of them with commas."""
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(map(str, value))
-
-
 @dataclass(frozen=True)
 class SegmentSettings:
     """How films are read, segmented and written.
@@ -90,14 +77,6 @@ class SegmentSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        largest: Any = self.keep_largest
-        if isinstance(largest, bool) or str(largest).lower() in ("true", "false"):
-            largest = _flag("keep_largest", largest)
-        elif largest != "auto":
-            largest = _names(largest)
-        object.__setattr__(self, "keep_largest", largest)
-        object.__setattr__(self, "formats", _names(self.formats))
-        object.__setattr__(self, "resume", _flag("resume", self.resume))
         if not self.formats or set(self.formats) - set(FORMATS):
             raise ValueError(f"formats must be some of {FORMATS}, got {self.formats}")
         if self.resume and "csv" not in self.formats:

@@ -17,7 +17,7 @@ from .probes import READINGS, ProbeSettings, plain_value, probe
 
 __all__ = ["Films", "format_results", "probe_files", "read_films"]
 
-Path = str | PathLike[str]
+AnyPath = str | PathLike[str]
 Row = dict[str, Any]
 
 _SHOWN = 3  # images or values named in a message
@@ -41,7 +41,7 @@ class Films:
 
 
 def read_films(
-    datalist: Path, test_datalist: Path | None = None, train_on: Sequence[str] = (), test_on: Sequence[str] = ()
+    datalist: AnyPath, test_datalist: AnyPath | None = None, train_on: Sequence[str] = (), test_on: Sequence[str] = ()
 ) -> Films:
     """Films of one or two manifests.
 
@@ -79,7 +79,7 @@ def read_films(
     return Films(kept | tested, train, source, len(fitted) - len(kept))
 
 
-def _rows(datalist: Path) -> dict[str, Row]:
+def _rows(datalist: AnyPath) -> dict[str, Row]:
     rows: dict[str, Row] = {}
     for item in read_datalist(datalist, section="all"):
         if item["image"] in rows:
@@ -94,12 +94,12 @@ def _patient_of(row: Row) -> tuple[str, str]:
 
 
 def probe_files(
-    embeddings: Sequence[Path],
+    embeddings: Sequence[AnyPath],
     films: Films,
     labels: Sequence[str],
     settings: ProbeSettings | None = None,
     *,
-    encoders: Sequence[Path] = (),
+    encoders: Sequence[AnyPath] = (),
     random: int = 0,
     pixels: int | None = None,
     tokens: bool = False,
@@ -181,9 +181,9 @@ def probe_files(
 
 
 def _described(
-    embeddings: Sequence[Path],
+    embeddings: Sequence[AnyPath],
     films: Films,
-    encoders: Sequence[Path],
+    encoders: Sequence[AnyPath],
     random: int,
     pixels: int | None,
     tokens: bool,

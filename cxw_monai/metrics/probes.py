@@ -160,10 +160,6 @@ def grouped_auroc(scores: np.ndarray, positive: np.ndarray, folds: np.ndarray, w
     return np.divide(right, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
 
 
-def _patients_per_class(classes: np.ndarray, groups: np.ndarray) -> list[int]:
-    return [len(np.unique(groups[classes == value])) for value in (0, 1)]
-
-
 def _folds(classes: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Number of the fold in which each image is held out, ``[N]``; a patient is in one fold only."""
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
@@ -178,7 +174,7 @@ def _obstacle(names: list[str], classes: np.ndarray, groups: np.ndarray, folds: 
     if len(names) != 2:
         shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
         return f"{len(names)} values ({shown}), two are needed" if names else "no values"
-    patients = _patients_per_class(classes, groups)
+    patients = [len(np.unique(groups[classes == value])) for value in (0, 1)]
     if min(patients) < folds:
         place = int(np.argmin(patients))
         return f"{patients[place]} patients with {names[place]}, {folds} folds need at least {folds}"

@@ -20,12 +20,18 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 from scipy.special import logsumexp
 
-__all__ = ["SIDE", "FilmModel", "FilmScores", "default_model", "thumbnail", "turned", "way"]
+__all__ = ["SIDE", "FilmModel", "FilmScores", "averaged", "default_model", "thumbnail", "turned", "way"]
 
 SIDE = 48
 """Rows and columns of the thumbnail that a film is averaged to."""
 
 _FILE = Path(__file__).with_name("film_model.npz")
+
+
+def averaged(image: np.ndarray, side: int) -> np.ndarray:
+    """A film ``[H, W]`` averaged to float64 ``[side, side]``."""
+    film = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))
+    return np.asarray(film.resize((side, side), Image.Resampling.BOX), dtype=np.float64)
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
@@ -37,8 +43,7 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
     Returns:
         float32 ``[48, 48]`` of mean 0 and deviation 1 (0 for a constant film); an inverted film gives the negative.
     """
-    film = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))
-    values = np.asarray(film.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
+    values = averaged(image, SIDE)
     return ((values - values.mean()) / (values.std() + 1e-3)).astype(np.float32)
 
 

@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 from scipy.fft import dctn
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+from .film_model import averaged
 
 __all__ = ["HASH_BITS", "near_groups", "perceptual_hash", "pixel_hash"]
 
@@ -45,9 +46,7 @@ def perceptual_hash(image: np.ndarray) -> np.ndarray:
     Returns:
         bool ``[256]``; the first, of the mean grey, is always false.
     """
-    film = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))
-    shrunk = np.asarray(film.resize((_SIDE, _SIDE), Image.Resampling.BOX), dtype=np.float64)
-    signs = dctn(shrunk, norm="ortho")[:_WAVES, :_WAVES].ravel() > 0
+    signs = dctn(averaged(image, _SIDE), norm="ortho")[:_WAVES, :_WAVES].ravel() > 0
     signs[0] = False
     return signs
 

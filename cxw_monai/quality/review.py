@@ -9,7 +9,6 @@ import numpy as np
 
 from cxw_monai.io.structures import split_side
 
-from .film_model import FilmModel
 from .measure import measure_array
 from .plausibility import plausibility
 from .records import QualitySettings
@@ -60,7 +59,6 @@ def review(
     film: np.ndarray,
     masks: Mapping[str, np.ndarray],
     spacing_mm: tuple[float, float] | None = None,
-    model: FilmModel | None = None,
 ) -> list[str]:
     """What speaks against masks of a film.
 
@@ -68,7 +66,6 @@ def review(
         film: float32 ``[H, W]`` or ``[1, H, W]`` in [0, 1], bone bright, upright.
         masks: bool ``[h, w]`` by structure, upright; of any size.
         spacing_mm: (row, column) spacing of the masks' pixels, None where it isn't known.
-        model: of frontal chests; the package's by default.
 
     Returns:
         Reasons in words. None where nothing does, or where no structure is one of a chest (:data:`CHEST`).
@@ -77,5 +74,5 @@ def review(
         return []
     film = np.asarray(film).reshape(np.shape(film)[-2:])
     step = -(-max(film.shape) // _LONGEST)
-    record = measure_array(np.ascontiguousarray(film[::step, ::step]), QualitySettings(), model)
+    record = measure_array(np.ascontiguousarray(film[::step, ::step]), QualitySettings())
     return [text for flag, text in _FILM.items() if flag in record.flags] + plausibility(masks, spacing_mm)

@@ -106,14 +106,6 @@ class TokenMaskSampler:
             cannot work.
     """
 
-    grid: tuple[int, int]
-    num_targets: int  # these are None where the strategy has no use for them
-    target_scale: tuple[float, float]
-    target_aspect: tuple[float, float]
-    context_scale: tuple[float, float]
-    truncation: str
-    mask_ratio: float
-
     def __init__(
         self,
         grid: tuple[int, int] = (14, 14),
@@ -130,23 +122,24 @@ class TokenMaskSampler:
         if strategy not in _DEFAULTS:
             raise ValueError(f"strategy must be one of {sorted(_DEFAULTS)}, got {strategy!r}.")
         self.grid, self.strategy, self.min_keep = cast("tuple[int, int]", tuple(grid)), strategy, min_keep
-        given = {
-            "num_targets": num_targets,
-            "target_scale": target_scale,
-            "target_aspect": target_aspect,
-            "context_scale": context_scale,
-            "truncation": truncation,
-            "mask_ratio": mask_ratio,
-        }
-        for name, value in given.items():
-            if value is not None and name not in _DEFAULTS[strategy]:
-                raise ValueError(f"{name} has no use in strategy {strategy!r}: leave it None, got {value!r}.")
-            resolved = _DEFAULTS[strategy].get(name) if value is None else value
-            setattr(self, name, tuple(resolved) if isinstance(resolved, list) else resolved)
+        self.num_targets = self._resolved("num_targets", num_targets)
+        self.target_scale = self._resolved("target_scale", target_scale)
+        self.target_aspect = self._resolved("target_aspect", target_aspect)
+        self.context_scale = self._resolved("context_scale", context_scale)
+        self.truncation = self._resolved("truncation", truncation)
+        self.mask_ratio = self._resolved("mask_ratio", mask_ratio)
         self._check_settings()
         self._check_grid()
         self.step = 0
         self._generator = torch.Generator().manual_seed(seed)
+
+    def _resolved(self, name: str, value: Any) -> Any:
+        """A setting, or its default; None where the strategy has no use for it."""
+        if value is None:
+            return _DEFAULTS[self.strategy].get(name)
+        if name not in _DEFAULTS[self.strategy]:
+            raise ValueError(f"{name} has no use in strategy {self.strategy!r}: leave it None, got {value!r}.")
+        return tuple(value) if isinstance(value, list) else value
 
     def _check_settings(self) -> None:
         if len(self.grid) != 2 or min(self.grid) < 1:

@@ -46,7 +46,7 @@ def pretrained(tmp_path_factory):
 def test_masks_are_those_that_inference_writes(segmenter, tmp_path):
     """A whole run of the bundle's inference in this process."""
     network, structures, size = segmenter.network, segmenter.structures, segmenter.image_size
-    settings = {"formats": ("png",), "keep_largest": "heart", "threshold": 0.4}
+    settings = {"formats": ("png",), "keep_largest": ["heart"], "threshold": 0.4}
     film_segmenter([FILM], FILM, tmp_path, network, structures, size, **settings).run()
     masks = segmenter.segment(FILM, threshold=0.4, keep_largest=["heart"])
     written = {path.stem: np.asarray(Image.open(path)) > 0 for path in tmp_path.rglob("masks/*.png")}

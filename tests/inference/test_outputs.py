@@ -7,7 +7,6 @@ import json
 import logging
 import multiprocessing
 import time
-from datetime import datetime
 from pathlib import Path
 
 import nibabel as nib
@@ -21,7 +20,6 @@ from cxw_monai.io import Radiograph, read_radiograph
 from tests.helpers import dicom_files as _files
 
 STRUCTURES = ("lung_right", "lung_left", "heart")
-CREATED = datetime(2024, 5, 6, 7, 8, 9)
 UIDS = {"StudyInstanceUID": "1.2.3.4", "SeriesInstanceUID": "1.2.3.4.5"}
 
 
@@ -51,7 +49,7 @@ def _rows(output: Path) -> list[dict[str, str]]:
 
 def test_all_formats_of_a_dicom_film(tmp_path, caplog):
     film = _film(tmp_path / "in.dcm", PixelSpacing=[0.4, 0.2])
-    writer = SegmentationWriter(tmp_path / "out", STRUCTURES, [film], created=CREATED)
+    writer = SegmentationWriter(tmp_path / "out", STRUCTURES, [film])
     with caplog.at_level(logging.INFO):
         row = writer.write(read_radiograph(film), _masks(120, 90))
         summary = writer.finish()
