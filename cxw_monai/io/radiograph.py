@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
@@ -14,10 +15,21 @@ from cxw_monai.io.files.printable import printable
 
 from .pixel_map import PixelMap
 
-__all__ = ["MAX_PIXELS", "RESAMPLE", "Radiograph", "RadiographError", "describe", "refuse_huge"]
+__all__ = [
+    "AGAIN",
+    "MAX_PIXELS",
+    "RESAMPLE",
+    "Radiograph",
+    "RadiographError",
+    "UnusableError",
+    "describe",
+    "errors_of",
+    "refuse_huge",
+]
 
 MAX_PIXELS = 80_000_000
 """Largest image decoded by default, in pixels: twice a whole-spine film, and below Pillow's own bomb warning."""
+AGAIN = "copy it again from its source"
 RESAMPLE = "resample it, or read it with a larger max_pixels"
 
 
@@ -42,6 +54,38 @@ class RadiographError(ValueError):
     def __reduce__(self) -> tuple[type[RadiographError], tuple[str, str, str]]:
         # The default would rebuild the error from its message alone, and fail on the way out of a worker process.
         return type(self), (self.path, self.reason, self.remedy)
+
+
+class UnusableError(ValueError):
+    """What is wrong with a file, by a part of a reader that doesn't know its path; see :func:`errors_of`.
+
+    Args:
+        reason: what is wrong with it.
+        remedy: what the user can do about it.
+    """
+
+    def __init__(self, reason: str, remedy: str = AGAIN) -> None:
+        super().__init__(reason)
+        self.remedy = remedy
+
+
+@contextmanager
+def errors_of(path: str | PathLike[str], damage: str, remedy: str = AGAIN) -> Iterator[None]:
+    """Make a :class:`RadiographError` of whatever reading a file raises.
+
+    Args:
+        path: the file.
+        damage: the reason for errors that a parser raises on a damaged file; ``{}`` in it becomes their type.
+        remedy: what the user can do about those.
+    """
+    try:
+        yield
+    except RadiographError:
+        raise
+    except UnusableError as error:
+        raise RadiographError(path, str(error), error.remedy) from error
+    except Exception as error:  # parsers raise whatever the damage provokes (OSError, KeyError, zlib.error, ...)
+        raise RadiographError(path, damage.format(type(error).__name__), remedy) from error
 
 
 @dataclass
@@ -69,7 +113,6 @@ class Radiograph:
 
 
 def describe(
-    path: str | PathLike[str],
     pixel_map: PixelMap,
     *,
     bits: int,
@@ -81,9 +124,8 @@ def describe(
     view: str | None = None,
     laterality: str | None = None,
 ) -> dict[str, Any]:
-    """The ``meta`` of a :class:`Radiograph`."""
+    """The ``meta`` of a :class:`Radiograph`, without its ``path``."""
     return {
-        "path": str(path),
         "spacing_mm": spacing,
         **({} if spacing_from is None else {"spacing_from": spacing_from}),
         "original_shape": pixel_map.shape,
@@ -97,25 +139,13 @@ def describe(
     }
 
 
-def refuse_huge(path: str | PathLike[str], shape: Sequence[int], max_pixels: int) -> None:
+def refuse_huge(shape: Sequence[int], max_pixels: int) -> None:
     """Raise where a header declares more than ``max_pixels`` pixels.
 
     Raises:
-        RadiographError: it does.
+        UnusableError: it does.
     """
-    pixels = 1
-    for size in shape:
-        pixels *= int(size)
-    if pixels > max_pixels:
-        sizes = "x".join(str(int(size)) for size in shape)
-        raise RadiographError(path, f"{sizes} is more than the limit of {max_pixels} pixels", RESAMPLE)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in ("read_radiograph", "reader_options"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import read
-
-    message = f"{__name__}.{name} is {read.__name__}.{name} since version 0.2; the old path will be gone in 0.3."
-    warnings.warn(message, FutureWarning, stacklevel=2)
-    return getattr(read, name)
+    sizes = [int(size) for size in shape]
+    if math.prod(sizes) > max_pixels:
+        text = "x".join(map(str, sizes))
+        raise UnusableError(f"{text} is more than the limit of {max_pixels} pixels", RESAMPLE)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import logging
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from os import PathLike
@@ -22,10 +21,10 @@ from cxw_monai.io.formats.nrrd import is_nrrd_header, read_nrrd
 from cxw_monai.io.formats.pictures import refuse_unless_file
 from cxw_monai.io.formats.raster import is_raster_header, read_raster
 
-from .radiograph import MAX_PIXELS, Radiograph, RadiographError
+from .radiograph import AGAIN, MAX_PIXELS, Radiograph, RadiographError, errors_of
 from .scaling import GreyOptions
 
-__all__ = ["read_radiograph", "reader_options", "refuse_mask"]
+__all__ = ["read_radiograph", "reader_options"]
 
 _HEAD_BYTES = 352  # a NIfTI-1 header with its magic; more than DICOM's 132 and any raster magic
 _FORMATS = "give a DICOM, PNG, JPEG, TIFF, 2-D NIfTI or 2-D NRRD file"
@@ -80,7 +79,8 @@ def read_radiograph(
     Raises:
         RadiographError: the file is missing, empty, truncated, no image, has several frames or is a volume, is a
             colour DICOM, needs a decoder that isn't installed, holds NaN or infinity, is constant, too small or too
-            large, a mask or a map of labels (:func:`refuse_mask`), a DICOM object
+            large, a mask or a map of labels (black and white alone, no value of 32 or more at its own depth,
+            or four grey levels at most in 64 x 64 pixels or more), a DICOM object
             of another kind (:mod:`cxw_monai.io.dicom.film_classes`), or lacks the VOI LUT or window that is asked for.
         ValueError: an argument is wrong.
     """
@@ -97,8 +97,9 @@ def read_radiograph(
     else:
         raise RadiographError(path, "not an image of a known format", _FORMATS)
     radiograph = read(path, options=options, max_pixels=max_pixels)
+    radiograph.meta = {"path": str(path), **radiograph.meta}
     _check(radiograph, min_size, options)
-    refuse_mask(radiograph)
+    _refuse_mask(radiograph)
     return radiograph
 
 
@@ -130,7 +131,6 @@ def reader_options(
 
 
 def _read_head(path: str | PathLike[str]) -> bytes:
-    """The first bytes of a file that exists and isn't empty."""
     refuse_unless_file(path)
     try:
         with open(path, "rb") as stream:
@@ -138,17 +138,14 @@ def _read_head(path: str | PathLike[str]) -> bytes:
     except OSError as error:
         raise RadiographError(path, f"cannot be opened ({error.strerror})", "check its permissions") from error
     if not head:
-        raise RadiographError(path, "the file is empty", "copy it again from its source")
+        raise RadiographError(path, "the file is empty", AGAIN)
     return head
 
 
 def _gunzipped_head(path: str | PathLike[str]) -> bytes:
-    """The first bytes of a gzip file's content."""
-    try:
-        with gzip.open(path, "rb") as stream:
-            return stream.read(_HEAD_BYTES)
-    except (OSError, EOFError, zlib.error) as error:
-        raise RadiographError(path, "the gzip stream is truncated or damaged", "copy it again") from error
+    damage = "the gzip stream is truncated or damaged"
+    with errors_of(path, damage, "copy it again"), gzip.open(path, "rb") as stream:
+        return stream.read(_HEAD_BYTES)
 
 
 def _check(radiograph: Radiograph, min_size: int, options: GreyOptions) -> None:
@@ -164,19 +161,8 @@ def _check(radiograph: Radiograph, min_size: int, options: GreyOptions) -> None:
         raise RadiographError(path, f"constant image (every pixel is {array.flat[0]:.4g} of 1)", remedy)
 
 
-def refuse_mask(radiograph: Radiograph) -> None:
-    """Refuse a mask or a map of labels; a warning names what may be one.
-
-    Refused: black and white alone, an image without a value of 32 or more at its own depth, and four grey levels or
-    less in an image of 64 x 64 pixels or more (colour counts as the grey that it becomes). Warned of: 16 grey levels or
-    less, and 95 % of the pixels at the darkest and the brightest level.
-
-    Args:
-        radiograph: as it was read.
-
-    Raises:
-        RadiographError: it is one.
-    """
+def _refuse_mask(radiograph: Radiograph) -> None:
+    """Refuse a mask or a map of labels; a warning names what may be one. Colour counts as the grey that it becomes."""
     array, path, bits = radiograph.array, radiograph.meta["path"], max(8, radiograph.meta["bits"])
     height, width = array.shape[1:]  # [1, H, W]
     some = array[:, :: max(1, height // _SAMPLE), :: max(1, width // _SAMPLE)]

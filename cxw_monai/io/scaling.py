@@ -6,22 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["GreyOptions", "ScalingError", "full_range", "refuse_non_finite", "scale_as_asked"]
+from .radiograph import UnusableError
+
+__all__ = ["GreyOptions", "full_range", "refuse_non_finite", "scale_as_asked"]
 
 VOI = ("auto", "lut", "window", "none")
-
-
-class ScalingError(ValueError):
-    """Grey values that can't be scaled as the file declares or the caller asks.
-
-    Args:
-        reason: why.
-        remedy: what the user can do about it; None leaves it to the format.
-    """
-
-    def __init__(self, reason: str, remedy: str | None = None) -> None:
-        super().__init__(reason)
-        self.remedy = remedy
 
 
 @dataclass(frozen=True)
@@ -73,12 +62,12 @@ class GreyOptions:
         """``(low, high, step)``: what ``percentiles`` are in an image's own values.
 
         Raises:
-            ScalingError: no values, or both percentiles are one value.
+            UnusableError: no values, or both percentiles are one value.
         """
         asked = self.percentiles or (0.0, 100.0)
         low, high = np.percentile(values, asked) if values.size else (0.0, 0.0)
         if not low < high:
-            raise ScalingError(f"percentiles {asked} are one value, {low:g}", "give others, further apart")
+            raise UnusableError(f"percentiles {asked} are one value, {low:g}", "give others, further apart")
         names = " and ".join(f"{percent:g}" for percent in asked)
         return float(low), float(high), f"percentiles {names} of the image: {low:g} to {high:g}"
 
@@ -94,7 +83,7 @@ def scale_as_asked(values: np.ndarray, options: GreyOptions) -> tuple[np.ndarray
         ``(float32 [H, W] in [0, 1], step)``, or None where the declared range is wanted.
 
     Raises:
-        ScalingError: the values are not finite, or the percentiles one value.
+        UnusableError: the values are not finite, or the percentiles one value.
     """
     if options.window is None and options.percentiles is None:
         return None
@@ -107,15 +96,16 @@ def scale_as_asked(values: np.ndarray, options: GreyOptions) -> tuple[np.ndarray
     return np.clip((values.astype(np.float64) - low) / (high - low), 0, 1).astype(np.float32), step
 
 
-def full_range(values: np.ndarray, bits: int) -> np.ndarray:
+def full_range(values: np.ndarray, bits: int, remedy: str) -> np.ndarray:
     """Values in [0, 1] by what their type can hold, as float32.
 
     Args:
         values: uint8 or uint16, or floats that already lie in [0, 1]; any shape.
         bits: the depth of unsigned integers.
+        remedy: what to do about a file without a range, for the error.
 
     Raises:
-        ScalingError: another type, or floats that aren't finite or lie elsewhere: there is no declared range.
+        UnusableError: another type, or floats that aren't finite or lie elsewhere: there is no declared range.
     """
     if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
         return np.divide(values, np.float32((1 << bits) - 1), dtype=np.float32)
@@ -123,14 +113,14 @@ def full_range(values: np.ndarray, bits: int) -> np.ndarray:
     low, high = values.min(), values.max()
     if values.dtype.kind == "f" and 0 <= low <= high <= 1:
         return values.astype(np.float32)
-    raise ScalingError(f"{values.dtype} values from {low:g} to {high:g} without a declared grey range")
+    raise UnusableError(f"{values.dtype} values from {low:g} to {high:g} without a declared grey range", remedy)
 
 
 def refuse_non_finite(values: np.ndarray) -> None:
     """Raise where a value is NaN or infinite.
 
     Raises:
-        ScalingError: one is.
+        UnusableError: one is.
     """
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ScalingError("holds NaN or infinite values", "export it again with finite values")
+        raise UnusableError("holds NaN or infinite values", "export it again with finite values")

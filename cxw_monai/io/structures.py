@@ -96,16 +96,12 @@ class StructureCode:
     """What a structure's name means.
 
     Attributes:
-        name: as given.
-        side: ``"left"`` or ``"right"`` of the patient, or None.
         category: (value, scheme, meaning) of the segmented property's category.
         type: (value, scheme, meaning) of the segmented property's type, without its side.
         side_code: (value, scheme, meaning) of the side, or None.
         known: whether the table holds the name; otherwise the type is a private code that repeats the name.
     """
 
-    name: str
-    side: str | None
     category: Triplet
     type: Triplet
     side_code: Triplet | None
@@ -149,8 +145,8 @@ def describe_structure(name: str) -> StructureCode:
     side_code = SIDES[side] if side else None
     entry = _entry(name)
     if entry is None:
-        return StructureCode(name, side, UNKNOWN, (base, PRIVATE_SCHEME, base.replace("_", " ")), side_code, False)
-    return StructureCode(name, side, entry[0], entry[1], side_code, True)
+        return StructureCode(UNKNOWN, (base, PRIVATE_SCHEME, base.replace("_", " ")), side_code, False)
+    return StructureCode(entry[0], entry[1], side_code, True)
 
 
 def structure_colours(names: Sequence[str]) -> list[Colour]:

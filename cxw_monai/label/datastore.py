@@ -91,7 +91,7 @@ class MaskStore:
         files = {f"mask_{file.stem}": str(file) for file in sorted((self.folder / image_id).glob("*.png"))}
         if not files:
             return None
-        return {"image": film, "patient_id": "", **{name: files.get(name, "") for name in columns}}
+        return {"image": film, "patient_id": image_id, **{name: files.get(name, "") for name in columns}}
 
 
 class FilmDatastore(LocalDatastore):

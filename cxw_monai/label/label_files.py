@@ -26,6 +26,7 @@ from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.formats.nrrd import read_nrrd_values
 from cxw_monai.io.formats.pictures import open_picture, refuse_unless_file
 from cxw_monai.io.pixel_map import PixelMap
+from cxw_monai.io.radiograph import UnusableError, errors_of
 from cxw_monai.io.results.dicom_seg import SegAlgorithm, write_dicom_seg
 from cxw_monai.io.results.mask_files import itk_header, itk_place, stores_columns_first
 from cxw_monai.io.structures import structure_colours
@@ -135,19 +136,14 @@ def read_label(
         raise RadiographError(path, "not a label of a known format", "save it as PNG, NIfTI, NRRD or .seg.nrrd")
     refuse_unless_file(path, "label")
     pixels = own_map.source_shape[0] * own_map.source_shape[1]
-    try:
+    with errors_of(path, "the label cannot be read ({})", "save it again"):
         if ending == ".seg.nrrd":
             masks = {name: _exchanged(mask, source) for name, mask in _read_layers(path, structures, pixels).items()}
             for mask in masks.values():
-                _check_shape(mask.shape, own_map, path)
+                _check_shape(mask.shape, own_map.source_shape)
             return None, masks
         label_map = _read_map(path, ending, own_map, source)
-    except RadiographError:
-        raise
-    except Exception as error:  # readers raise whatever the damage provokes
-        reason = f"the label cannot be read ({type(error).__name__})"
-        raise RadiographError(path, reason, "save it again") from error
-    _check_shape(label_map.shape, own_map, path)
+        _check_shape(label_map.shape, own_map.source_shape)
     if label_map.dtype.kind == "f" and (label_map == np.rint(label_map)).all():
         label_map = label_map.astype(np.int64)
     if label_map.dtype.kind not in "iub" or not np.isin(label_map, list(values.values())).any():
@@ -162,20 +158,18 @@ def _read_map(path: str | PathLike[str], ending: str, own_map: PixelMap, source:
     upright = turns.shape
     if ending == ".png":
         with open_picture(path, "label") as image:
-            if image.size[::-1] != upright:
-                raise _other_size(path, image.size[::-1], upright)
+            _check_shape(image.size[::-1], upright)
             values = np.asarray(image)
-        if values.shape != upright:  # of several channels
-            raise _other_size(path, values.shape, upright)
+        _check_shape(values.shape, upright)  # another one if it has several channels
         return turns.restore(values)
     if ending == ".bin":
         size = os.path.getsize(path)
         if size != upright[0] * upright[1]:
-            raise _other_size(path, (size,), upright)
+            raise _other_size((size,), upright)
         return turns.restore(np.fromfile(path, dtype=np.uint8).reshape(upright))
     sizes = _declared_sizes(path)
     if np.prod(sizes) != np.prod(own_map.source_shape):
-        raise _other_size(path, sizes, own_map.source_shape[::-1] if stores_columns_first(source) else upright)
+        raise _other_size(sizes, own_map.source_shape[::-1] if stores_columns_first(source) else upright)
     values = itk.array_from_image(itk.imread(os.fspath(path)))  # [1, Y, X] or [Y, X]
     values = values.reshape(values.shape[-2:]) if values.size == np.prod(values.shape[-2:]) else values
     return _exchanged(values, source)
@@ -185,7 +179,7 @@ def _declared_sizes(path: str | PathLike[str]) -> list[int]:
     """Rows, columns and further sizes above 1 of an image, by its header."""
     reader = itk_header(os.fspath(path))
     if reader is None:
-        raise RadiographError(path, "the label is of no format that its ending names", "save it again")
+        raise UnusableError("the label is of no format that its ending names", "save it again")
     sizes = [int(reader.GetDimensions(axis)) for axis in range(reader.GetNumberOfDimensions())][::-1]
     return [size for size in [*sizes, int(reader.GetNumberOfComponents())] if size > 1]
 
@@ -204,15 +198,15 @@ def _read_layers(path: str | PathLike[str], structures: Sequence[str], pixels: i
         if mask.any():
             masks[str(name)] = np.ascontiguousarray(mask.reshape(mask.shape[:2]).T)
     if not masks:
-        raise RadiographError(path, f"no segment named {', '.join(structures)} in it", "name the segments so")
+        raise UnusableError(f"no segment named {', '.join(structures)} in it", "name the segments so")
     return masks
 
 
-def _check_shape(shape: tuple[int, ...], own_map: PixelMap, path: str | PathLike[str]) -> None:
-    if shape != own_map.source_shape:
-        raise _other_size(path, shape, own_map.source_shape)
+def _check_shape(shape: Sequence[int], wanted: Sequence[int]) -> None:
+    if tuple(shape) != tuple(wanted):
+        raise _other_size(shape, wanted)
 
 
-def _other_size(path: str | PathLike[str], got: Sequence[int], wanted: Sequence[int]) -> RadiographError:
+def _other_size(got: Sequence[int], wanted: Sequence[int]) -> UnusableError:
     got_text, wanted_text = ("x".join(map(str, shape)) for shape in (got, wanted))
-    return RadiographError(path, f"the label is {got_text} px, its film {wanted_text}", "draw it on the film itself")
+    return UnusableError(f"the label is {got_text} px, its film {wanted_text}", "draw it on the film itself")

@@ -12,6 +12,7 @@ import numpy as np
 from cxw_monai.inference.predictor import Predictor, on_device
 from cxw_monai.inference.settings import SegmentSettings, model_hash
 from cxw_monai.io import Radiograph, RadiographError, read_radiograph
+from cxw_monai.io.radiograph import errors_of
 from cxw_monai.networks.embedder import RadiographEmbedder
 from cxw_monai.weights.segmenter import read_segmenter
 
@@ -40,12 +41,8 @@ def read_film(path: str | PathLike[str]) -> Radiograph:
         RadiographError: it can't be used, whatever the damage provokes in a decoder.
     """
     file = film_file(path)
-    try:
+    with errors_of(file, "reading it failed ({})", "look at it by itself"):
         return read_radiograph(file)
-    except RadiographError:
-        raise
-    except Exception as error:
-        raise RadiographError(file, f"reading it failed ({type(error).__name__})", "look at it by itself") from error
 
 
 @dataclass

@@ -131,7 +131,7 @@ class SegmentationTraining(TrainTask):
         rows = []
         for image in sorted(datastore.get_labeled_images()):
             row = datastore.masks.manifest_row(image, film_file(datastore.get_image_uri(image)), columns)
-            rows += [row | {"patient_id": image}] if row else []
+            rows += [row] if row else []
         if len(rows) < 2:
             raise ValueError(f"{len(rows)} films have a saved label; save at least 2 before training")
         with atomic_file(path, "w", newline="", encoding="utf-8") as stream:

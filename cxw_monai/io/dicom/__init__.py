@@ -5,8 +5,3 @@ what is no radiograph, :mod:`~.pixels` decodes (:mod:`~.stream`: what a compress
 :mod:`~.bits` settles which bits are the value, :mod:`~.grayscale` applies LUTs (:mod:`~.luts`) and windows, and
 :mod:`~.spacing` finds the pixel spacing at the patient.
 """
-
-from .file import PREAMBLE, looks_like_bare_dicom
-from .film import read_dicom
-
-__all__ = ["PREAMBLE", "looks_like_bare_dicom", "read_dicom"]

@@ -10,11 +10,10 @@ A value that needs more bits than the file declares would wrap round to another 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from os import PathLike
 
 import numpy as np
 
-from cxw_monai.io.radiograph import RadiographError
+from cxw_monai.io.radiograph import UnusableError
 
 from .attributes import Attributes
 from .grayscale import padding_range
@@ -47,22 +46,22 @@ class Codes:
     notes: list[str] = field(default_factory=list)
 
 
-def settle_bits(pixels: Pixels, tags: Attributes, path: str | PathLike[str]) -> Codes:
+def settle_bits(pixels: Pixels, tags: Attributes) -> Codes:
     """Grey values of decoded words.
 
     Raises:
-        RadiographError: the file contradicts itself, or lacks what would settle it.
+        UnusableError: the file contradicts itself, or lacks what would settle it.
     """
     notes: list[str] = []
     precision = pixels.precision
-    bits = _declared_bits(pixels, tags, path, notes)
-    words, precision = _shifted(pixels, bits, precision, tags, path, notes)
-    signed = _is_signed(pixels, tags, path, notes)
+    bits = _declared_bits(pixels, tags, notes)
+    words, precision = _shifted(pixels, bits, precision, tags, notes)
+    signed = _is_signed(pixels, tags, notes)
     if precision is not None and precision < bits:
         notes.append(f"{precision} bits of the compressed stream, {bits} declared")
         if signed and not (pixels.stream and pixels.stream.signed) and int(words.max()) >> (precision - 1):
             reason = f"{bits} signed bits declared, {precision} bits without a sign in the compressed stream"
-            raise RadiographError(path, reason, _CORRECT.format("BitsStored and PixelRepresentation"))
+            raise UnusableError(reason, _CORRECT.format("BitsStored and PixelRepresentation"))
         return Codes(words, precision, signed, narrowed=True, notes=notes)
     width = precision or 8 * words.dtype.itemsize
     padded = _padding_above(words, width, bits, signed, tags)
@@ -86,11 +85,11 @@ def settle_bits(pixels: Pixels, tags: Attributes, path: str | PathLike[str]) -> 
     else:
         needed = int(above.max()).bit_length() + bits
         reason = f"values of {needed} bits, BitsStored declares {bits}"
-        raise RadiographError(path, reason, _CORRECT.format("BitsStored and HighBit"))
+        raise UnusableError(reason, _CORRECT.format("BitsStored and HighBit"))
     return Codes(words & words.dtype.type((1 << bits) - 1), bits, signed, padded=padded, notes=notes)
 
 
-def _declared_bits(pixels: Pixels, tags: Attributes, path: str | PathLike[str], notes: list[str]) -> int:
+def _declared_bits(pixels: Pixels, tags: Attributes, notes: list[str]) -> int:
     """BitsStored, or what else declares it."""
     bits = tags.whole.get("BitsStored")
     if not bits:
@@ -101,18 +100,18 @@ def _declared_bits(pixels: Pixels, tags: Attributes, path: str | PathLike[str], 
         elif not bits and pixels.allocated == 8:
             bits, source = 8, "BitsAllocated"
         if not bits:
-            raise RadiographError(path, "BitsStored is missing, and so is HighBit", "write them into the file")
+            raise UnusableError("BitsStored is missing, and so is HighBit", "write them into the file")
         notes.append(f"BitsStored missing: {bits} by {source}")
     allocated = tags.whole.get("BitsAllocated") or pixels.allocated
     if pixels.precision is not None:
         return bits if 1 <= bits <= 32 else pixels.precision
     if 1 <= bits <= 8 * pixels.words.dtype.itemsize and (bits <= allocated or allocated != pixels.allocated):
         return bits
-    raise RadiographError(path, f"{bits} bits stored of {allocated}, not supported", "export it again as 16 bits")
+    raise UnusableError(f"{bits} bits stored of {allocated}, not supported", "export it again as 16 bits")
 
 
 def _shifted(
-    pixels: Pixels, bits: int, precision: int | None, tags: Attributes, path: str | PathLike[str], notes: list[str]
+    pixels: Pixels, bits: int, precision: int | None, tags: Attributes, notes: list[str]
 ) -> tuple[np.ndarray, int | None]:
     """Words with the value's lowest bit in bit 0, and the depth that they then have."""
     high, words = tags.whole.get("HighBit", bits - 1), pixels.words
@@ -128,17 +127,17 @@ def _shifted(
         return words, precision
     allocated = tags.whole.get("BitsAllocated", pixels.allocated)
     reason = f"{bits} bits stored of {allocated}, high bit {high}, not supported"
-    raise RadiographError(path, reason, "export it again with HighBit = BitsStored - 1")
+    raise UnusableError(reason, "export it again with HighBit = BitsStored - 1")
 
 
-def _is_signed(pixels: Pixels, tags: Attributes, path: str | PathLike[str], notes: list[str]) -> bool:
+def _is_signed(pixels: Pixels, tags: Attributes, notes: list[str]) -> bool:
     """Whether values are two's complement."""
     declared = tags.whole.get("PixelRepresentation")
     if declared in (0, 1):
         return declared == 1
     if declared is not None:
         reason = f"PixelRepresentation is {declared}, neither 0 (unsigned) nor 1 (signed)"
-        raise RadiographError(path, reason, _CORRECT.format("it"))
+        raise UnusableError(reason, _CORRECT.format("it"))
     signed = pixels.stream is not None and pixels.stream.signed
     notes.append(
         f"PixelRepresentation missing: {'signed, as the compressed stream' if signed else 'taken as unsigned'}"

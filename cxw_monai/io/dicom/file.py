@@ -20,12 +20,11 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from cxw_monai.io.radiograph import RadiographError
+from cxw_monai.io.radiograph import UnusableError
 
-__all__ = ["AGAIN", "PREAMBLE", "is_dicom_header", "looks_like_bare_dicom", "parse", "quiet_pydicom"]
+__all__ = ["is_dicom_header", "parse", "quiet_pydicom"]
 
-PREAMBLE = b"DICM"
-AGAIN = "copy it again from its source"
+_PREAMBLE = b"DICM"
 
 _META_BYTES = 1 << 14  # no file meta is longer
 _BLOCK = 1 << 20
@@ -33,7 +32,7 @@ _LONG = (b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UC", b"UR", b"UT", b
 _RAW, _WITH_HEADER = -zlib.MAX_WBITS, 32 + zlib.MAX_WBITS  # the standard's deflate; zlib's or gzip's around it
 
 
-def looks_like_bare_dicom(head: bytes) -> bool:
+def _looks_like_bare_dicom(head: bytes) -> bool:
     """Whether a file without preamble begins with a DICOM element of group 0002 or 0008, in any byte order."""
     for order in ("little", "big"):
         group, element = (int.from_bytes(head[at : at + 2], order) for at in (0, 2))
@@ -48,7 +47,7 @@ def looks_like_bare_dicom(head: bytes) -> bool:
 
 def is_dicom_header(head: bytes) -> bool:
     """Whether a file's first 132 bytes are those of a DICOM file, with or without preamble."""
-    return head[128:132] == PREAMBLE or looks_like_bare_dicom(head)
+    return head[128:132] == _PREAMBLE or _looks_like_bare_dicom(head)
 
 
 @contextmanager
@@ -81,19 +80,15 @@ def parse(path: str | PathLike[str], max_pixels: int) -> Dataset:
         max_pixels: a deflated data set with room for more than these, at 4 bytes a pixel, is refused.
 
     Raises:
-        RadiographError: the file can't be parsed or unpacked.
+        UnusableError: the file can't be unpacked.
+        Exception: whatever pydicom raises of a damaged file.
     """
-    try:
-        with open(path, "rb") as stream:
-            dataset = pydicom.dcmread(_inflated(path, stream, max_pixels) or stream, force=True)
-        if not dataset.file_meta.get("TransferSyntaxUID"):  # then it isn't compressed
-            implicit, little_endian = _encoding(dataset)
-            explicit = ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
-            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-    except RadiographError:
-        raise
-    except Exception as error:  # pydicom's parser raises whatever the damage provokes
-        raise RadiographError(path, "cannot be parsed as DICOM, damaged or truncated", AGAIN) from error
+    with open(path, "rb") as stream:
+        dataset = pydicom.dcmread(_inflated(stream, max_pixels) or stream, force=True)
+    if not dataset.file_meta.get("TransferSyntaxUID"):  # then it isn't compressed
+        implicit, little_endian = _encoding(dataset)
+        explicit = ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
     return dataset
 
 
@@ -106,7 +101,7 @@ def _encoding(dataset: Dataset) -> tuple[bool, bool]:
     return bool(implicit), bool(little_endian)
 
 
-def _inflated(path: str | PathLike[str], stream: IO[bytes], max_pixels: int) -> IO[bytes] | None:
+def _inflated(stream: IO[bytes], max_pixels: int) -> IO[bytes] | None:
     """A deflated file with its data set unpacked and the transfer syntax that it then has; None for all others.
 
     Some producers write a zlib header, or no deflate at all, though PS3.5 A.5 asks for bare deflate; what follows its
@@ -114,7 +109,7 @@ def _inflated(path: str | PathLike[str], stream: IO[bytes], max_pixels: int) -> 
     as it goes: the length of the pixel data tells whether it was whole.
     """
     head = stream.read(_META_BYTES)
-    start = 132 if head[128:132] == PREAMBLE else 0
+    start = 132 if head[128:132] == _PREAMBLE else 0
     end, deflated = _end_of_meta(head, start)
     if not deflated:
         stream.seek(0)
@@ -125,10 +120,10 @@ def _inflated(path: str | PathLike[str], stream: IO[bytes], max_pixels: int) -> 
     found.seek(0, io.SEEK_END)
     stream.seek(end)
     most = found.tell() + 4 * max_pixels + (1 << 26)
-    if looks_like_bare_dicom(head[end : end + 12]):
+    if _looks_like_bare_dicom(head[end : end + 12]):
         found.write(stream.read())
-    elif not any(_inflate(path, stream, end, found, wbits, most) for wbits in (_RAW, _WITH_HEADER)):
-        raise RadiographError(path, "the deflated data set cannot be unpacked, damaged or truncated", AGAIN)
+    elif not any(_inflate(stream, end, found, wbits, most) for wbits in (_RAW, _WITH_HEADER)):
+        raise UnusableError("the deflated data set cannot be unpacked, damaged or truncated")
     found.seek(0)
     return found
 
@@ -146,7 +141,7 @@ def _end_of_meta(head: bytes, start: int) -> tuple[int, bool]:
     return at, deflated
 
 
-def _inflate(path: str | PathLike[str], stream: IO[bytes], start: int, found: IO[bytes], wbits: int, most: int) -> bool:
+def _inflate(stream: IO[bytes], start: int, found: IO[bytes], wbits: int, most: int) -> bool:
     """Unpack a stream from ``start`` on, block by block, behind what ``found`` holds; whether it could be unpacked."""
     before, unpacker, first = found.tell(), zlib.decompressobj(wbits), b""
     stream.seek(start)
@@ -159,10 +154,10 @@ def _inflate(path: str | PathLike[str], stream: IO[bytes], start: int, found: IO
             first = first or content[:12]
             found.write(content)
             if found.tell() > most:
-                raise RadiographError(path, f"unpacks to more than {most - before} bytes", "copy or export it again")
+                raise UnusableError(f"unpacks to more than {most - before} bytes", "copy or export it again")
     except zlib.error:
         first = b""
-    if looks_like_bare_dicom(first):
+    if _looks_like_bare_dicom(first):
         return True
     found.seek(before)
     found.truncate()

@@ -31,12 +31,12 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRBigEndian
 
 from cxw_monai.io.pixel_map import PixelMap
-from cxw_monai.io.radiograph import Radiograph, RadiographError, describe
-from cxw_monai.io.scaling import GreyOptions, ScalingError
+from cxw_monai.io.radiograph import AGAIN, Radiograph, UnusableError, describe, errors_of
+from cxw_monai.io.scaling import GreyOptions
 
 from .attributes import Attributes, element_bytes, read_attributes
 from .bits import Codes, settle_bits
-from .file import AGAIN, parse, quiet_pydicom
+from .file import parse, quiet_pydicom
 from .film_classes import refuse_unless_film
 from .grayscale import FLUOROSCOPY, Grayscale, padding_range, to_unit_range
 from .pixels import decode
@@ -51,73 +51,55 @@ _BLOCK = 1 << 16  # codes looked up at a time, so that numpy's 8-byte indices st
 
 
 def read_dicom(path: str | PathLike[str], *, options: GreyOptions, max_pixels: int) -> Radiograph:
-    """Read a DICOM image of one grey frame; see the module for what is decided here.
-
-    Modality LUT (or rescale), VOI LUT or window, inversion, scale to [0, 1], padding to black
-    (:mod:`cxw_monai.io.dicom.grayscale`). Files without preamble or file meta are read when their first bytes are those
-    of a DICOM element; a missing transfer syntax is taken to be the uncompressed one that they are written in.
-
-    Args:
-        path: the file.
-        options: the choice of grey scale.
-        max_pixels: the most pixels that are decoded.
-
-    Returns:
-        The radiograph, float32 ``[1, H, W]`` in [0, 1]. Spacing is at the patient as far as the file declares it
-        (:mod:`cxw_monai.io.dicom.spacing`); a missing, zero or unreadable one is None.
+    """Read a DICOM image of one grey frame, as :func:`~cxw_monai.io.read.read_radiograph` describes.
 
     Raises:
         RadiographError: not readable, no pixel data, several frames, colour, too large, needs a decoder, or attributes
             that are missing or contradict themselves.
     """
     with quiet_pydicom():
-        dataset = parse(path, max_pixels)
-        try:
-            return _to_radiograph(dataset, path, options, max_pixels)
-        except RadiographError:
-            raise
-        except ScalingError as error:
-            raise RadiographError(path, str(error), error.remedy or "correct it in the file") from error
-        except Exception as error:  # pydicom's data sets raise whatever the damage provokes
-            raise RadiographError(path, "DICOM attributes of the image are malformed", AGAIN) from error
+        with errors_of(path, "cannot be parsed as DICOM, damaged or truncated"):
+            dataset = parse(path, max_pixels)
+        with errors_of(path, "DICOM attributes of the image are malformed"):
+            return _to_radiograph(dataset, options, max_pixels)
 
 
-def _to_radiograph(dataset: Dataset, path: str | PathLike[str], options: GreyOptions, max_pixels: int) -> Radiograph:
+def _to_radiograph(dataset: Dataset, options: GreyOptions, max_pixels: int) -> Radiograph:
     tags = read_attributes(dataset)
     tags.text.setdefault("SOPClassUID", str(dataset.file_meta.get("MediaStorageSOPClassUID", "")))
-    data = _pixel_data(dataset, path)
-    refuse_unless_film(path, tags.text, dataset.file_meta.get("MediaStorageSOPClassUID"))
-    photometric = _photometric(tags, path)
+    data = _pixel_data(dataset)
+    refuse_unless_film(tags.text["SOPClassUID"], tags.text.get("Modality", ""))
+    photometric = _photometric(tags)
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
-    pixels = decode(*data, syntax, tags, path, max_pixels)
-    codes = settle_bits(pixels, tags, path)
+    pixels = decode(*data, syntax, tags, max_pixels)
+    codes = settle_bits(pixels, tags)
     scale = Grayscale(codes.bits, codes.signed, syntax != ExplicitVRBigEndian, options, codes.narrowed)
     inverted = _GREY[photometric] or tags.text.get("PresentationLUTShape") == "INVERSE"
     array, steps = _to_grey(codes, tags, scale, inverted)
-    meta = _describe(path, tags, codes, photometric, [*tags.notes, *pixels.notes, *codes.notes, *steps])
+    meta = _describe(tags, codes, photometric, [*tags.notes, *pixels.notes, *codes.notes, *steps])
     return Radiograph(array[None], meta)  # [1, H, W]
 
 
-def _pixel_data(dataset: Dataset, path: str | PathLike[str]) -> tuple[bytes, str]:
+def _pixel_data(dataset: Dataset) -> tuple[bytes, str]:
     """The bytes of PixelData and their VR."""
     kind = dataset.file_meta.get("MediaStorageSOPClassUID")
     if kind == _DICOMDIR:
-        raise RadiographError(path, "a DICOMDIR, the index of a medium", "give the image files that it lists")
+        raise UnusableError("a DICOMDIR, the index of a medium", "give the image files that it lists")
     data = element_bytes(dataset, "PixelData")
     if data is None:
         name = f" ({kind.name})" if isinstance(kind, UID) and kind.name != kind else ""
         reason = f"DICOM{name} without pixel data, or cut off before their end"
-        raise RadiographError(path, reason, "give an image, or copy it again from its source")
+        raise UnusableError(reason, f"give an image, or {AGAIN}")
     return data
 
 
-def _photometric(tags: Attributes, path: str | PathLike[str]) -> str:
+def _photometric(tags: Attributes) -> str:
     """``MONOCHROME1`` or ``MONOCHROME2``, of one frame."""
     frames = tags.whole.get("NumberOfFrames", 1)
     if "NumberOfFrames" in tags.unreadable:
-        raise RadiographError(path, "NumberOfFrames is no whole number", "correct it in the file, or remove it")
+        raise UnusableError("NumberOfFrames is no whole number", "correct it in the file, or remove it")
     if frames > 1:
-        raise RadiographError(path, f"multi-frame DICOM ({frames} frames)", "export each frame to a file of its own")
+        raise UnusableError(f"multi-frame DICOM ({frames} frames)", "export each frame to a file of its own")
     name, shape = "PhotometricInterpretation", tags.text.get("PresentationLUTShape", "")
     declared = tags.text.get(name, "").upper().replace(" ", "")
     if not declared and shape in _SHAPES:
@@ -125,15 +107,13 @@ def _photometric(tags: Attributes, path: str | PathLike[str]) -> str:
         declared = _SHAPES[shape]
     if not declared:
         reason = f"{name} is missing, so it is unknown whether bone is bright or dark"
-        raise RadiographError(path, reason, "write MONOCHROME1 or MONOCHROME2 into the file, or export it again")
+        raise UnusableError(reason, "write MONOCHROME1 or MONOCHROME2 into the file, or export it again")
     if declared not in _GREY or tags.whole.get("SamplesPerPixel", 1) > 1:
-        raise RadiographError(path, "colour DICOM, or an unknown PhotometricInterpretation", "give the grey original")
+        raise UnusableError("colour DICOM, or an unknown PhotometricInterpretation", "give the grey original")
     return declared
 
 
-def _describe(
-    path: str | PathLike[str], tags: Attributes, codes: Codes, photometric: str, steps: list[str]
-) -> dict[str, Any]:
+def _describe(tags: Attributes, codes: Codes, photometric: str, steps: list[str]) -> dict[str, Any]:
     """The radiograph's ``meta``."""
     spacing = find_spacing(tags)
     intent = tags.text.get("PresentationIntentType")
@@ -142,7 +122,6 @@ def _describe(
     if _is_bone_dark(tags, inverted="inverted" in steps):
         steps = [*steps, "bone is dark: values rise with the X-ray intensity"]
     return describe(
-        path,
         PixelMap.identity(codes.values.shape),
         bits=codes.bits,
         photometric=photometric,

@@ -11,13 +11,9 @@ Sources: DICOM PS3.4 B.5 (storage classes), PS3.3 C.7.3.1.1.1 (modalities).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from os import PathLike
-from typing import Any
-
 from pydicom.uid import UID
 
-from cxw_monai.io.radiograph import RadiographError
+from cxw_monai.io.radiograph import UnusableError
 
 __all__ = ["FILM_CLASSES", "refuse_unless_film"]
 
@@ -63,23 +59,16 @@ _NO_FILM = {  # as Modality
 _REMEDY = "leave it out; a film that was filed so must be exported as CR, DX or secondary capture, or as PNG"
 
 
-def refuse_unless_film(path: str | PathLike[str], tags: Mapping[str, Any], media_class: Any = None) -> None:
-    """Refuse a DICOM object that is no radiograph.
-
-    Args:
-        path: the file, for the error.
-        tags: its ``SOPClassUID`` and ``Modality``, where it has them.
-        media_class: the file meta's ``MediaStorageSOPClassUID``, which counts where the data set has none.
+def refuse_unless_film(sop_class: str, modality: str) -> None:
+    """Refuse a DICOM object that is no radiograph, by its class and modality, empty where it has none.
 
     Raises:
-        RadiographError: it is something else, which the message names.
+        UnusableError: it is something else, which the message names.
     """
-    kind = UID(str(tags.get("SOPClassUID") or media_class or ""))
+    kind, modality = UID(sop_class), modality.strip().upper()
     if kind.startswith(_STANDARD) and kind not in FILM_CLASSES:
         name = kind.name if kind.name != kind else f"SOP class {kind}"
-        raise RadiographError(path, f"{name}, which is no radiograph", _REMEDY)
-    modality = tags.get("Modality")
-    modality = str(modality if modality is not None else "").strip().upper()
+        raise UnusableError(f"{name}, which is no radiograph", _REMEDY)
     if modality in _NO_FILM and (kind in _CAPTURES or kind not in FILM_CLASSES):
         what = "a secondary capture of " if kind in _CAPTURES else "of "
-        raise RadiographError(path, f"{what}modality {modality}, which is no radiograph", _REMEDY)
+        raise UnusableError(f"{what}modality {modality}, which is no radiograph", _REMEDY)

@@ -28,7 +28,8 @@ from itertools import zip_longest
 import numpy as np
 from pydicom.dataset import Dataset
 
-from cxw_monai.io.scaling import GreyOptions, ScalingError
+from cxw_monai.io.radiograph import UnusableError
+from cxw_monai.io.scaling import GreyOptions
 
 from .attributes import Attributes
 from .luts import LookUpTable, read_lut
@@ -104,7 +105,7 @@ def to_unit_range(
         ``(values, steps)``: float32 of ``codes``' shape, and what was applied, in order.
 
     Raises:
-        ScalingError: a Modality LUT or rescale that contradicts itself, or a choice that the file doesn't have.
+        UnusableError: a Modality LUT or rescale that contradicts itself, or a choice that the file doesn't have.
     """
     values, limits, steps = _modality(codes, tags, scale)
     inside = (codes >= seen[0]) & (codes <= seen[1])
@@ -144,7 +145,7 @@ def _modality(codes: np.ndarray, tags: Attributes, scale: Grayscale) -> tuple[Va
     if table is not None:
         reached = table.within(limits)  # what the stored range maps to; often far less than its declared 16 bits
         if reached.min() == reached.max():
-            raise ScalingError("a Modality LUT that maps every pixel to one value", _remove("ModalityLUTSequence"))
+            raise UnusableError("a Modality LUT that maps every pixel to one value", _remove("ModalityLUTSequence"))
         steps += [f"Modality LUT of {table.note}"] if table.note else []
         return table(codes.astype(np.int64)), (int(reached.min()), int(reached.max())), [*steps, "Modality LUT"]
     has_table = is_fluoroscopy and any("LUTData" in item for item in tags.sequences.get("ModalityLUTSequence", ()))
@@ -159,7 +160,7 @@ def _modality(codes: np.ndarray, tags: Attributes, scale: Grayscale) -> tuple[Va
         return codes, limits, steps
     ends = [limit * slope + intercept for limit in limits]
     if not 0 < max(ends) - min(ends) < np.inf:
-        raise ScalingError("RescaleSlope and RescaleIntercept leave no range of numbers", _remove("RescaleSlope"))
+        raise UnusableError("RescaleSlope and RescaleIntercept leave no range of numbers", _remove("RescaleSlope"))
     steps.append(f"rescale: slope {slope:g}, intercept {intercept:g}")
     return codes * slope + intercept, (min(ends), max(ends)), steps
 
@@ -172,12 +173,12 @@ def _modality_lut(tags: Attributes, scale: Grayscale, steps: list[str]) -> LookU
     """The Modality LUT; None where there is none."""
     name = "ModalityLUTSequence"
     if name in tags.unreadable:
-        raise ScalingError(f"{name} cannot be read", _remove(name))
+        raise UnusableError(f"{name} cannot be read", _remove(name))
     for item in tags.sequences.get(name, ()):
         try:
             table = read_lut(item, scale.limits, scale.little_endian, by_entries=True)
-        except ScalingError as error:
-            raise ScalingError(f"{name}: {error}", _remove(name)) from error
+        except UnusableError as error:
+            raise UnusableError(f"{name}: {error}", _remove(name)) from error
         if table is not None:
             return table
         steps.append("Modality LUT left out: no descriptor or no data")
@@ -192,12 +193,12 @@ def _rescale(tags: Attributes, steps: list[str]) -> tuple[float, float]:
         value = tags.numbers(name)[0]
         if value is None and name in tags.ambiguous:
             reason = f"{name} can be read two ways: its comma is before a fraction, or between thousands"
-            raise ScalingError(reason, f"write {name} without a comma into the file")
+            raise UnusableError(reason, f"write {name} without a comma into the file")
         if value is None or not np.isfinite(value):
-            raise ScalingError(f"{name} is no finite number", _remove(name))
+            raise UnusableError(f"{name} is no finite number", _remove(name))
         found[name] = value
     if found["RescaleSlope"] == 0:
-        raise ScalingError("RescaleSlope is 0", _remove("RescaleSlope"))
+        raise UnusableError("RescaleSlope is 0", _remove("RescaleSlope"))
     if len(given) == 1:
         steps.append(f"{given[0]} alone: the other one taken as {1 if given[0] == 'RescaleIntercept' else 0}")
     return found["RescaleSlope"], found["RescaleIntercept"]
@@ -235,13 +236,15 @@ def _present(
     return unit, [*steps, f"declared range {limits[0]:g} to {limits[1]:g}"]
 
 
-def _lacking(tags: Attributes, options: GreyOptions, left_out: list[str]) -> ScalingError:
+def _lacking(tags: Attributes, options: GreyOptions, left_out: list[str]) -> UnusableError:
     """The error for a choice that the file doesn't have, or has and that can't be used."""
     windows = max(len(tags.numbers(name)) for name in ("WindowCenter", "WindowWidth"))
     luts = len(tags.sequences.get("VOILUTSequence", ()))
     reason = f"voi={options.voi!r} with voi_item={options.voi_item!r} asked of a file with {luts} VOI LUTs"
     reason = "; ".join([f"{reason} and {windows} windows", *left_out])
-    return ScalingError(reason, "take another voi or voi_item: voi='auto' with voi_item=0, or voi='none', always works")
+    return UnusableError(
+        reason, "take another voi or voi_item: voi='auto' with voi_item=0, or voi='none', always works"
+    )
 
 
 def _choices(tags: Attributes, limits: Limits, scale: Grayscale, left_out: list[str]) -> Iterator[_Choice]:
@@ -270,7 +273,7 @@ def _luts(tags: Attributes, limits: Limits, scale: Grayscale, left_out: list[str
         name = f"VOI LUT {place + 1} of {len(items)}"
         try:
             table = read_lut(item, limits, scale.little_endian)
-        except ScalingError as error:
+        except UnusableError as error:
             left_out.append(f"{name} left out: {error}")
             continue
         if table is None:

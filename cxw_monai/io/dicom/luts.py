@@ -11,7 +11,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from cxw_monai.io.scaling import ScalingError
+from cxw_monai.io.radiograph import UnusableError
 
 from .attributes import element_bytes
 
@@ -63,7 +63,7 @@ def read_lut(
         by_entries: whether entries may need more bits than are declared, for output that no depth scales.
 
     Raises:
-        ScalingError: it contradicts itself.
+        UnusableError: it contradicts itself.
     """
     descriptor, data = (_raw(item, tag, little_endian) for tag in (_DESCRIPTOR, _DATA))
     if descriptor is None or data is None or len(descriptor[0]) < 6:
@@ -80,7 +80,7 @@ def read_lut(
     if needed > depth and by_entries:
         return LookUpTable(entries, first, needed, f"{needed} bits by its largest entry, {depth} declared")
     if needed > depth:
-        raise ScalingError(f"its entries need {needed} bits, {depth} are declared")
+        raise UnusableError(f"its entries need {needed} bits, {depth} are declared")
     if not by_entries and depth - needed >= (_UNUSED if depth == _MOST_DEPTH else _BLACK):
         return LookUpTable(entries, first, needed, f"{needed} bits by its largest entry, {depth} declared")
     return LookUpTable(entries, first, depth, "")
@@ -105,7 +105,7 @@ def _entries(data: bytes, vr: str, count: int, depth: int, little_endian: bool) 
         return packed[:count].astype(np.int64)
     table = np.frombuffer(data[: len(data) // 2 * 2], ("<" if little_endian else ">") + "u2").astype(np.int64)
     if len(table) < count:
-        raise ScalingError(f"{len(table)} entries where {count} are declared")
+        raise UnusableError(f"{len(table)} entries where {count} are declared")
     table = table[:count]
     if depth == _LEAST_DEPTH and table.max() > 255 and (table >> 8 == table & 255).all():  # the byte twice
         table = table & 255

@@ -16,7 +16,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from os import PathLike
 
 import numpy as np
 from PIL import Image
@@ -31,11 +30,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from cxw_monai.io.radiograph import RadiographError, refuse_huge
+from cxw_monai.io.radiograph import AGAIN, UnusableError, refuse_huge
 
 from .attributes import Attributes
-from .file import AGAIN
-from .stream import Codestream, StreamError, read_codestream, read_fragments, rle_bytes
+from .stream import Codestream, read_codestream, read_fragments, rle_bytes
 
 __all__ = ["TRANSCODE", "Pixels", "decode"]
 
@@ -74,7 +72,7 @@ class Pixels:
     notes: list[str] = field(default_factory=list)
 
 
-def decode(data: bytes, vr: str, syntax: UID, tags: Attributes, path: str | PathLike[str], max_pixels: int) -> Pixels:
+def decode(data: bytes, vr: str, syntax: UID, tags: Attributes, max_pixels: int) -> Pixels:
     """The words of a single-frame grey image.
 
     Args:
@@ -82,29 +80,25 @@ def decode(data: bytes, vr: str, syntax: UID, tags: Attributes, path: str | Path
         vr: its value representation.
         syntax: the transfer syntax of the file.
         tags: its attributes.
-        path: the file, for the error.
         max_pixels: the most pixels that are decoded.
 
     Raises:
-        RadiographError: needs a decoder that isn't installed or doesn't exist, is cut off or damaged, isn't grey, or
+        UnusableError: needs a decoder that isn't installed or doesn't exist, is cut off or damaged, isn't grey, or
             lacks an attribute that nothing else declares.
     """
-    try:
-        if not _is_encapsulated(data, syntax, tags):
-            return _native(data, vr, syntax, tags, path, max_pixels)
-        fragments = read_fragments(data)
-        if syntax == RLELossless:
-            return _rle(fragments, tags, path, max_pixels)
-        stream = read_codestream(fragments)
-    except StreamError as error:
-        raise RadiographError(path, str(error), AGAIN) from error
+    if not _is_encapsulated(data, syntax, tags):
+        return _native(data, vr, syntax, tags, max_pixels)
+    fragments = read_fragments(data)
+    if syntax == RLELossless:
+        return _rle(fragments, tags, max_pixels)
+    stream = read_codestream(fragments)
     if stream is None:
         name = f"{syntax} ({syntax.name})" if syntax.name != syntax else str(syntax)
         if syntax in _FAMILIES:
             reason = f"the pixel data hold nothing of their transfer syntax {name}"
-            raise RadiographError(path, reason, "export it again from its source")
-        raise RadiographError(path, f"transfer syntax {name} is not supported", TRANSCODE)
-    return _compressed(stream, syntax, tags, path, max_pixels)
+            raise UnusableError(reason, "export it again from its source")
+        raise UnusableError(f"transfer syntax {name} is not supported", TRANSCODE)
+    return _compressed(stream, syntax, tags, max_pixels)
 
 
 def _is_encapsulated(data: bytes, syntax: UID, tags: Attributes) -> bool:
@@ -120,31 +114,31 @@ def _is_encapsulated(data: bytes, syntax: UID, tags: Attributes) -> bool:
     return data[:4] == _ITEM or compressed
 
 
-def _size(tags: Attributes, path: str | PathLike[str], stream: Codestream | None, notes: list[str]) -> tuple[int, int]:
+def _size(tags: Attributes, stream: Codestream | None, notes: list[str]) -> tuple[int, int]:
     """Rows and columns."""
     claimed = (0, 0) if stream is None else (stream.rows, stream.columns)
     found: list[int] = []
     for name, of_stream in zip(("Rows", "Columns"), claimed, strict=True):
         size = tags.whole.get(name) or of_stream
         if not size:
-            raise RadiographError(path, f"{name} is missing or 0", "write it into the file, or export it again")
+            raise UnusableError(f"{name} is missing or 0", "write it into the file, or export it again")
         if not tags.whole.get(name):
             notes.append(f"{name} missing: {of_stream} of the compressed stream")
         found.append(size)
     if stream is not None and claimed != tuple(found):  # a larger one would take long to decode
         texts = [f"{rows}x{columns}" for rows, columns in (claimed, found)]
         reason = f"the compressed stream claims {texts[0]} pixels, the header {texts[1]}"
-        raise RadiographError(path, reason, "export it again from its source")
+        raise UnusableError(reason, "export it again from its source")
     return found[0], found[1]
 
 
-def _native(data: bytes, vr: str, syntax: UID, tags: Attributes, path: str | PathLike[str], max_pixels: int) -> Pixels:
+def _native(data: bytes, vr: str, syntax: UID, tags: Attributes, max_pixels: int) -> Pixels:
     """Pixels that aren't compressed."""
     notes: list[str] = []
     if syntax not in _UNCOMPRESSED:
         notes.append("pixel data aren't compressed, though the transfer syntax says so")
-    shape = _size(tags, path, None, notes)
-    refuse_huge(path, shape, max_pixels)
+    shape = _size(tags, None, notes)
+    refuse_huge(shape, max_pixels)
     count = shape[0] * shape[1]
     allocated = tags.whole.get("BitsAllocated")
     if not allocated:
@@ -152,14 +146,14 @@ def _native(data: bytes, vr: str, syntax: UID, tags: Attributes, path: str | Pat
         notes.append(f"BitsAllocated missing: {allocated} by the length of the pixel data")
     if allocated not in (1, 8, 16, 32):
         reason = f"BitsAllocated is {allocated} of pixel data that aren't compressed, not supported"
-        raise RadiographError(path, reason, "export it again with 16 bits allocated")
+        raise UnusableError(reason, "export it again with 16 bits allocated")
     needed = (count * allocated + 7) // 8
     if len(data) < needed:
         reason = f"pixel data cannot be decoded, truncated: {len(data)} of the {needed} bytes that its header declares"
-        raise RadiographError(path, reason, AGAIN)
+        raise UnusableError(reason)
     if len(data) >= 2 * needed:
         reason = f"{len(data)} bytes of pixel data where its header declares {needed}: more frames or bits than it says"
-        raise RadiographError(path, reason, _UNDAMAGED)
+        raise UnusableError(reason, _UNDAMAGED)
     if len(data) > needed + needed % 2:
         notes.append(f"{len(data) - needed} bytes behind the pixels left out")
     if allocated == 1:
@@ -170,23 +164,23 @@ def _native(data: bytes, vr: str, syntax: UID, tags: Attributes, path: str | Pat
         words = np.frombuffer(data, "<u2", (needed + 1) // 2 if len(data) > needed else needed // 2).byteswap()
         words = words.view(np.uint8)[:count]
         if len(words) < count:
-            raise RadiographError(path, f"pixel data cannot be decoded, truncated: {len(data)} bytes", AGAIN)
+            raise UnusableError(f"pixel data cannot be decoded, truncated: {len(data)} bytes")
     else:
         words = np.frombuffer(data, f"{order}u{allocated // 8}", count)
     return Pixels(words.astype(words.dtype.newbyteorder("="), copy=False).reshape(shape), allocated, notes=notes)
 
 
-def _rle(fragments: Sequence[bytes], tags: Attributes, path: str | PathLike[str], max_pixels: int) -> Pixels:
+def _rle(fragments: Sequence[bytes], tags: Attributes, max_pixels: int) -> Pixels:
     """RLE, by the number of its segments."""
     notes: list[str] = []
-    shape = _size(tags, path, None, notes)
-    refuse_huge(path, shape, max_pixels)
+    shape = _size(tags, None, notes)
+    refuse_huge(shape, max_pixels)
     if not fragments:
-        raise StreamError("the RLE header is damaged")
+        raise UnusableError("the RLE header is damaged")
     frame = b"".join(fragments)
     size = rle_bytes(frame)
     if size not in (1, 2, 4):
-        raise RadiographError(path, f"RLE of {size} segments, a colour image", "give the original grey image")
+        raise UnusableError(f"RLE of {size} segments, a colour image", "give the original grey image")
     if tags.whole.get("BitsAllocated") not in (None, 8 * size):
         notes.append(f"BitsAllocated {8 * size} of the compressed data, {tags.whole['BitsAllocated']} declared")
     plain = Dataset()
@@ -201,7 +195,7 @@ def _rle(fragments: Sequence[bytes], tags: Attributes, path: str | PathLike[str]
     try:
         words = _by_pydicom(plain)
     except Exception as error:  # whatever the damage provokes
-        raise RadiographError(path, "pixel data cannot be decoded, damaged or truncated", AGAIN) from error
+        raise UnusableError("pixel data cannot be decoded, damaged or truncated") from error
     precision = 8 * size if notes else None
     return Pixels(words.reshape(shape), 8 * size, precision=precision, notes=notes)
 
@@ -215,50 +209,48 @@ def _by_pydicom(plain: Dataset) -> np.ndarray:
     return get_decoder(RLELossless).as_array(plain, raw=True, decoding_plugin="pydicom")[0]
 
 
-def _compressed(
-    stream: Codestream, syntax: UID, tags: Attributes, path: str | PathLike[str], max_pixels: int
-) -> Pixels:
+def _compressed(stream: Codestream, syntax: UID, tags: Attributes, max_pixels: int) -> Pixels:
     """A stream of the JPEG families, as it describes itself."""
     notes: list[str] = []
     if syntax in _UNCOMPRESSED:
         notes.append(f"pixel data are {stream.kind}, though the transfer syntax says that they aren't compressed")
     if stream.components != 1:
         reason = f"colour: the compressed stream has {stream.components} components"
-        raise RadiographError(path, reason, "give the original grey image")
+        raise UnusableError(reason, "give the original grey image")
     if stream.behind:
         notes.append(f"{stream.behind} bytes behind the end of the compressed stream left out")
-    shape = _size(tags, path, stream, notes)
-    refuse_huge(path, shape, max_pixels)
+    shape = _size(tags, stream, notes)
+    refuse_huge(shape, max_pixels)
     by_pillow = stream.is_dct and stream.precision == 8
     if not by_pillow:
-        _require(_LIBRARIES[stream.kind], syntax, path)
+        _require(_LIBRARIES[stream.kind], syntax)
     try:
         words = _by_pillow(stream.data) if by_pillow else import_module(_LIBRARIES[stream.kind]).decode(stream.data)
     except Exception as error:  # decoders raise whatever the damage provokes
         reason = (
             f"pixel data cannot be decoded: an unsupported form of {stream.kind}, or damaged inside (it has its end)"
         )
-        raise RadiographError(path, reason, f"{TRANSCODE}, e.g. with {_TOOLS[stream.kind]}") from error
+        raise UnusableError(reason, f"{TRANSCODE}, e.g. with {_TOOLS[stream.kind]}") from error
     words = words.reshape(words.shape[:2]) if words.size == shape[0] * shape[1] else words
     if words.shape != shape or words.dtype.kind not in "iu":
-        raise RadiographError(path, f"pixel data decode to shape {words.shape}, {words.dtype}", AGAIN)
+        raise UnusableError(f"pixel data decode to shape {words.shape}, {words.dtype}")
     if words.dtype.kind == "i":
-        _refuse_unclear_sign(words, tags, path)
+        _refuse_unclear_sign(words, tags)
         words = words.view(f"u{words.dtype.itemsize}")
         words = words & words.dtype.type((1 << stream.precision) - 1)
     elif int(words.max()) >> stream.precision:
         reason = f"pixel data decode to more than the {stream.precision} bits of the compressed stream"
-        raise RadiographError(path, reason, f"{AGAIN}, or {TRANSCODE} there")
+        raise UnusableError(reason, f"{AGAIN}, or {TRANSCODE} there")
     return Pixels(words, 8 * words.dtype.itemsize, stream, stream.precision, notes)
 
 
-def _require(library: str, syntax: UID, path: str | PathLike[str]) -> None:
+def _require(library: str, syntax: UID) -> None:
     """Refuse where the decoder isn't installed."""
     try:
         import_module(library), import_module("pylibjpeg")
     except ImportError as error:
         reason = f"transfer syntax {syntax} needs a decoder that isn't installed"
-        raise RadiographError(path, reason, f"pip install pylibjpeg pylibjpeg-{library}") from error
+        raise UnusableError(reason, f"pip install pylibjpeg pylibjpeg-{library}") from error
 
 
 def _by_pillow(data: bytes) -> np.ndarray:
@@ -268,8 +260,8 @@ def _by_pillow(data: bytes) -> np.ndarray:
         return np.asarray(image)
 
 
-def _refuse_unclear_sign(words: np.ndarray, tags: Attributes, path: str | PathLike[str]) -> None:
+def _refuse_unclear_sign(words: np.ndarray, tags: Attributes) -> None:
     """Refuse negative values of a signed JPEG 2000 stream in a file that says they are unsigned."""
     if tags.whole.get("PixelRepresentation") == 0 and int(words.min()) < 0:
         reason = "the compressed stream holds negative values, PixelRepresentation declares unsigned ones"
-        raise RadiographError(path, reason, "correct PixelRepresentation in the file, or export it again")
+        raise UnusableError(reason, "correct PixelRepresentation in the file, or export it again")

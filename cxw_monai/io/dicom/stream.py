@@ -12,7 +12,9 @@ import re
 import struct
 from dataclasses import dataclass
 
-__all__ = ["Codestream", "StreamError", "read_codestream", "read_fragments", "rle_bytes"]
+from cxw_monai.io.radiograph import UnusableError
+
+__all__ = ["Codestream", "read_codestream", "read_fragments", "rle_bytes"]
 
 _ITEM, _DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _SOI, _SOC = b"\xff\xd8\xff", b"\xff\x4f\xff\x51"
@@ -22,10 +24,6 @@ _LOSSLESS = (0xC3, 0xC7, 0xCB, 0xCF)
 _DCT = (0xC0, 0xC1, 0xC2)  # Huffman coded
 _EOI, _SOS = 0xD9, 0xDA
 _NEXT_MARKER = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")  # what can't be coded data: JPEG stuffs 0, JPEG-LS a 0 bit
-
-
-class StreamError(ValueError):
-    """Compressed pixel data that are cut off or aren't what they should be; the message says how."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def read_fragments(data: bytes) -> list[bytes]:
     """Fragments of encapsulated pixel data, without the offset table.
 
     Raises:
-        StreamError: it isn't a row of items.
+        UnusableError: it isn't a row of items.
     """
     found: list[bytes] = []
     at = 0
@@ -72,10 +70,10 @@ def read_fragments(data: bytes) -> list[bytes]:
                 continue
             if found and not data[at:].strip(b"\0"):
                 break
-            raise StreamError("the fragments of the compressed pixel data are damaged")
+            raise UnusableError("the fragments of the compressed pixel data are damaged")
         length = int.from_bytes(data[at + 4 : at + 8], "little")
         if length > len(data) - at - 8:
-            raise StreamError("the compressed pixel data are truncated")
+            raise UnusableError("the compressed pixel data are truncated")
         found.append(data[at + 8 : at + 8 + length])
         at += 8 + length
     if found and not found[0].startswith((_SOI, _SOC)):  # some leave the table out
@@ -87,11 +85,11 @@ def rle_bytes(fragment: bytes) -> int:
     """Bytes of a pixel in an RLE frame: one segment each.
 
     Raises:
-        StreamError: no such header.
+        UnusableError: no such header.
     """
     count = int.from_bytes(fragment[:4], "little")
     if len(fragment) < 64 or not 1 <= count <= 15:
-        raise StreamError("the RLE header is damaged")
+        raise UnusableError("the RLE header is damaged")
     return count
 
 
@@ -99,7 +97,7 @@ def read_codestream(fragments: list[bytes]) -> Codestream | None:
     """The stream that the fragments of one frame hold; None where they hold none of the JPEG family.
 
     Raises:
-        StreamError: it is cut off, damaged, or there is more than one.
+        UnusableError: it is cut off, damaged, or there is more than one.
     """
     data = b"".join(fragments)
     starts = {name: data.find(mark, 0, _NEAR) for name, mark in (("JPEG", _SOI), ("JPEG 2000", _SOC))}
@@ -108,13 +106,13 @@ def read_codestream(fragments: list[bytes]) -> Codestream | None:
         return None
     frames = sum(fragment.startswith((_SOI, _SOC)) for fragment in fragments)
     if frames > 1:
-        raise StreamError(f"the pixel data hold {frames} compressed frames")
+        raise UnusableError(f"the pixel data hold {frames} compressed frames")
     kind = min(starts, key=starts.__getitem__)
     data = data[starts[kind] :]
     try:
         return _jpeg(data) if kind == "JPEG" else _jpeg2000(data)
     except (struct.error, IndexError):
-        raise StreamError("pixel data are truncated: the compressed stream has no end") from None
+        raise UnusableError("pixel data are truncated: the compressed stream has no end") from None
 
 
 def _jpeg(data: bytes) -> Codestream:
@@ -125,7 +123,7 @@ def _jpeg(data: bytes) -> Codestream:
             at += 1
         marker = data[at + 1]
         if data[at] != 0xFF or marker < 0x80:
-            raise StreamError("the marker segments of the compressed stream are damaged")
+            raise UnusableError("the marker segments of the compressed stream are damaged")
         if marker == _EOI:
             break
         (length,) = struct.unpack_from(">H", data, at + 2)
@@ -136,11 +134,11 @@ def _jpeg(data: bytes) -> Codestream:
             near = data[behind - 3]  # NEAR of JPEG-LS
             coded = _NEXT_MARKER.search(data, behind)
             if coded is None:
-                raise StreamError("pixel data are truncated: the compressed stream has no end")
+                raise UnusableError("pixel data are truncated: the compressed stream has no end")
             behind = coded.start()
         at = behind
     if frame is None:
-        raise StreamError("the compressed stream holds no picture")
+        raise UnusableError("the compressed stream holds no picture")
     marker, precision, rows, columns, components = frame
     is_ls = marker == 0xF7
     return Codestream(
@@ -166,7 +164,7 @@ def _jpeg2000(data: bytes) -> Codestream:
     at += struct.unpack_from(">H", data, 4)[0]
     while data[at : at + 2] != b"\xff\x90":  # SOT
         if data[at] != 0xFF or data[at + 1] < 0x30:
-            raise StreamError("the marker segments of the compressed stream are damaged")
+            raise UnusableError("the marker segments of the compressed stream are damaged")
         if data[at + 1] == 0x52:  # COD
             transform = data[at + 13]
         at += 2 + struct.unpack_from(">H", data, at + 2)[0]
@@ -177,7 +175,7 @@ def _jpeg2000(data: bytes) -> Codestream:
             break
         at += max(length, 12)
     if at < 0 or data[at : at + 2] != b"\xff\xd9":
-        raise StreamError("pixel data are truncated: the compressed stream has no end")
+        raise UnusableError("pixel data are truncated: the compressed stream has no end")
     return Codestream(
         "JPEG 2000",
         bottom - top,

@@ -1,14 +1,15 @@
-"""Whether a file is still the one that results were made from: size, time of change, SHA-256."""
+"""Whether a file is still the one that results were made from, and whether two names are those of one file."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import unicodedata
 from os import PathLike
 from typing import NamedTuple
 
-__all__ = ["FileIdentity", "file_identity", "file_state"]
+__all__ = ["FileIdentity", "file_identity", "file_state", "folded_name"]
 
 
 class FileIdentity(NamedTuple):
@@ -47,3 +48,8 @@ def file_identity(path: str | PathLike[str]) -> FileIdentity:
         while block := stream.read(1 << 20):
             digest.update(block)
     return FileIdentity(found.st_size, found.st_mtime_ns, digest.hexdigest())
+
+
+def folded_name(name: str) -> str:
+    """What is the same for names that some file system takes for one: without case, in one Unicode form."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -7,7 +7,6 @@ import re
 import shutil
 import stat
 import struct
-import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,8 @@ from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import IO
+
+from .identity import folded_name
 
 __all__ = ["DamagedZipError", "MemberError", "checked_members", "opened_zip", "unpack_member"]
 
@@ -74,13 +75,13 @@ def checked_members(archive: zipfile.ZipFile, most_bytes: int) -> list[zipfile.Z
         if size > most_bytes:
             total = sum(each.file_size for each in members)
             raise MemberError(f"{total} bytes unpacked, more than {most_bytes}, up to {_shown(member.filename)}")
-        place = _folded(member.filename.rstrip("/"))
+        place = folded_name(member.filename.rstrip("/"))
         if place in places and not (member.is_dir() and places[place].is_dir()):
             raise MemberError(f"holds {_shown(member.filename)} twice (also {_shown(places[place].filename)})")
         places[place] = member
     files = [member for member in members if not member.is_dir()]
     for member in members:
-        for parent in PurePosixPath(_folded(member.filename)).parents:
+        for parent in PurePosixPath(folded_name(member.filename)).parents:
             if (above := places.get(str(parent))) is not None and not above.is_dir():
                 raise MemberError(f"holds {_shown(above.filename)} as a file and as a folder")
     return files
@@ -146,11 +147,6 @@ def _check_kind(member: zipfile.ZipInfo) -> None:
         raise MemberError(f"holds {name}, which is encrypted")
     if member.compress_type not in _KNOWN:
         raise MemberError(f"holds {name}, compressed in an unknown way ({member.compress_type})")
-
-
-def _folded(name: str) -> str:
-    """One text for all names that are one file on some system."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _shown(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from cxw_monai.io.radiograph import Radiograph, RadiographError, describe
+from cxw_monai.io.radiograph import Radiograph, describe, errors_of
 from cxw_monai.io.scaling import GreyOptions
 
 from .slices import RANGE_REMEDY, film_axes, known_spacing, refuse_unless_slice, unit_range
@@ -27,31 +27,19 @@ def is_nifti_header(head: bytes) -> bool:
 
 
 def read_nifti(path: str | PathLike[str], *, options: GreyOptions, max_pixels: int) -> Radiograph:
-    """Read a NIfTI file that holds one slice.
-
-    Args:
-        path: a ``.nii`` or ``.nii.gz`` file.
-        options: the choice of grey scale.
-        max_pixels: the most pixels that are decoded.
-
-    Returns:
-        The radiograph, float32 ``[1, H, W]`` in [0, 1].
+    """Read a NIfTI file of one slice, as :func:`~cxw_monai.io.read.read_radiograph` describes.
 
     Raises:
         RadiographError: truncated, a volume or a colour image, too large, or no declared range.
     """
-    try:
+    damage = "cannot be decoded, damaged, truncated or not named .nii/.nii.gz"
+    with errors_of(path, damage, "copy or export it again"):
         image: Any = nib.load(path, mmap=False)  # its type says nothing of arrays
-        refuse_unless_slice(path, image.shape, image.get_data_dtype(), max_pixels)
-        return _to_radiograph(image, path, options)
-    except RadiographError:
-        raise
-    except Exception as error:  # nibabel raises whatever the damage provokes (EOFError, zlib.error, KeyError, ...)
-        reason = "cannot be decoded, damaged, truncated or not named .nii/.nii.gz"
-        raise RadiographError(path, reason, "copy or export it again") from error
+        refuse_unless_slice(image.shape, image.get_data_dtype(), max_pixels)
+        return _to_radiograph(image, options)
 
 
-def _to_radiograph(image: nib.Nifti1Image, path: str | PathLike[str], options: GreyOptions) -> Radiograph:
+def _to_radiograph(image: nib.Nifti1Image, options: GreyOptions) -> Radiograph:
     """Decode, turn and scale one slice."""
     header = image.header
     oriented = header["qform_code"] > 0 or header["sform_code"] > 0
@@ -60,11 +48,10 @@ def _to_radiograph(image: nib.Nifti1Image, path: str | PathLike[str], options: G
     film = pixel_map.turn(stored)  # [H, W]
     low, high = float(header["cal_min"]), float(header["cal_max"])
     declared = (low, high) if np.isfinite([low, high]).all() and low < high else None
-    array, range_step = unit_range(film, path, options, declared, _RANGE_REMEDY)
+    array, range_step = unit_range(film, options, declared, _RANGE_REMEDY)
     unit = header.get_xyzt_units()[0]
     zooms = [float(zoom) for zoom in header.get_zooms()]
     meta = describe(
-        path,
         pixel_map,
         bits=8 * image.get_data_dtype().itemsize,
         photometric=str(image.get_data_dtype()),

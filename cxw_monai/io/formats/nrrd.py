@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from cxw_monai.io.radiograph import Radiograph, RadiographError, describe, refuse_huge
+from cxw_monai.io.radiograph import Radiograph, UnusableError, describe, errors_of, refuse_huge
 from cxw_monai.io.scaling import GreyOptions
 
 from .slices import film_axes, known_spacing, refuse_unless_slice, unit_range
@@ -40,36 +40,21 @@ def is_nrrd_header(head: bytes) -> bool:
 
 
 def read_nrrd(path: str | PathLike[str], *, options: GreyOptions, max_pixels: int) -> Radiograph:
-    """Read a NRRD file that holds one slice.
-
-    Args:
-        path: a file with its header attached.
-        options: the choice of grey scale.
-        max_pixels: the most pixels that are decoded.
-
-    Returns:
-        The radiograph, float32 ``[1, H, W]`` in [0, 1].
+    """Read a NRRD file of one slice, as :func:`~cxw_monai.io.read.read_radiograph` describes.
 
     Raises:
         RadiographError: pynrrd is not installed, the header is detached, the file truncated, a volume or a colour
             image, too large, or without a declared range.
     """
-    try:
+    with errors_of(path, "NRRD needs a reader that isn't installed", "pip install pynrrd"):
         import nrrd
-    except ImportError as error:
-        raise RadiographError(path, "NRRD needs a reader that isn't installed", "pip install pynrrd") from error
-    try:
-        with warnings.catch_warnings(), open(path, "rb") as stream:
-            warnings.simplefilter("ignore")  # they quote the header
-            header = nrrd.read_header(stream)
-            _refuse_unusable(header, path, max_pixels)
-            _refuse_bomb(header, stream, path)
-            return _to_radiograph(nrrd.read_data(header, stream, None, index_order="F"), header, path, options)
-    except RadiographError:
-        raise
-    except Exception as error:  # pynrrd raises whatever the damage provokes (NRRDError, zlib.error, ValueError, ...)
-        reason = "cannot be decoded, damaged or truncated"
-        raise RadiographError(path, reason, "copy or export it again") from error
+    damage = "cannot be decoded, damaged or truncated"
+    with errors_of(path, damage, "copy or export it again"), warnings.catch_warnings(), open(path, "rb") as stream:
+        warnings.simplefilter("ignore")  # they quote the header
+        header = nrrd.read_header(stream)
+        _refuse_unusable(header, max_pixels)
+        _refuse_bomb(header, stream)
+        return _to_radiograph(nrrd.read_data(header, stream, None, index_order="F"), header, options)
 
 
 def read_nrrd_values(path: str | PathLike[str], most: int) -> tuple[np.ndarray, dict[str, Any]]:
@@ -83,40 +68,40 @@ def read_nrrd_values(path: str | PathLike[str], most: int) -> tuple[np.ndarray, 
         The array and the header.
 
     Raises:
-        RadiographError: the header is detached, or more values are declared or packed.
+        UnusableError: the header is detached, or more values are declared or packed.
         Exception: whatever pynrrd raises of a damaged file.
     """
     import nrrd
 
     with open(path, "rb") as stream:
         header = nrrd.read_header(stream)
-        _refuse_detached(header, path)
-        refuse_huge(path, header["sizes"], most)
-        _refuse_bomb(header, stream, path)
+        _refuse_detached(header)
+        refuse_huge(header["sizes"], most)
+        _refuse_bomb(header, stream)
         return nrrd.read_data(header, stream, None, index_order="F"), header
 
 
-def _refuse_detached(header: dict[str, Any], path: str | PathLike[str]) -> None:
+def _refuse_detached(header: dict[str, Any]) -> None:
     """Refuse a header whose data aren't right behind it, in this very file."""
     if "data file" in header or "datafile" in header:
-        raise RadiographError(path, "a NRRD header without its data", "save header and data as one .nrrd file")
+        raise UnusableError("a NRRD header without its data", "save header and data as one .nrrd file")
     if any(header.get(name) for name in ("line skip", "lineskip", "byte skip", "byteskip")):
-        raise RadiographError(path, "a NRRD whose data don't follow its header", "save it without line or byte skip")
+        raise UnusableError("a NRRD whose data don't follow its header", "save it without line or byte skip")
 
 
-def _refuse_unusable(header: dict[str, Any], path: str | PathLike[str], max_pixels: int) -> None:
+def _refuse_unusable(header: dict[str, Any], max_pixels: int) -> None:
     """Refuse, from the header alone, what isn't one grey slice in this very file."""
-    _refuse_detached(header, path)
+    _refuse_detached(header)
     kinds = [str(kind).lower() for kind in header.get("kinds", ())]
     if any("color" in kind or "vector" in kind for kind in kinds):
-        raise RadiographError(path, "colour or vector samples aren't grey", "save a grey image")
+        raise UnusableError("colour or vector samples aren't grey", "save a grey image")
     if "block" in str(header.get("type")):
-        raise RadiographError(path, "samples of type block aren't grey", "save a grey image")
+        raise UnusableError("samples of type block aren't grey", "save a grey image")
     # all of pynrrd's other types are real numbers
-    refuse_unless_slice(path, [int(size) for size in header["sizes"]], np.dtype(np.float32), max_pixels)
+    refuse_unless_slice([int(size) for size in header["sizes"]], np.dtype(np.float32), max_pixels)
 
 
-def _refuse_bomb(header: dict[str, Any], stream: IO[bytes], path: str | PathLike[str]) -> None:
+def _refuse_bomb(header: dict[str, Any], stream: IO[bytes]) -> None:
     """Refuse packed data that are larger than the header says: pynrrd unpacks all there is. Keeps nothing."""
     unpacker: Any
     if header.get("encoding") in ("gz", "gzip"):
@@ -134,21 +119,18 @@ def _refuse_bomb(header: dict[str, Any], stream: IO[bytes], path: str | PathLike
             break
         size += len(unpacker.decompress(packed, _BLOCK))
         if size > most:
-            raise RadiographError(path, f"unpacks to more than {most} bytes", "copy or export it again")
+            raise UnusableError(f"unpacks to more than {most} bytes", "copy or export it again")
     stream.seek(start)
 
 
-def _to_radiograph(
-    values: np.ndarray, header: dict[str, Any], path: str | PathLike[str], options: GreyOptions
-) -> Radiograph:
+def _to_radiograph(values: np.ndarray, header: dict[str, Any], options: GreyOptions) -> Radiograph:
     """Turn and scale one slice ``[X, Y]``."""
     directions = _directions(header, values.ndim)
     pixel_map, (rows, columns), step = film_axes(values.shape, _affine(header, directions, values.shape))
     film = pixel_map.turn(values.reshape(pixel_map.source_shape))
-    array, range_step = unit_range(film, path, options)
+    array, range_step = unit_range(film, options)
     spacing, unit = _spacing(header, directions, values.ndim)
     meta = describe(
-        path,
         pixel_map,
         bits=8 * values.dtype.itemsize,
         photometric=str(values.dtype.newbyteorder("=")),

@@ -1,4 +1,4 @@
-"""Pictures that Pillow opens without surprises: masks and maps of labels.
+"""Pictures that Pillow opens without surprises: films, masks and maps of labels.
 
 Opening a pipe would block, a header can claim more pixels than there is memory, a damaged file raises whatever
 its parser stumbled on: here all of that is one error that names the file.
@@ -7,20 +7,21 @@ its parser stumbled on: here all of that is one error that names the file.
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
-from cxw_monai.io.radiograph import MAX_PIXELS, RadiographError, refuse_huge
+from cxw_monai.io.radiograph import MAX_PIXELS, RadiographError, UnusableError, errors_of, refuse_huge
 
-__all__ = ["open_picture", "read_mask", "refuse_unless_file"]
+__all__ = ["open_picture", "opened_image", "read_mask", "refuse_unless_file"]
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "PPM")
-_AGAIN = "copy it again from its source"
+_lenient = threading.Lock()
 
 
 def refuse_unless_file(path: str | PathLike[str], what: str = "file", remedy: str = "check the path") -> None:
@@ -41,33 +42,59 @@ def refuse_unless_file(path: str | PathLike[str], what: str = "file", remedy: st
 
 
 @contextmanager
-def open_picture(
-    path: str | PathLike[str], what: str, remedy: str = "check the path", max_pixels: int = MAX_PIXELS
-) -> Iterator[Image.Image]:
+def open_picture(path: str | PathLike[str], what: str, remedy: str = "check the path") -> Iterator[Image.Image]:
     """An image file with its header read; decode it within the context.
 
     Args:
         path: a file that Pillow reads.
         what: what it is, in errors.
         remedy: what to do where it isn't there.
-        max_pixels: the most pixels that its header may declare.
 
     Raises:
         RadiographError: missing, no regular file, too large, damaged or no picture.
     """
     refuse_unless_file(path, what, remedy)
-    try:
-        with warnings.catch_warnings(), open(path, "rb") as stream:
-            warnings.simplefilter("ignore")  # of odd metadata, and above Pillow's own size limit; max_pixels decides
-            with Image.open(stream, formats=_FORMATS) as image:
-                refuse_huge(path, image.size[::-1], max_pixels)
+    with errors_of(path, f"the {what} cannot be read ({{}})"):
+        bomb = UnusableError(f"the {what} has more than {MAX_PIXELS} pixels")
+        with opened_image(path, _FORMATS, MAX_PIXELS, bomb) as image:
+            yield image
+
+
+@contextmanager
+def opened_image(
+    path: str | PathLike[str], formats: tuple[str, ...], max_pixels: int, bomb: UnusableError
+) -> Iterator[Image.Image]:
+    """An image of which Pillow gives all or raises an error.
+
+    Args:
+        path: the file. It is read as a stream: by its name, Pillow maps an uncompressed TIFF into memory, and scrambles
+            a turned one.
+        formats: those that are tried.
+        max_pixels: the most pixels that its header may declare.
+        bomb: the error where the size is above Pillow's own limit.
+    """
+    with warnings.catch_warnings(), _no_half_pictures(), open(path, "rb") as stream:
+        warnings.simplefilter("ignore")  # of odd metadata, and above Pillow's own size limit; max_pixels decides
+        try:
+            with Image.open(stream, formats=formats) as image:
+                refuse_huge(image.size[::-1], max_pixels)
                 yield image
-    except RadiographError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise RadiographError(path, f"the {what} has more than {max_pixels} pixels", _AGAIN) from error
-    except Exception as error:  # Pillow's parsers raise whatever the damage provokes (OSError, SyntaxError, ...)
-        raise RadiographError(path, f"the {what} cannot be read ({type(error).__name__})", _AGAIN) from error
+        except Image.DecompressionBombError as error:
+            raise bomb from error
+
+
+@contextmanager
+def _no_half_pictures() -> Iterator[None]:
+    """Truncation is an error, whatever another part of the program has set ``ImageFile.LOAD_TRUNCATED_IMAGES`` to."""
+    if not ImageFile.LOAD_TRUNCATED_IMAGES:
+        yield
+        return
+    with _lenient:  # one thread at a time, so that the setting is found and left as it was
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = True
 
 
 def read_mask(path: str | PathLike[str], shape: tuple[int, int] | None = None) -> np.ndarray:

@@ -13,11 +13,8 @@ What is and isn't honoured, all of it recorded in ``meta["steps"]``:
 from __future__ import annotations
 
 import struct
-import threading
-import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from os import PathLike
 from typing import IO
 
@@ -25,8 +22,10 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
 from cxw_monai.io.pixel_map import PixelMap
-from cxw_monai.io.radiograph import RESAMPLE, Radiograph, RadiographError, describe, refuse_huge
-from cxw_monai.io.scaling import GreyOptions, ScalingError, full_range, scale_as_asked
+from cxw_monai.io.radiograph import RESAMPLE, Radiograph, UnusableError, describe, errors_of
+from cxw_monai.io.scaling import GreyOptions, full_range, scale_as_asked
+
+from .pictures import opened_image
 
 __all__ = ["is_raster_header", "read_raster"]
 
@@ -40,7 +39,6 @@ _AGAIN = "copy or export it again"
 _BLOCK = 1 << 20
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type -> samples of a pixel
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-_strict = threading.Lock()
 
 
 def is_raster_header(head: bytes) -> bool:
@@ -49,72 +47,37 @@ def is_raster_header(head: bytes) -> bool:
 
 
 def read_raster(path: str | PathLike[str], *, options: GreyOptions, max_pixels: int) -> Radiograph:
-    """Read a PNG, JPEG or TIFF of one frame; see the module for what is honoured.
-
-    Args:
-        path: the file.
-        options: the choice of grey scale.
-        max_pixels: the most pixels that are decoded.
-
-    Returns:
-        The radiograph, float32 ``[1, H, W]`` in [0, 1].
+    """Read a PNG, JPEG or TIFF of one frame, as :func:`~cxw_monai.io.read.read_radiograph` describes.
 
     Raises:
         RadiographError: truncated, damaged, several frames, too large, or samples without a declared range.
     """
-    try:
-        # As a stream: by its name, Pillow maps an uncompressed TIFF into memory, and scrambles a turned one
-        with warnings.catch_warnings(), _no_half_pictures(), open(path, "rb") as stream:
-            warnings.simplefilter("ignore")  # of odd metadata, and above Pillow's own size limit; max_pixels decides
-            with Image.open(stream, formats=("PNG", "JPEG", "TIFF")) as image:
-                _refuse_unusable(image, path, max_pixels)
-                mode, bits, white_is_zero = image.mode, _bits(image), _white_is_zero(image)
-                steps, pixel_map = _colour_notes(image), PixelMap.identity(image.size[::-1])
-                if isinstance(image, TiffImagePlugin.TiffImageFile):
-                    pixel_map = _turn(image, steps)
-                image.load()
-                if image.format != "TIFF":
-                    _note_orientation(image, steps)
-                if image.format == "PNG" and _has_black_end(image):
-                    _refuse_short_png(path)
-                values = _grey(image)  # [H, W]
+    with errors_of(path, "cannot be decoded, damaged or truncated", _AGAIN):
+        bomb = UnusableError(f"more than {max_pixels} pixels", RESAMPLE)
+        with opened_image(path, ("PNG", "JPEG", "TIFF"), max_pixels, bomb) as image:
+            _refuse_several(image)
+            mode, bits, white_is_zero = image.mode, _bits(image), _white_is_zero(image)
+            steps, pixel_map = _colour_notes(image), PixelMap.identity(image.size[::-1])
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                pixel_map = _turn(image, steps)
+            image.load()
+            if image.format != "TIFF":
+                _note_orientation(image, steps)
+            if image.format == "PNG" and _has_black_end(image):
+                _refuse_short_png(path)
+            values = _grey(image)  # [H, W]
         array, scaling = _unit_range(values, bits, options)
-    except RadiographError:
-        raise
-    except ScalingError as error:
-        raise RadiographError(path, str(error), error.remedy or _RANGE_REMEDY) from error
-    except Image.DecompressionBombError as error:
-        raise RadiographError(path, f"more than {max_pixels} pixels", RESAMPLE) from error
-    except Exception as error:  # Pillow's parsers raise whatever the damage provokes (OSError, SyntaxError, ...)
-        reason = "cannot be decoded, damaged or truncated"
-        raise RadiographError(path, reason, _AGAIN) from error
     steps += scaling
     if white_is_zero:
         array = 1 - array
         steps.append("WhiteIsZero inverted")
-    return Radiograph(array[None], describe(path, pixel_map, bits=bits, photometric=mode, steps=steps))  # [1, H, W]
+    return Radiograph(array[None], describe(pixel_map, bits=bits, photometric=mode, steps=steps))  # [1, H, W]
 
 
-def _refuse_unusable(image: Image.Image, path: str | PathLike[str], max_pixels: int) -> None:
-    """Refuse, from the header alone, what must not be decoded."""
-    refuse_huge(path, image.size[::-1], max_pixels)
+def _refuse_several(image: Image.Image) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
-        raise RadiographError(path, f"multi-frame image ({frames} frames)", "export each frame to a file of its own")
-
-
-@contextmanager
-def _no_half_pictures() -> Iterator[None]:
-    """Truncation is an error, whatever another part of the program has set ``ImageFile.LOAD_TRUNCATED_IMAGES`` to."""
-    if not ImageFile.LOAD_TRUNCATED_IMAGES:
-        yield
-        return
-    with _strict:  # one thread at a time, so that the setting is found and left as it was
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
-        try:
-            yield
-        finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = True
+        raise UnusableError(f"multi-frame image ({frames} frames)", "export each frame to a file of its own")
 
 
 def _has_black_end(image: Image.Image) -> bool:
@@ -145,7 +108,7 @@ def _refuse_short_png(path: str | PathLike[str]) -> None:
                 found += len(unpacker.decompress(data, _BLOCK))
                 data = unpacker.unconsumed_tail
     if found < expected:
-        raise RadiographError(path, f"truncated: {found} of {expected} bytes of pixels", _AGAIN)
+        raise UnusableError(f"truncated: {found} of {expected} bytes of pixels", _AGAIN)
 
 
 def _png_chunks(stream: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
@@ -217,4 +180,4 @@ def _unit_range(values: np.ndarray, bits: int, options: GreyOptions) -> tuple[np
     scaled = scale_as_asked(values, options)
     if scaled is not None:
         return scaled[0], [scaled[1]]
-    return full_range(values, max(bits, 8)), []  # Pillow widens 1, 2 and 4 bits to the full 8
+    return full_range(values, max(bits, 8), _RANGE_REMEDY), []  # Pillow widens 1, 2 and 4 bits to the full 8

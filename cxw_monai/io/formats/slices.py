@@ -12,14 +12,13 @@ uint16; else floats that already lie in [0, 1]. Anything else declares no range 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import PathLike
 
 import nibabel as nib
 import numpy as np
 
 from cxw_monai.io.pixel_map import PixelMap
-from cxw_monai.io.radiograph import RadiographError, refuse_huge
-from cxw_monai.io.scaling import GreyOptions, ScalingError, full_range, refuse_non_finite, scale_as_asked
+from cxw_monai.io.radiograph import UnusableError, refuse_huge
+from cxw_monai.io.scaling import GreyOptions, full_range, refuse_non_finite, scale_as_asked
 
 __all__ = ["RANGE_REMEDY", "film_axes", "known_spacing", "refuse_unless_slice", "unit_range"]
 
@@ -27,18 +26,18 @@ RANGE_REMEDY = "save it as uint8, uint16 or floats in [0, 1], or read it with wi
 _MM_PER_UNIT = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "meter": 1000.0, "um": 0.001, "micron": 0.001}
 
 
-def refuse_unless_slice(path: str | PathLike[str], shape: Sequence[int], dtype: np.dtype, max_pixels: int) -> None:
+def refuse_unless_slice(shape: Sequence[int], dtype: np.dtype, max_pixels: int) -> None:
     """Refuse, from a header's shape and type, what isn't one grey slice of a sensible size.
 
     Raises:
-        RadiographError: colour samples, a volume, a line, several frames, or too large.
+        UnusableError: colour samples, a volume, a line, several frames, or too large.
     """
     if dtype.kind not in "iuf":
-        raise RadiographError(path, f"samples of type {dtype} aren't grey", "save a grey image")
+        raise UnusableError(f"samples of type {dtype} aren't grey", "save a grey image")
     if sum(size > 1 for size in shape[:3]) != 2 or any(size > 1 for size in shape[3:]) or min(shape) < 1:
         sizes = tuple(int(size) for size in shape)
-        raise RadiographError(path, f"shape {sizes} is not a single 2-D slice", "save one slice per file")
-    refuse_huge(path, shape, max_pixels)
+        raise UnusableError(f"shape {sizes} is not a single 2-D slice", "save one slice per file")
+    refuse_huge(shape, max_pixels)
 
 
 def film_axes(shape: Sequence[int], affine: np.ndarray | None) -> tuple[PixelMap, tuple[int, int], str]:
@@ -86,7 +85,6 @@ def known_spacing(row: float, column: float, unit: str | None) -> tuple[float, f
 
 def unit_range(
     values: np.ndarray,
-    path: str | PathLike[str],
     options: GreyOptions,
     declared: tuple[float, float] | None = None,
     remedy: str = RANGE_REMEDY,
@@ -95,24 +93,20 @@ def unit_range(
 
     Args:
         values: ``[H, W]``.
-        path: the file, for the error.
         options: the caller's choice.
         declared: the range that the file declares.
         remedy: what to do about a file without a range.
 
     Raises:
-        RadiographError: not finite, or no range is declared or asked for.
+        UnusableError: not finite, or no range is declared or asked for.
     """
-    try:
-        scaled = scale_as_asked(values, options)
-        if scaled is not None:
-            return scaled
-        if declared is not None:
-            refuse_non_finite(values)
-            low, high = declared
-            unit = np.clip((values.astype(np.float64) - low) / (high - low), 0, 1)
-            return unit.astype(np.float32), f"declared range {low:g} to {high:g}"
-        unit = full_range(values, 8 * values.dtype.itemsize)
-    except ScalingError as error:
-        raise RadiographError(path, str(error), error.remedy or remedy) from error
+    scaled = scale_as_asked(values, options)
+    if scaled is not None:
+        return scaled
+    if declared is not None:
+        refuse_non_finite(values)
+        low, high = declared
+        unit = np.clip((values.astype(np.float64) - low) / (high - low), 0, 1)
+        return unit.astype(np.float32), f"declared range {low:g} to {high:g}"
+    unit = full_range(values, 8 * values.dtype.itemsize, remedy)
     return unit, "floats in [0, 1] kept" if values.dtype.kind == "f" else f"full range of {values.dtype.name}"

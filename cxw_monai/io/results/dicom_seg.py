@@ -53,7 +53,7 @@ from pydicom.valuerep import DS, validate_value
 from cxw_monai import __version__
 from cxw_monai.io.dicom.file import is_dicom_header, quiet_pydicom
 from cxw_monai.io.files.atomic import atomic_file
-from cxw_monai.io.radiograph import RadiographError
+from cxw_monai.io.radiograph import RadiographError, errors_of
 from cxw_monai.io.structures import PRIVATE_SCHEME, describe_structure, structure_colours
 
 from .mask_files import check_structures
@@ -180,13 +180,10 @@ def _read_header(source: str | PathLike[str]) -> Dataset:
     tags = [*_UIDS, *_AS_THEY_ARE, *_IF_VALID, *_LOSSY, *_GRID, *_SPACING]
     if not is_dicom(source):
         raise RadiographError(source, "not a DICOM file, which a DICOM SEG must refer to", "leave out the format 'seg'")
-    try:
+    with errors_of(source, "cannot be parsed as DICOM, damaged or truncated ({})"):
         header = pydicom.dcmread(source, force=True, stop_before_pixels=True, specific_tags=tags)
         missing = [name for name in (*_UIDS, "Rows", "Columns") if not header.get(name)]
         frames = int(header.get("NumberOfFrames") or 1)
-    except Exception as error:  # pydicom's parser raises whatever the damage provokes
-        reason = f"cannot be parsed as DICOM, damaged or truncated ({type(error).__name__})"
-        raise RadiographError(source, reason, "copy it again from its source") from error
     if missing:
         reason = f"no {', '.join(missing)} in its header, which a DICOM SEG must refer to"
         raise RadiographError(source, reason, "export it again from the archive, or leave out the format 'seg'")

@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
-from pathlib import PurePath, PurePosixPath
+from pathlib import PurePosixPath
 from urllib.parse import unquote
+
+from cxw_monai.io.files.identity import folded_name
 
 __all__ = ["film_name", "film_path", "result_folders"]
 
@@ -80,13 +81,14 @@ def result_folders(
         choices = [str(make(name, ours)) for make in _CHOICES]
         if kept.get(name) in choices:  # what a table says is no path to be trusted
             folders[path] = PurePosixPath(kept[name])
-    taken = {_key(folder) for folder in kept.values()}
+    taken = set(map(folded_name, kept.values()))
     for make in _CHOICES:
         wanted = {path: make(name, ours) for path, name in names.items() if path not in folders}
-        uses = Counter(_key(folder) for folder in wanted.values())
-        found = {path: f for path, f in wanted.items() if uses[_key(f)] == 1 and _key(f) not in taken}
-        folders |= found
-        taken |= {_key(folder) for folder in found.values()}
+        keys = {path: folded_name(str(folder)) for path, folder in wanted.items()}
+        uses = Counter(keys.values())
+        found = [path for path, key in keys.items() if uses[key] == 1 and key not in taken]
+        folders |= {path: wanted[path] for path in found}
+        taken |= {keys[path] for path in found}
     return folders
 
 
@@ -136,8 +138,3 @@ def _allowed(part: str, reserved: set[str]) -> str:
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _key(folder: PurePath | str) -> str:
-    """What is the same for folders that some file system takes for one."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(folder)).casefold())
