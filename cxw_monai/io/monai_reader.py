@@ -19,7 +19,6 @@ from monai.data import ImageReader, MetaTensor, is_supported_format
 from monai.transforms import MapTransform
 from monai.utils import ensure_tuple
 from monai.utils.enums import MetaKeys
-from torch import Tensor
 
 from .monai_writers import register_film_writers
 from .radiograph import MAX_PIXELS, Radiograph, RadiographError
@@ -169,9 +168,6 @@ class LoadRadiographd(MapTransform):
         """
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self._load(d[key])
+            array, meta = self.reader.get_data(self.reader.read(d[key]))
+            d[key] = MetaTensor.ensure_torch_and_prune_meta(array, meta)
         return d
-
-    def _load(self, path: str | PathLike[str]) -> Tensor:
-        array, meta = self.reader.get_data(self.reader.read(path))
-        return MetaTensor.ensure_torch_and_prune_meta(array, meta)

@@ -5,7 +5,6 @@ The format is that of the file's content, not of its name. A reader that fails n
 
 from __future__ import annotations
 
-import gzip
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,7 +15,7 @@ import numpy as np
 
 from cxw_monai.io.dicom.file import is_dicom_header
 from cxw_monai.io.dicom.film import read_dicom
-from cxw_monai.io.formats.nifti import is_nifti_header, read_nifti
+from cxw_monai.io.formats.nifti import HEAD_BYTES, is_nifti_header, read_nifti, unzipped_head
 from cxw_monai.io.formats.nrrd import is_nrrd_header, read_nrrd
 from cxw_monai.io.formats.pictures import refuse_unless_file
 from cxw_monai.io.formats.raster import is_raster_header, read_raster
@@ -26,7 +25,6 @@ from .scaling import GreyOptions
 
 __all__ = ["read_radiograph", "reader_options"]
 
-_HEAD_BYTES = 352  # a NIfTI-1 header with its magic; more than DICOM's 132 and any raster magic
 _FORMATS = "give a DICOM, PNG, JPEG, TIFF, 2-D NIfTI or 2-D NRRD file"
 
 _LABELS = 32  # an image whose stored values are all below is a map of labels; so dark a film would show nothing
@@ -92,10 +90,12 @@ def read_radiograph(
         read = read_raster
     elif is_nrrd_header(head):
         read = read_nrrd
-    elif is_nifti_header(_gunzipped_head(path) if head[:2] == b"\x1f\x8b" else head):
-        read = read_nifti
     else:
-        raise RadiographError(path, "not an image of a known format", _FORMATS)
+        with errors_of(path, "the gzip stream is truncated or damaged", "copy it again"):
+            head = unzipped_head(path)
+        if not is_nifti_header(head):
+            raise RadiographError(path, "not an image of a known format", _FORMATS)
+        read = read_nifti
     radiograph = read(path, options=options, max_pixels=max_pixels)
     radiograph.meta = {"path": str(path), **radiograph.meta}
     _check(radiograph, min_size, options)
@@ -134,7 +134,7 @@ def _read_head(path: str | PathLike[str]) -> bytes:
     refuse_unless_file(path)
     try:
         with open(path, "rb") as stream:
-            head = stream.read(_HEAD_BYTES)
+            head = stream.read(HEAD_BYTES)  # more than DICOM's 132 and any raster magic
     except OSError as error:
         raise RadiographError(path, f"cannot be opened ({error.strerror})", "check its permissions") from error
     if not head:
@@ -142,14 +142,8 @@ def _read_head(path: str | PathLike[str]) -> bytes:
     return head
 
 
-def _gunzipped_head(path: str | PathLike[str]) -> bytes:
-    damage = "the gzip stream is truncated or damaged"
-    with errors_of(path, damage, "copy it again"), gzip.open(path, "rb") as stream:
-        return stream.read(_HEAD_BYTES)
-
-
 def _check(radiograph: Radiograph, min_size: int, options: GreyOptions) -> None:
-    """Refuse arrays that no model can learn from. They are finite: the formats see to it."""
+    """Refuse arrays that no model can learn from. They are finite: the formats refuse others."""
     array, path = radiograph.array, radiograph.meta["path"]
     height, width = array.shape[1:]  # [1, H, W]
     if min(height, width) < min_size:

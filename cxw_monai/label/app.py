@@ -104,11 +104,7 @@ class CxwLabelApp(MONAILabelApp):
         return super().batch_infer({"multi_gpu": False, "max_workers": 1, **request}, datastore)
 
     def infer_wsi(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Whole-slide images are not for radiographs.
-
-        Raises:
-            HTTPException: 404, always.
-        """
+        """Always 404: whole-slide images are not for radiographs."""
         raise HTTPException(404, "no whole-slide models here")
 
     def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from cxw_monai.io.results.mask_files import write_png_masks
 from .label_files import label_ending, read_label
 from .label_maps import annotated_masks, structure_values
 from .model import LabelModel, read_film
-from .tasks import discarded_on_error, told
+from .tasks import client_errors, discarded_on_error
 
 __all__ = ["FILM_ENDINGS", "FilmDatastore", "MaskStore"]
 
@@ -143,7 +143,7 @@ class FilmDatastore(LocalDatastore):
                 raise HTTPException(409, f"{name} is there already; delete it first, or choose another name")
             if not self._to_id(image_filename)[1]:
                 raise HTTPException(422, f"{name}: of no known ending; give one of {', '.join(FILM_ENDINGS)}")
-            with told(name):
+            with client_errors(name):
                 read_film(image_filename)
         return super().add_image(name, image_filename, image_info)
 
@@ -160,7 +160,7 @@ class FilmDatastore(LocalDatastore):
             if not label_ending(label_filename):
                 raise HTTPException(422, "a label of no known ending; save it as PNG, NIfTI, NRRD or .seg.nrrd")
             if label_tag == DefaultLabelTag.FINAL:
-                with told(image_id):
+                with client_errors(image_id):
                     film = read_film(uri)
                     masks = self.masks.decode(film, label_filename, label_info or {})
                     self._publish(film, masks)

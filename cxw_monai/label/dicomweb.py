@@ -136,11 +136,7 @@ class DicomWebFilms(FilmDatastore):
             raise HTTPException(502, "the DICOMweb server did not take the segmentation")
 
     def _asked(self, request: Any, *what: Any, **how: Any) -> Any:
-        """The server's answer.
-
-        Raises:
-            HTTPException: 502, it doesn't answer, or answers with an error.
-        """
+        """The server's answer; 502 where there is none, or an error."""
         try:
             answer = request(*what, **how)
             return list(answer) if isinstance(answer, Iterable) and not isinstance(answer, pydicom.Dataset) else answer
@@ -153,17 +149,9 @@ class DicomWebFilms(FilmDatastore):
             raise HTTPException(502, f"the DICOMweb server can't be reached ({type(error).__name__})") from error
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        """Films come from the server.
-
-        Raises:
-            HTTPException: 422, always.
-        """
+        """Always 422: films come from the server."""
         raise HTTPException(422, "send films to the DICOMweb server itself")
 
     def remove_image(self, image_id: str) -> None:
-        """Films stay on the server.
-
-        Raises:
-            HTTPException: 422, always.
-        """
+        """Always 422: films stay on the server."""
         raise HTTPException(422, "films can't be removed from the DICOMweb server here")

@@ -56,7 +56,7 @@ class _Loaded:
 
 
 class LabelModel:
-    """A saved segmenter that segments, embeds and tells how unsure it is, one film after the other.
+    """A saved segmenter that segments, embeds and measures how unsure it is, one film after the other.
 
     The results are those of the bundle's inference with its default settings.
 

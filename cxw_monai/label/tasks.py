@@ -25,13 +25,13 @@ from .label_files import RESULT_ENDINGS, write_result
 from .label_maps import hidden_pixels
 from .model import LabelModel, read_film
 
-__all__ = ["EmbeddingInfer", "SegmentationInfer", "Uncertainty", "discarded_on_error", "told"]
+__all__ = ["EmbeddingInfer", "SegmentationInfer", "Uncertainty", "client_errors", "discarded_on_error"]
 
 _logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def told(name: str) -> Iterator[None]:
+def client_errors(name: str) -> Iterator[None]:
     """Give errors about files and settings to the client as what they are, without a path of the server.
 
     Args:
@@ -66,7 +66,7 @@ class SegmentationInfer(InferTask):
 
     A client's `params`, all optional: `result_extension` (one of `RESULT_ENDINGS`; the film's own ending where that is
     one of them, else ``.nii.gz``), `structures` (only these, so that nothing else hides them), `threshold`,
-    `keep_largest`, `on_implausible` (``flag`` tells in the answer's ``implausible`` what speaks against the masks,
+    `keep_largest`, `on_implausible` (``flag`` says in the answer's ``implausible`` what speaks against the masks,
     ``skip`` refuses them, ``keep`` doesn't look).
 
     Args:
@@ -91,13 +91,13 @@ class SegmentationInfer(InferTask):
         """Segment.
 
         Returns:
-            The result's file, which the server deletes when it is sent, and what is told beside it.
+            The result's file, which the server deletes when it is sent, and the answer's parameters.
 
         Raises:
             HTTPException: the film or a setting can't be used.
         """
         started = time.perf_counter()
-        with told(str(request.get("image_name") or "the film")):
+        with client_errors(str(request.get("image_name") or "the film")):
             chosen = SegmentSettings(
                 request.get("threshold", 0.5),
                 request.get("keep_largest", "auto"),
@@ -110,7 +110,7 @@ class SegmentationInfer(InferTask):
             if doubts:
                 _logger.warning("implausible masks: %s", "; ".join(doubts))
             masks = masks[[self.model.structures.index(name) for name in names]]
-            told_too = {
+            about = {
                 "label_names": {name: number for number, name in enumerate(names, start=1)},
                 "pixels": dict(zip(names, (int(mask.sum()) for mask in masks), strict=True)),
                 "hidden_pixels": dict(zip(names, hidden_pixels(masks), strict=True)),
@@ -124,8 +124,8 @@ class SegmentationInfer(InferTask):
             with discarded_on_error(path):
                 algorithm = SegAlgorithm(version=f"{__version__} {self.model.version}")
                 write_result(path, film, masks, names, algorithm=algorithm.doubted() if doubts else algorithm)
-        told_too["latencies"] = {"total": round(time.perf_counter() - started, 3)}
-        return path, told_too
+        about["latencies"] = {"total": round(time.perf_counter() - started, 3)}
+        return path, about
 
 
 def _chosen(wanted: Any, known: tuple[str, ...]) -> list[str]:
@@ -138,7 +138,6 @@ def _chosen(wanted: Any, known: tuple[str, ...]) -> list[str]:
 
 
 def _ending(wanted: Any, film: str) -> str:
-    """The result's ending."""
     if wanted:
         ending = "." + str(wanted).lower().lstrip(".")
         if ending not in RESULT_ENDINGS:
@@ -168,7 +167,7 @@ class EmbeddingInfer(InferTask):
         Raises:
             HTTPException: the film can't be used.
         """
-        with told(str(request.get("image_name") or "the film")):
+        with client_errors(str(request.get("image_name") or "the film")):
             vector = self.model.embedding(read_film(request["image"]))
         return None, {"embedding": [float(f"{value:.7g}") for value in vector], "model": self.model.version}
 
@@ -197,7 +196,7 @@ class Uncertainty(Strategy):
         for image in [one for one in left if one not in self._scores][: int(request.get("limit", 200))]:
             try:
                 film = read_film(datastore.get_image_uri(image))
-                with told(image):
+                with client_errors(image):
                     self._scores[image] = self.model.uncertainty(film)
             except RadiographError as error:
                 _logger.warning("a film is passed over: %s", error.reason)

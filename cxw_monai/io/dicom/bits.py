@@ -53,9 +53,8 @@ def settle_bits(pixels: Pixels, tags: Attributes) -> Codes:
         UnusableError: the file contradicts itself, or lacks what would settle it.
     """
     notes: list[str] = []
-    precision = pixels.precision
     bits = _declared_bits(pixels, tags, notes)
-    words, precision = _shifted(pixels, bits, precision, tags, notes)
+    words, precision = _shifted(pixels, bits, tags, notes)
     signed = _is_signed(pixels, tags, notes)
     if precision is not None and precision < bits:
         notes.append(f"{precision} bits of the compressed stream, {bits} declared")
@@ -110,11 +109,9 @@ def _declared_bits(pixels: Pixels, tags: Attributes, notes: list[str]) -> int:
     raise UnusableError(f"{bits} bits stored of {allocated}, not supported", "export it again as 16 bits")
 
 
-def _shifted(
-    pixels: Pixels, bits: int, precision: int | None, tags: Attributes, notes: list[str]
-) -> tuple[np.ndarray, int | None]:
+def _shifted(pixels: Pixels, bits: int, tags: Attributes, notes: list[str]) -> tuple[np.ndarray, int | None]:
     """Words with the value's lowest bit in bit 0, and the depth that they then have."""
-    high, words = tags.whole.get("HighBit", bits - 1), pixels.words
+    high, words, precision = tags.whole.get("HighBit", bits - 1), pixels.words, pixels.precision
     if high == bits - 1 or "BitsStored" not in tags.whole:
         return words, precision
     if precision is None and bits - 1 < high < pixels.allocated:  # an old way to store 12 bits in 16
@@ -131,7 +128,6 @@ def _shifted(
 
 
 def _is_signed(pixels: Pixels, tags: Attributes, notes: list[str]) -> bool:
-    """Whether values are two's complement."""
     declared = tags.whole.get("PixelRepresentation")
     if declared in (0, 1):
         return declared == 1

@@ -106,7 +106,7 @@ def _inflated(stream: IO[bytes], max_pixels: int) -> IO[bytes] | None:
 
     Some producers write a zlib header, or no deflate at all, though PS3.5 A.5 asks for bare deflate; what follows its
     end (a padding byte, or whatever the disk held) is no part of it. A stream without its last block is taken as far
-    as it goes: the length of the pixel data tells whether it was whole.
+    as it goes: the length of the pixel data shows whether it was whole.
     """
     head = stream.read(_META_BYTES)
     start = 132 if head[128:132] == _PREAMBLE else 0

@@ -114,7 +114,6 @@ def _photometric(tags: Attributes) -> str:
 
 
 def _describe(tags: Attributes, codes: Codes, photometric: str, steps: list[str]) -> dict[str, Any]:
-    """The radiograph's ``meta``."""
     spacing = find_spacing(tags)
     intent = tags.text.get("PresentationIntentType")
     if intent == "FOR PROCESSING":

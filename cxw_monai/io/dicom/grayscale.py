@@ -170,7 +170,6 @@ def _remove(keyword: str) -> str:
 
 
 def _modality_lut(tags: Attributes, scale: Grayscale, steps: list[str]) -> LookUpTable | None:
-    """The Modality LUT; None where there is none."""
     name = "ModalityLUTSequence"
     if name in tags.unreadable:
         raise UnusableError(f"{name} cannot be read", _remove(name))
@@ -265,7 +264,6 @@ def _choices(tags: Attributes, limits: Limits, scale: Grayscale, left_out: list[
 
 
 def _luts(tags: Attributes, limits: Limits, scale: Grayscale, left_out: list[str]) -> Iterator[_Choice]:
-    """VOI LUTs that can be used."""
     if "VOILUTSequence" in tags.unreadable:
         left_out.append("VOI LUTs left out: they cannot be read")
     items = tags.sequences.get("VOILUTSequence", [])
@@ -300,7 +298,6 @@ def _folded(text: object) -> str:
 
 
 def _windows(tags: Attributes, left_out: list[str]) -> Iterator[_Choice]:
-    """Windows that can be used."""
     pairs = list(zip_longest(tags.numbers("WindowCenter"), tags.numbers("WindowWidth")))
     explanations = [_folded(text) for text in tags.text.get("WindowCenterWidthExplanation", "").split("\\")]
     function = tags.text.get("VOILUTFunction", "LINEAR").split("\\")[0].strip().upper().replace(" ", "_") or "LINEAR"

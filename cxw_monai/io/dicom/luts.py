@@ -75,15 +75,13 @@ def read_lut(
         first -= 1 << 16
     entries = _entries(*data, count, depth, little_endian)
     needed = max(_LEAST_DEPTH, int(entries.max() - 1).bit_length())  # 256 and 255: 8
-    if not _LEAST_DEPTH <= depth <= _MOST_DEPTH:
-        return LookUpTable(entries, first, needed, f"{needed} bits by its largest entry, {depth} declared")
-    if needed > depth and by_entries:
-        return LookUpTable(entries, first, needed, f"{needed} bits by its largest entry, {depth} declared")
-    if needed > depth:
+    is_allowed = _LEAST_DEPTH <= depth <= _MOST_DEPTH
+    if is_allowed and needed > depth and not by_entries:
         raise UnusableError(f"its entries need {needed} bits, {depth} are declared")
-    if not by_entries and depth - needed >= (_UNUSED if depth == _MOST_DEPTH else _BLACK):
-        return LookUpTable(entries, first, needed, f"{needed} bits by its largest entry, {depth} declared")
-    return LookUpTable(entries, first, depth, "")
+    is_dim = not by_entries and depth - needed >= (_UNUSED if depth == _MOST_DEPTH else _BLACK)
+    if is_allowed and needed <= depth and not is_dim:
+        return LookUpTable(entries, first, depth, "")
+    return LookUpTable(entries, first, needed, f"{needed} bits by its largest entry, {depth} declared")
 
 
 def _raw(item: Dataset, tag: int, little_endian: bool) -> tuple[bytes, str] | None:

@@ -13,7 +13,7 @@ there. GDCM (in ITK) is no fallback: it cuts values off at BitsStored, and gives
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 
@@ -114,8 +114,8 @@ def _is_encapsulated(data: bytes, syntax: UID, tags: Attributes) -> bool:
     return data[:4] == _ITEM or compressed
 
 
-def _size(tags: Attributes, stream: Codestream | None, notes: list[str]) -> tuple[int, int]:
-    """Rows and columns."""
+def _size(tags: Attributes, stream: Codestream | None, notes: list[str], max_pixels: int) -> tuple[int, int]:
+    """Rows and columns, where they agree and aren't too many."""
     claimed = (0, 0) if stream is None else (stream.rows, stream.columns)
     found: list[int] = []
     for name, of_stream in zip(("Rows", "Columns"), claimed, strict=True):
@@ -129,16 +129,15 @@ def _size(tags: Attributes, stream: Codestream | None, notes: list[str]) -> tupl
         texts = [f"{rows}x{columns}" for rows, columns in (claimed, found)]
         reason = f"the compressed stream claims {texts[0]} pixels, the header {texts[1]}"
         raise UnusableError(reason, "export it again from its source")
+    refuse_huge(found, max_pixels)
     return found[0], found[1]
 
 
 def _native(data: bytes, vr: str, syntax: UID, tags: Attributes, max_pixels: int) -> Pixels:
-    """Pixels that aren't compressed."""
     notes: list[str] = []
     if syntax not in _UNCOMPRESSED:
         notes.append("pixel data aren't compressed, though the transfer syntax says so")
-    shape = _size(tags, None, notes)
-    refuse_huge(shape, max_pixels)
+    shape = _size(tags, None, notes, max_pixels)
     count = shape[0] * shape[1]
     allocated = tags.whole.get("BitsAllocated")
     if not allocated:
@@ -171,12 +170,8 @@ def _native(data: bytes, vr: str, syntax: UID, tags: Attributes, max_pixels: int
 
 
 def _rle(fragments: Sequence[bytes], tags: Attributes, max_pixels: int) -> Pixels:
-    """RLE, by the number of its segments."""
     notes: list[str] = []
-    shape = _size(tags, None, notes)
-    refuse_huge(shape, max_pixels)
-    if not fragments:
-        raise UnusableError("the RLE header is damaged")
+    shape = _size(tags, None, notes, max_pixels)
     frame = b"".join(fragments)
     size = rle_bytes(frame)
     if size not in (1, 2, 4):
@@ -219,13 +214,10 @@ def _compressed(stream: Codestream, syntax: UID, tags: Attributes, max_pixels: i
         raise UnusableError(reason, "give the original grey image")
     if stream.behind:
         notes.append(f"{stream.behind} bytes behind the end of the compressed stream left out")
-    shape = _size(tags, stream, notes)
-    refuse_huge(shape, max_pixels)
-    by_pillow = stream.is_dct and stream.precision == 8
-    if not by_pillow:
-        _require(_LIBRARIES[stream.kind], syntax)
+    shape = _size(tags, stream, notes, max_pixels)
+    decoder = _by_pillow if stream.is_dct and stream.precision == 8 else _decoder(_LIBRARIES[stream.kind], syntax)
     try:
-        words = _by_pillow(stream.data) if by_pillow else import_module(_LIBRARIES[stream.kind]).decode(stream.data)
+        words = decoder(stream.data)
     except Exception as error:  # decoders raise whatever the damage provokes
         reason = (
             f"pixel data cannot be decoded: an unsupported form of {stream.kind}, or damaged inside (it has its end)"
@@ -235,7 +227,9 @@ def _compressed(stream: Codestream, syntax: UID, tags: Attributes, max_pixels: i
     if words.shape != shape or words.dtype.kind not in "iu":
         raise UnusableError(f"pixel data decode to shape {words.shape}, {words.dtype}")
     if words.dtype.kind == "i":
-        _refuse_unclear_sign(words, tags)
+        if tags.whole.get("PixelRepresentation") == 0 and int(words.min()) < 0:
+            reason = "the compressed stream holds negative values, PixelRepresentation declares unsigned ones"
+            raise UnusableError(reason, "correct PixelRepresentation in the file, or export it again")
         words = words.view(f"u{words.dtype.itemsize}")
         words = words & words.dtype.type((1 << stream.precision) - 1)
     elif int(words.max()) >> stream.precision:
@@ -244,10 +238,10 @@ def _compressed(stream: Codestream, syntax: UID, tags: Attributes, max_pixels: i
     return Pixels(words, 8 * words.dtype.itemsize, stream, stream.precision, notes)
 
 
-def _require(library: str, syntax: UID) -> None:
-    """Refuse where the decoder isn't installed."""
+def _decoder(library: str, syntax: UID) -> Callable[[bytes], np.ndarray]:
     try:
-        import_module(library), import_module("pylibjpeg")
+        import_module("pylibjpeg")
+        return import_module(library).decode
     except ImportError as error:
         reason = f"transfer syntax {syntax} needs a decoder that isn't installed"
         raise UnusableError(reason, f"pip install pylibjpeg pylibjpeg-{library}") from error
@@ -258,10 +252,3 @@ def _by_pillow(data: bytes) -> np.ndarray:
         if image.mode != "L":
             raise ValueError(f"decodes to {image.mode}")
         return np.asarray(image)
-
-
-def _refuse_unclear_sign(words: np.ndarray, tags: Attributes) -> None:
-    """Refuse negative values of a signed JPEG 2000 stream in a file that says they are unsigned."""
-    if tags.whole.get("PixelRepresentation") == 0 and int(words.min()) < 0:
-        reason = "the compressed stream holds negative values, PixelRepresentation declares unsigned ones"
-        raise UnusableError(reason, "correct PixelRepresentation in the file, or export it again")

@@ -43,6 +43,8 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _FLAGS = {"rb": os.O_RDONLY, "ab": os.O_WRONLY | os.O_APPEND | os.O_CREAT}
 _ODD = "is a link, or no regular file"
 _DELETE = "delete it (not what it points to)"
+_CLOSED = "other users could write it; it is closed to them now (chmod go-w)"
+_NO_MODES = "this disk doesn't say who may write a file: share it only with people you trust"
 
 _logger = logging.getLogger(__name__)
 
@@ -168,7 +170,7 @@ class OwnFolder:
             closed = not os.fstat(handle).st_mode & _OTHERS_WRITE
         except OSError:
             closed = False
-        (_tell_closed if closed else _tell_no_modes)(self.path)
+        _warn_once(self.path, _CLOSED if closed else _NO_MODES)
         return closed
 
     def _check_file(self, path: Path, status: os.stat_result, mode: str, keeps_modes: bool) -> None:
@@ -246,10 +248,5 @@ def _is_odd(place: str, folder: int | None) -> bool:
 
 
 @cache
-def _tell_closed(path: Path) -> None:
-    _logger.warning("%s: other users could write it; it is closed to them now (chmod go-w)", path)
-
-
-@cache
-def _tell_no_modes(path: Path) -> None:
-    _logger.warning("%s: this disk doesn't say who may write a file: share it only with people you trust", path)
+def _warn_once(path: Path, what: str) -> None:
+    _logger.warning("%s: %s", path, what)

@@ -5,6 +5,7 @@ An orientation is declared where the qform or sform code is above 0, a range whe
 
 from __future__ import annotations
 
+import gzip
 from os import PathLike
 from typing import Any
 
@@ -16,7 +17,10 @@ from cxw_monai.io.scaling import GreyOptions
 
 from .slices import RANGE_REMEDY, film_axes, known_spacing, refuse_unless_slice, unit_range
 
-__all__ = ["is_nifti_header", "read_nifti"]
+__all__ = ["HEAD_BYTES", "is_nifti_header", "read_nifti", "unzipped_head"]
+
+HEAD_BYTES = 352
+"""Bytes of a NIfTI-1 header with its magic."""
 
 _RANGE_REMEDY = f"set cal_min and cal_max in its header, {RANGE_REMEDY}"
 
@@ -24,6 +28,16 @@ _RANGE_REMEDY = f"set cal_min and cal_max in its header, {RANGE_REMEDY}"
 def is_nifti_header(head: bytes) -> bool:
     """Whether a file's first (unzipped) bytes are those of a single-file NIfTI-1 or NIfTI-2."""
     return head[344:348] == b"n+1\x00" or head[4:8] == b"n+2\x00"
+
+
+def unzipped_head(path: str | PathLike[str]) -> bytes:
+    """The first bytes of a file, or of what a gzip file holds."""
+    with open(path, "rb") as stream:
+        head = stream.read(HEAD_BYTES)
+    if head[:2] != b"\x1f\x8b":
+        return head
+    with gzip.open(path, "rb") as stream:
+        return stream.read(HEAD_BYTES)
 
 
 def read_nifti(path: str | PathLike[str], *, options: GreyOptions, max_pixels: int) -> Radiograph:
@@ -40,7 +54,6 @@ def read_nifti(path: str | PathLike[str], *, options: GreyOptions, max_pixels: i
 
 
 def _to_radiograph(image: nib.Nifti1Image, options: GreyOptions) -> Radiograph:
-    """Decode, turn and scale one slice."""
     header = image.header
     oriented = header["qform_code"] > 0 or header["sform_code"] > 0
     pixel_map, (rows, columns), step = film_axes(image.shape, image.affine if oriented else None)

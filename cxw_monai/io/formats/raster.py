@@ -55,7 +55,9 @@ def read_raster(path: str | PathLike[str], *, options: GreyOptions, max_pixels: 
     with errors_of(path, "cannot be decoded, damaged or truncated", _AGAIN):
         bomb = UnusableError(f"more than {max_pixels} pixels", RESAMPLE)
         with opened_image(path, ("PNG", "JPEG", "TIFF"), max_pixels, bomb) as image:
-            _refuse_several(image)
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise UnusableError(f"multi-frame image ({frames} frames)", "export each frame to a file of its own")
             mode, bits, white_is_zero = image.mode, _bits(image), _white_is_zero(image)
             steps, pixel_map = _colour_notes(image), PixelMap.identity(image.size[::-1])
             if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -66,18 +68,16 @@ def read_raster(path: str | PathLike[str], *, options: GreyOptions, max_pixels: 
             if image.format == "PNG" and _has_black_end(image):
                 _refuse_short_png(path)
             values = _grey(image)  # [H, W]
-        array, scaling = _unit_range(values, bits, options)
-    steps += scaling
+        scaled = scale_as_asked(values, options)
+        if scaled is None:  # Pillow widens 1, 2 and 4 bits to the full 8
+            array = full_range(values, max(bits, 8), _RANGE_REMEDY)
+        else:
+            array, step = scaled
+            steps.append(step)
     if white_is_zero:
         array = 1 - array
         steps.append("WhiteIsZero inverted")
     return Radiograph(array[None], describe(pixel_map, bits=bits, photometric=mode, steps=steps))  # [1, H, W]
-
-
-def _refuse_several(image: Image.Image) -> None:
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        raise UnusableError(f"multi-frame image ({frames} frames)", "export each frame to a file of its own")
 
 
 def _has_black_end(image: Image.Image) -> bool:
@@ -145,7 +145,7 @@ def _colour_notes(image: Image.Image) -> list[str]:
 
 
 def _note_orientation(image: Image.Image, steps: list[str]) -> None:
-    """Tell an EXIF orientation; a PNG's may stand behind the pixels, so load them before."""
+    """Note an EXIF orientation; a PNG's may stand behind the pixels, so load them before."""
     orientation = image.getexif().get(_ORIENTATION, 1)
     if orientation != 1:
         steps.insert(0, f"EXIF orientation {orientation} not applied")
@@ -173,11 +173,3 @@ def _grey(image: Image.Image) -> np.ndarray:
     if image.mode == "I" and image.format == "PNG":  # older Pillow, for 16 bits
         return values.astype(np.uint16)
     return values
-
-
-def _unit_range(values: np.ndarray, bits: int, options: GreyOptions) -> tuple[np.ndarray, list[str]]:
-    """float32 in [0, 1], and the step of an undeclared range."""
-    scaled = scale_as_asked(values, options)
-    if scaled is not None:
-        return scaled[0], [scaled[1]]
-    return full_range(values, max(bits, 8), _RANGE_REMEDY), []  # Pillow widens 1, 2 and 4 bits to the full 8

@@ -58,7 +58,7 @@ from cxw_monai.io.structures import PRIVATE_SCHEME, describe_structure, structur
 
 from .mask_files import check_structures
 
-__all__ = ["SEG_TYPES", "SegAlgorithm", "checked_seg_type", "is_dicom", "write_dicom_seg"]
+__all__ = ["SEG_TYPES", "SegAlgorithm", "checked_seg_type", "write_dicom_seg"]
 
 SEG_TYPES = ("auto", "binary", "fractional")
 """How masks may be stored; ``auto`` is binary where all readers find the frames, else fractional."""
@@ -122,12 +122,6 @@ def checked_seg_type(seg_type: str) -> str:
     return seg_type
 
 
-def is_dicom(path: str | PathLike[str]) -> bool:
-    """Whether a file's first bytes are those of a DICOM file, with or without preamble."""
-    with open(path, "rb") as stream:
-        return is_dicom_header(stream.read(132))
-
-
 def write_dicom_seg(
     path: str | PathLike[str],
     source: str | PathLike[str],
@@ -178,7 +172,9 @@ def write_dicom_seg(
 def _read_header(source: str | PathLike[str]) -> Dataset:
     """The attributes named above of a film that a SEG can refer to."""
     tags = [*_UIDS, *_AS_THEY_ARE, *_IF_VALID, *_LOSSY, *_GRID, *_SPACING]
-    if not is_dicom(source):
+    with open(source, "rb") as stream:
+        is_dicom = is_dicom_header(stream.read(132))
+    if not is_dicom:
         raise RadiographError(source, "not a DICOM file, which a DICOM SEG must refer to", "leave out the format 'seg'")
     with errors_of(source, "cannot be parsed as DICOM, damaged or truncated ({})"):
         header = pydicom.dcmread(source, force=True, stop_before_pixels=True, specific_tags=tags)
@@ -318,7 +314,6 @@ def _cielab(rgb: tuple[int, int, int]) -> list[int]:
 
 
 def _save(seg: Dataset, stream: IO[bytes]) -> None:
-    """Write a whole file, with preamble and file meta."""
     if _PYDICOM < 3:
         seg.save_as(stream, write_like_original=False)
     else:

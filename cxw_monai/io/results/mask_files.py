@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from cxw_monai.io.files.atomic import atomic_file
-from cxw_monai.io.formats.nifti import is_nifti_header
+from cxw_monai.io.formats.nifti import is_nifti_header, unzipped_head
 from cxw_monai.io.formats.nrrd import is_nrrd_header
 
 __all__ = [
@@ -68,9 +68,11 @@ def check_structures(structures: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _check_masks(masks: np.ndarray, structures: Sequence[str]) -> None:
+def _checked(masks: np.ndarray, structures: Sequence[str]) -> tuple[str, ...]:
+    names = check_structures(structures)
     if masks.ndim != 3 or masks.dtype != bool or len(masks) != len(structures):
         raise ValueError(f"masks must be bool [{len(structures)}, H, W], got {masks.dtype} of shape {masks.shape}")
+    return names
 
 
 def write_png_masks(folder: str | PathLike[str], masks: np.ndarray, structures: Sequence[str]) -> list[Path]:
@@ -87,8 +89,7 @@ def write_png_masks(folder: str | PathLike[str], masks: np.ndarray, structures: 
     Raises:
         ValueError: masks or names of another form.
     """
-    names = check_structures(structures)
-    _check_masks(masks, names)
+    names = _checked(masks, structures)
     files = [Path(folder) / f"{name}.png" for name in names]
     for file, mask in zip(files, masks, strict=True):
         with atomic_file(file) as stream:
@@ -120,8 +121,7 @@ def write_nifti_masks(
     Raises:
         ValueError: masks or names of another form, or masks that don't fit a NIfTI source.
     """
-    names = check_structures(structures)
-    _check_masks(masks, names)
+    names = _checked(masks, structures)
     make = _place(source, masks.shape[1:], spacing_mm)
     files = [Path(folder) / f"{name}.nii.gz" for name in names]
     for file, mask in zip(files, masks, strict=True):
@@ -132,7 +132,8 @@ def write_nifti_masks(
 
 def stores_columns_first(source: str | PathLike[str]) -> bool:
     """Whether a film's file is a NIfTI or NRRD, whose stored array is ``[X, Y]`` and lies anywhere in the patient."""
-    return _is_nifti(source) or _is_nrrd(source)
+    head = unzipped_head(source)
+    return is_nifti_header(head) or is_nrrd_header(head)
 
 
 def itk_header(path: str | PathLike[str]) -> Any:
@@ -158,30 +159,17 @@ def itk_place(path: str | PathLike[str]) -> tuple[np.ndarray, np.ndarray, np.nda
     return spacing, origin, direction
 
 
-def _is_nifti(source: str | PathLike[str]) -> bool:
-    with open(source, "rb") as stream:
-        head = stream.read(352)
-    if head[:2] == b"\x1f\x8b":
-        with gzip.open(source, "rb") as stream:
-            head = stream.read(352)
-    return is_nifti_header(head)
-
-
-def _is_nrrd(source: str | PathLike[str]) -> bool:
-    with open(source, "rb") as stream:
-        return is_nrrd_header(stream.read(8))
-
-
 def _place(
     source: str | PathLike[str], shape: tuple[int, ...], spacing_mm: tuple[float, float] | None
 ) -> Callable[[np.ndarray], nib.Nifti1Image]:
     """What makes of a mask an image that lies on its film."""
-    if _is_nifti(source):
+    head = unzipped_head(source)
+    if is_nifti_header(head):
         original: Any = nib.load(source)
         if tuple(size for size in original.shape if size > 1) != shape:
             raise ValueError(f"{source}: masks of shape {shape} don't fit the file's {original.shape}")
         return partial(_like, original=original)
-    if _is_nrrd(source):
+    if is_nrrd_header(head):
         spacing, origin, direction = itk_place(source)
         affine = np.eye(4)
         affine[:3, :3], affine[:3, 3] = direction * spacing, origin
