@@ -134,31 +134,17 @@ class LoadRadiographd(MapTransform):
 
     Args:
         keys: keys that hold paths; the images take their places.
-        voi: see :func:`~cxw_monai.io.read_radiograph`, as for the following.
-        voi_item: which VOI LUT or window.
-        window: ``(center, width)`` to apply.
-        percentiles: ``(low, high)`` percentiles to become 0 and 1.
-        min_size: the least number of pixels on the shorter side.
-        max_pixels: the most pixels that are decoded.
+        *args: as for :class:`RadiographReader`.
         allow_missing_keys: leave out keys that aren't there.
+        **kwargs: as for :class:`RadiographReader`.
 
     Raises:
         ValueError: an argument is wrong.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        voi: str = "auto",
-        voi_item: int | str = 0,
-        window: tuple[float, float] | None = None,
-        percentiles: tuple[float, float] | None = None,
-        min_size: int = 16,
-        max_pixels: int = MAX_PIXELS,
-        allow_missing_keys: bool = False,
-    ) -> None:
+    def __init__(self, keys: KeysCollection, *args: Any, allow_missing_keys: bool = False, **kwargs: Any) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.reader = RadiographReader(voi, voi_item, window, percentiles, min_size, max_pixels)
+        self.reader = RadiographReader(*args, **kwargs)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load each key.

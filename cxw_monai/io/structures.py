@@ -93,19 +93,12 @@ _PAIRED = {"lung", "clavicle"}
 
 @dataclass(frozen=True)
 class StructureCode:
-    """What a structure's name means.
+    """What a structure's name means; codes are (value, scheme, meaning)."""
 
-    Attributes:
-        category: (value, scheme, meaning) of the segmented property's category.
-        type: (value, scheme, meaning) of the segmented property's type, without its side.
-        side_code: (value, scheme, meaning) of the side, or None.
-        known: whether the table holds the name; otherwise the type is a private code that repeats the name.
-    """
-
-    category: Triplet
-    type: Triplet
+    category: Triplet  # of the segmented property
+    type: Triplet  # of the segmented property, without its side
     side_code: Triplet | None
-    known: bool
+    known: bool  # whether the table holds the name; otherwise the type is a private code that repeats it
 
 
 def split_side(name: str) -> tuple[str, str | None]:

@@ -59,10 +59,7 @@ class MaskStore:
     def decode(self, film: Radiograph, label: str, info: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Masks of a label's file, bool ``[*source_shape]`` by structure.
 
-        Args:
-            film: the film.
-            label: the file.
-            info: what the client said of it; its `label_info` holds the numbers of a map.
+        The ``label_info`` of what the client said of it holds the numbers of a map.
 
         Raises:
             RadiographError: the label can't be used.

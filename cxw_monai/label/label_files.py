@@ -57,12 +57,7 @@ def write_result(
 ) -> None:
     """Write masks of a film in the format that the path's ending names.
 
-    Args:
-        path: the file.
-        film: as :func:`~cxw_monai.io.read_radiograph` gave it.
-        masks: bool ``[S, *source_shape]`` on the film's stored grid.
-        structures: S names.
-        algorithm: what a DICOM SEG names as the maker.
+    Masks are bool ``[S, *source_shape]`` on the film's stored grid; a DICOM SEG names the ``algorithm`` as its maker.
 
     Raises:
         ValueError: an ending that isn't known.

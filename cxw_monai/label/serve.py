@@ -18,10 +18,6 @@ _MAIN = '"""Found by MONAI Label."""\n\nfrom cxw_monai.label.app import CxwLabel
 def lay_out(app: Path, model: Path) -> None:
     """Make the app's folder, or complete it; a model that was trained there stays.
 
-    Args:
-        app: the folder.
-        model: the model to begin with.
-
     Raises:
         FileNotFoundError: no such model.
     """

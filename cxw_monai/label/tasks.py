@@ -68,9 +68,6 @@ class SegmentationInfer(InferTask):
     one of them, else ``.nii.gz``), `structures` (only these, so that nothing else hides them), `threshold`,
     `keep_largest`, `on_implausible` (``flag`` says in the answer's ``implausible`` what speaks against the masks,
     ``skip`` refuses them, ``keep`` doesn't look).
-
-    Args:
-        model: the segmenter.
     """
 
     def __init__(self, model: LabelModel) -> None:
@@ -148,11 +145,7 @@ def _ending(wanted: Any, film: str) -> str:
 
 
 class EmbeddingInfer(InferTask):
-    """One vector of a film: the mean token of the segmentation model's encoder, as JSON.
-
-    Args:
-        model: the segmenter.
-    """
+    """One vector of a film: the mean token of the segmentation model's encoder, as JSON."""
 
     def __init__(self, model: LabelModel) -> None:
         super().__init__(InferType.OTHERS, [], 2, "Embedding of a film (mean token of the encoder)")
@@ -177,9 +170,6 @@ class Uncertainty(Strategy):
 
     Films are scored once for each state of the model, at most `limit` new ones a request (a client's param, 200), so
     that an answer doesn't take forever; the choice is among the scored ones. Films that can't be read are passed over.
-
-    Args:
-        model: the segmenter.
     """
 
     def __init__(self, model: LabelModel) -> None:

@@ -44,27 +44,16 @@ Numbers = list[Optional[float]]
 
 @dataclass
 class Attributes:
-    """What a file says.
+    """What a file says."""
 
-    Attributes:
-        whole: whole numbers, by keyword; what is absent, empty or no number isn't there.
-        unreadable: keywords of whole numbers and sequences that are there but hold something else.
-        decimal: decimal numbers, by keyword; None where a value is empty, no number, or can be read two ways.
-        ambiguous: keywords of decimal numbers that can be read two ways: ``1,000``.
-        text: texts, without the padding around them; empty ones aren't there.
-        sequences: their items.
-        overlay_bits: positions of overlay planes within the pixels' words.
-        notes: what was read in another way than it is written, for the steps.
-    """
-
-    whole: dict[str, int] = field(default_factory=dict)
-    unreadable: set[str] = field(default_factory=set)
-    decimal: dict[str, Numbers] = field(default_factory=dict)
-    ambiguous: set[str] = field(default_factory=set)
-    text: dict[str, str] = field(default_factory=dict)
+    whole: dict[str, int] = field(default_factory=dict)  # what is absent, empty or no number isn't there
+    unreadable: set[str] = field(default_factory=set)  # whole numbers and sequences that hold something else
+    decimal: dict[str, Numbers] = field(default_factory=dict)  # None: empty, no number, or two ways to read it
+    ambiguous: set[str] = field(default_factory=set)  # decimal numbers that can be read two ways: 1,000
+    text: dict[str, str] = field(default_factory=dict)  # without the padding around; empty ones aren't there
     sequences: dict[str, list[Dataset]] = field(default_factory=dict)
-    overlay_bits: set[int] = field(default_factory=set)
-    notes: list[str] = field(default_factory=list)
+    overlay_bits: set[int] = field(default_factory=set)  # positions of overlay planes within the pixels' words
+    notes: list[str] = field(default_factory=list)  # what was read in another way than it is written, for the steps
 
     def numbers(self, keyword: str) -> Numbers:
         """The values of a decimal attribute; empty where it is absent or has none."""

@@ -27,23 +27,14 @@ _OVERSHOOT = 1e-3  # fraction of a lossy image's pixels
 
 @dataclass(frozen=True)
 class Codes:
-    """Grey values as unsigned bit patterns.
+    """Grey values as unsigned bit patterns."""
 
-    Attributes:
-        values: ``[H, W]``, the value in the lowest ``bits`` bits and nothing above.
-        bits: of a value.
-        signed: whether patterns are two's complement.
-        narrowed: whether a compressed stream has fewer bits than the file declares.
-        padded: where a word is padding that ``bits`` can't hold; None for none.
-        notes: for the steps.
-    """
-
-    values: np.ndarray
+    values: np.ndarray  # [H, W], the value in the lowest `bits` bits and nothing above
     bits: int
-    signed: bool
-    narrowed: bool = False
-    padded: np.ndarray | None = None
-    notes: list[str] = field(default_factory=list)
+    signed: bool  # patterns are two's complement
+    narrowed: bool = False  # a compressed stream has fewer bits than the file declares
+    padded: np.ndarray | None = None  # where a word is padding that `bits` can't hold
+    notes: list[str] = field(default_factory=list)  # for the steps
 
 
 def settle_bits(pixels: Pixels, tags: Attributes) -> Codes:

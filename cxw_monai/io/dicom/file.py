@@ -75,9 +75,7 @@ def parse(path: str | PathLike[str], max_pixels: int) -> Dataset:
     A missing transfer syntax is taken to be the uncompressed one that the data set is written in; a deflated data set
     comes back as the explicit little endian one that it is.
 
-    Args:
-        path: the file.
-        max_pixels: a deflated data set with room for more than these, at 4 bytes a pixel, is refused.
+    A deflated data set with room for more than ``max_pixels``, at 4 bytes each, is refused.
 
     Raises:
         UnusableError: the file can't be unpacked.

@@ -50,21 +50,13 @@ Limits = tuple[float, float]
 
 @dataclass(frozen=True)
 class Grayscale:
-    """What the pipeline has to know beside the attributes.
+    """What the pipeline has to know beside the attributes."""
 
-    Attributes:
-        bits: of a code.
-        signed: whether codes are.
-        little_endian: the byte order of LUT data.
-        options: the caller's choice.
-        narrowed: whether codes have fewer bits than the file declares.
-    """
-
-    bits: int
+    bits: int  # of a code
     signed: bool
-    little_endian: bool
+    little_endian: bool  # the byte order of LUT data
     options: GreyOptions
-    narrowed: bool = False
+    narrowed: bool = False  # codes have fewer bits than the file declares
 
     @property
     def limits(self) -> tuple[int, int]:

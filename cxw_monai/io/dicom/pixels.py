@@ -55,32 +55,17 @@ _UNDAMAGED = "correct the attribute in the file, or export it again"
 
 @dataclass(frozen=True)
 class Pixels:
-    """Decoded pixel data.
+    """Decoded pixel data."""
 
-    Attributes:
-        words: ``[H, W]``, unsigned bit patterns.
-        allocated: bits of a word.
-        stream: what a compressed stream says of itself; None for RLE and uncompressed data.
-        precision: bits of a value by the compressed data themselves; None where they don't say.
-        notes: what was taken from elsewhere than the file declares it, for the steps.
-    """
-
-    words: np.ndarray
-    allocated: int
-    stream: Codestream | None = None
-    precision: int | None = None
-    notes: list[str] = field(default_factory=list)
+    words: np.ndarray  # [H, W], unsigned bit patterns
+    allocated: int  # bits of a word
+    stream: Codestream | None = None  # None for RLE and uncompressed data
+    precision: int | None = None  # bits of a value by the compressed data themselves, where they say
+    notes: list[str] = field(default_factory=list)  # what was taken from elsewhere than the file declares it
 
 
 def decode(data: bytes, vr: str, syntax: UID, tags: Attributes, max_pixels: int) -> Pixels:
-    """The words of a single-frame grey image.
-
-    Args:
-        data: the bytes of PixelData.
-        vr: its value representation.
-        syntax: the transfer syntax of the file.
-        tags: its attributes.
-        max_pixels: the most pixels that are decoded.
+    """The words of a single-frame grey image, of the bytes and the value representation of its PixelData.
 
     Raises:
         UnusableError: needs a decoder that isn't installed or doesn't exist, is cut off or damaged, isn't grey, or

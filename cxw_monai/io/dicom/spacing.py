@@ -33,17 +33,11 @@ _SAME = 5e-3  # relative: writers round to three decimals, 0.1434 to 0.143; no f
 
 @dataclass(frozen=True)
 class Spacing:
-    """Spacing of the stored pixels.
+    """Spacing of the stored pixels."""
 
-    Attributes:
-        mm: (row, column) spacing, or None where it is unknown.
-        source: the attributes that it comes from, in words; ``"unknown"``.
-        notes: attributes left out and why, and pixels that aren't square.
-    """
-
-    mm: tuple[float, float] | None
-    source: str
-    notes: list[str] = field(default_factory=list)
+    mm: tuple[float, float] | None  # (row, column); None where it is unknown
+    source: str  # the attributes that it comes from, in words; "unknown"
+    notes: list[str] = field(default_factory=list)  # attributes left out and why, and pixels that aren't square
 
 
 def find_spacing(tags: Attributes) -> Spacing:

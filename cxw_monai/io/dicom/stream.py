@@ -28,31 +28,18 @@ _NEXT_MARKER = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")  # what can't be coded d
 
 @dataclass(frozen=True)
 class Codestream:
-    """What a stream says of itself.
+    """What a stream says of itself."""
 
-    Attributes:
-        kind: ``"JPEG"``, ``"JPEG-LS"`` or ``"JPEG 2000"``.
-        rows: of the image.
-        columns: of the image.
-        components: samples of a pixel.
-        precision: bits of a sample.
-        signed: whether samples are; only JPEG 2000 knows signs.
-        is_lossless: whether nothing was lost.
-        is_dct: whether it is a baseline, extended or progressive JPEG.
-        data: the stream alone, up to its end.
-        behind: bytes that follow it in the file and aren't zero.
-    """
-
-    kind: str
+    kind: str  # JPEG, JPEG-LS or JPEG 2000
     rows: int
     columns: int
-    components: int
-    precision: int
-    signed: bool
+    components: int  # samples of a pixel
+    precision: int  # bits of a sample
+    signed: bool  # only JPEG 2000 knows signs
     is_lossless: bool
-    is_dct: bool
-    data: bytes
-    behind: int
+    is_dct: bool  # a baseline, extended or progressive JPEG
+    data: bytes  # the stream alone, up to its end
+    behind: int  # bytes that follow it in the file and aren't zero
 
 
 def read_fragments(data: bytes) -> list[bytes]:

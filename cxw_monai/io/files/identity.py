@@ -13,17 +13,11 @@ __all__ = ["FileIdentity", "file_identity", "file_state", "folded_name"]
 
 
 class FileIdentity(NamedTuple):
-    """A file's content and state.
+    """A file's content and state."""
 
-    Attributes:
-        size: bytes.
-        modified_ns: time of the last change, ns since 1970.
-        sha256: of the content, 64 hexadecimal digits.
-    """
-
-    size: int
-    modified_ns: int
-    sha256: str
+    size: int  # bytes
+    modified_ns: int  # ns since 1970
+    sha256: str  # of the content, 64 hexadecimal digits
 
 
 def file_state(path: str | PathLike[str]) -> tuple[int, int] | None:

@@ -192,10 +192,6 @@ def own_lock(path: str | PathLike[str], setting: str) -> Iterator[None]:
 
     The system holds the lock: it ends with the process, however that ends.
 
-    Args:
-        path: the file.
-        setting: the setting that chooses where it is, named in errors.
-
     Raises:
         UnsafeFileError: it is a link, no regular file, or another user's.
         OSError: it can't be made, or the disk knows no locks.

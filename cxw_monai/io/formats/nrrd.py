@@ -58,14 +58,7 @@ def read_nrrd(path: str | PathLike[str], *, options: GreyOptions, max_pixels: in
 
 
 def read_nrrd_values(path: str | PathLike[str], most: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """Read a NRRD of any shape as it is stored, its first axis first.
-
-    Args:
-        path: a file with its header attached.
-        most: the most values that it may hold.
-
-    Returns:
-        The array and the header.
+    """Read a NRRD of at most ``most`` values: the array as it is stored, its first axis first, and the header.
 
     Raises:
         UnusableError: the header is detached, or more values are declared or packed.

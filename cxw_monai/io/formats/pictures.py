@@ -27,10 +27,7 @@ _lenient = threading.Lock()
 def refuse_unless_file(path: str | PathLike[str], what: str = "file", remedy: str = "check the path") -> None:
     """Refuse what isn't there, and what is no regular file: folders, pipes, devices. Opening a pipe may never return.
 
-    Args:
-        path: the file, or a link to it.
-        what: what it should be, in the error.
-        remedy: what to do where it isn't there.
+    ``what`` it should be, and the ``remedy`` where it isn't there, go into the error.
 
     Raises:
         RadiographError: it is missing, or no file.
@@ -45,10 +42,7 @@ def refuse_unless_file(path: str | PathLike[str], what: str = "file", remedy: st
 def open_picture(path: str | PathLike[str], what: str, remedy: str = "check the path") -> Iterator[Image.Image]:
     """An image file with its header read; decode it within the context.
 
-    Args:
-        path: a file that Pillow reads.
-        what: what it is, in errors.
-        remedy: what to do where it isn't there.
+    ``what`` it is, and the ``remedy`` where it isn't there, go into errors.
 
     Raises:
         RadiographError: missing, no regular file, too large, damaged or no picture.
@@ -66,12 +60,8 @@ def opened_image(
 ) -> Iterator[Image.Image]:
     """An image of which Pillow gives all or raises an error.
 
-    Args:
-        path: the file. It is read as a stream: by its name, Pillow maps an uncompressed TIFF into memory, and scrambles
-            a turned one.
-        formats: those that are tried.
-        max_pixels: the most pixels that its header may declare.
-        bomb: the error where the size is above Pillow's own limit.
+    It is read as a stream: by its name, Pillow maps an uncompressed TIFF into memory, and scrambles a turned one. The
+    error ``bomb`` is raised where the size is above Pillow's own limit.
     """
     with warnings.catch_warnings(), _no_half_pictures(), open(path, "rb") as stream:
         warnings.simplefilter("ignore")  # of odd metadata, and above Pillow's own size limit; max_pixels decides

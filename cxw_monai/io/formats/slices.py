@@ -70,10 +70,7 @@ def film_axes(shape: Sequence[int], affine: np.ndarray | None) -> tuple[PixelMap
 def known_spacing(row: float, column: float, unit: str | None) -> tuple[float, float] | None:
     """(row, column) spacing in mm, or None where none is declared: no unit, and sizes left at 1 (or no sizes).
 
-    Args:
-        row: as stored.
-        column: as stored.
-        unit: the unit's name; None where none is declared, which stands for mm.
+    A ``unit`` of None, where none is declared, stands for mm.
     """
     if unit is None and (row, column) == (1, 1):
         return None

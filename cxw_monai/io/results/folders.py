@@ -53,11 +53,9 @@ class OutputBusyError(ValueError):
 def output_lock(folder: str | PathLike[str]) -> Iterator[None]:
     """Let no other run into an output folder, on this machine or, where the file system has locks, on another.
 
-    The system holds the lock (``flock``): it ends with the process, however that ends, and leaves only an empty file.
+    The folder is made. The system holds the lock (``flock``): it ends with the process, however that ends, and leaves
+    only an empty file.
     Where the file system has no locks (some network mounts), a warning says so and the run continues.
-
-    Args:
-        folder: is made.
 
     Raises:
         OutputBusyError: another run has it.
@@ -75,9 +73,6 @@ def hold_output(folder: str | PathLike[str]) -> None:
     """Take an :func:`output_lock` until :func:`release_output` or the end of this process.
 
     A process that has it already keeps it.
-
-    Args:
-        folder: is made.
 
     Raises:
         OutputBusyError, OSError: as :func:`output_lock`.
