@@ -27,9 +27,10 @@ from .label_maps import annotated_masks, structure_values
 from .model import LabelModel, read_film
 from .tasks import client_errors, discarded_on_error
 
-__all__ = ["FILM_ENDINGS", "FilmDatastore", "MaskStore"]
+__all__ = ["FILM_ENDINGS", "FilmDatastore"]
 
 FILM_ENDINGS = (".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".nii.gz", ".nrrd")
+_ENDINGS = (".seg.nrrd", ".bin", *FILM_ENDINGS)  # labels' and films', before those that they end with
 _NAME = re.compile(r"[^/\\\x00-\x1f.][^/\\\x00-\x1f]{0,199}")
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
@@ -45,52 +46,6 @@ def checked_name(name: Any, kind: str, pattern: re.Pattern[str] = _NAME) -> str:
     return name
 
 
-class MaskStore:
-    """Masks that people's labels stand for, by film.
-
-    Args:
-        folder: is made when it is needed.
-        model: what the film's label was shown from, and its structures.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str], model: LabelModel) -> None:
-        self.folder, self.model = Path(folder), model
-
-    def decode(self, film: Radiograph, label: str, info: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Masks of a label's file, bool ``[*source_shape]`` by structure.
-
-        The ``label_info`` of what the client said of it holds the numbers of a map.
-
-        Raises:
-            RadiographError: the label can't be used.
-            ValueError: `label_info` can't.
-        """
-        structures = self.model.structures
-        values = structure_values(structures, info.get("label_info"))
-        label_map, masks = read_label(label, film, structures, values)
-        if label_map is None:
-            return masks
-        return annotated_masks(label_map, values, self.model.masks(film), structures)
-
-    def write(self, image_id: str, film: Radiograph, masks: Mapping[str, np.ndarray]) -> None:
-        """Replace a film's masks."""
-        folder = self.folder / image_id
-        shutil.rmtree(folder, ignore_errors=True)
-        upright = [film.meta["pixel_map"].turn(mask) for mask in masks.values()]
-        write_png_masks(folder, np.stack(upright), list(masks))
-
-    def remove(self, image_id: str) -> None:
-        """Forget a film's masks."""
-        shutil.rmtree(self.folder / image_id, ignore_errors=True)
-
-    def manifest_row(self, image_id: str, film: str, columns: Sequence[str]) -> dict[str, str] | None:
-        """A film's row in a training's manifest; None where it has no masks."""
-        files = {f"mask_{file.stem}": str(file) for file in sorted((self.folder / image_id).glob("*.png"))}
-        if not files:
-            return None
-        return {"image": film, "patient_id": image_id, **{name: files.get(name, "") for name in columns}}
-
-
 class FilmDatastore(LocalDatastore):
     """A folder of films.
 
@@ -99,22 +54,19 @@ class FilmDatastore(LocalDatastore):
 
     Args:
         folder: the films.
-        model: for labels.
+        model: what films' labels are shown from, and its structures.
         watch: see files that are put into the folder while the server runs.
     """
 
     def __init__(self, folder: str, model: LabelModel, watch: bool = True) -> None:
-        endings = [*FILM_ENDINGS, *(ending.upper() for ending in FILM_ENDINGS), ".seg.nrrd", ".bin"]
-        self.masks = MaskStore(Path(folder) / "labels" / "masks", model)
+        endings = [*_ENDINGS, *(ending.upper() for ending in FILM_ENDINGS)]
+        self.model, self.mask_folder = model, Path(folder) / "labels" / "masks"
         super().__init__(folder, extensions=[f"*{ending}" for ending in endings], auto_reload=watch)
         mark(Path(folder) / "labels")
 
     def _to_id(self, file: str) -> tuple[str, str]:
         """Name and ending; the base class cuts the ending out wherever it stands."""
-        ending = next(
-            (one for one in sorted((*FILM_ENDINGS, ".seg.nrrd", ".bin"), key=len)[::-1] if file.lower().endswith(one)),
-            "",
-        )
+        ending = next((one for one in _ENDINGS if file.lower().endswith(one)), "")
         cut = len(file) - len(ending)
         return file[:cut], file[cut:]
 
@@ -159,10 +111,29 @@ class FilmDatastore(LocalDatastore):
             if label_tag == DefaultLabelTag.FINAL:
                 with client_errors(image_id):
                     film = read_film(uri)
-                    masks = self.masks.decode(film, label_filename, label_info or {})
+                    masks = self._decode(film, label_filename, label_info or {})
                     self._publish(film, masks)
-                    self.masks.write(image_id, film, masks)
+                    self._write_masks(image_id, film, masks)
         return super().save_label(image_id, label_filename, label_tag, label_info)
+
+    def _decode(self, film: Radiograph, label: str, info: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Masks of a label's file, bool ``[*source_shape]`` by structure; ``label_info`` has the numbers of a map."""
+        structures = self.model.structures
+        values = structure_values(structures, info.get("label_info"))
+        label_map, masks = read_label(label, film, structures, values)
+        if label_map is None:
+            return masks
+        return annotated_masks(label_map, values, self.model.masks(film), structures)
+
+    def _write_masks(self, image_id: str, film: Radiograph, masks: Mapping[str, np.ndarray]) -> None:
+        folder = self.mask_folder / image_id
+        shutil.rmtree(folder, ignore_errors=True)
+        upright = [film.meta["pixel_map"].turn(mask) for mask in masks.values()]
+        write_png_masks(folder, np.stack(upright), list(masks))
+
+    def mask_files(self, image_id: str) -> dict[str, str]:
+        """A film's masks that people's labels stand for: file by structure."""
+        return {file.stem: str(file) for file in sorted((self.mask_folder / image_id).glob("*.png"))}
 
     def _publish(self, film: Radiograph, masks: dict[str, np.ndarray]) -> None:
         """What is done with a final label beside keeping it."""
@@ -170,4 +141,4 @@ class FilmDatastore(LocalDatastore):
     def remove_label(self, label_id: str, label_tag: str) -> None:
         super().remove_label(label_id, label_tag)
         if label_tag == DefaultLabelTag.FINAL and label_id in self._datastore.objects:
-            self.masks.remove(label_id)
+            shutil.rmtree(self.mask_folder / label_id, ignore_errors=True)

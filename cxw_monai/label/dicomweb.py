@@ -123,7 +123,7 @@ class DicomWebFilms(FilmDatastore):
 
     def _publish(self, film: Radiograph, masks: dict[str, np.ndarray]) -> None:
         algorithm = SegAlgorithm(
-            version=f"{__version__} {self.masks.model.version}",
+            version=f"{__version__} {self.model.version}",
             type="SEMIAUTOMATIC",
             description="Annotation, drawn or corrected by a person",
         )

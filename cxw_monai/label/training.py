@@ -126,12 +126,12 @@ class SegmentationTraining(TrainTask):
 
     def _write_manifest(self, path: Path, datastore: Datastore) -> int:
         """Write the films with saved masks; how many there are."""
-        structures = self.model.structures
-        columns = [f"mask_{name}" for name in structures]
         rows = []
         for image in sorted(datastore.get_labeled_images()):
-            row = datastore.masks.manifest_row(image, film_file(datastore.get_image_uri(image)), columns)
-            rows += [row] if row else []
+            if files := datastore.mask_files(image):
+                masks = {f"mask_{name}": files.get(name, "") for name in self.model.structures}
+                film = film_file(datastore.get_image_uri(image))
+                rows.append({"image": film, "patient_id": image, **masks})
         if len(rows) < 2:
             raise ValueError(f"{len(rows)} films have a saved label; save at least 2 before training")
         with atomic_file(path, "w", newline="", encoding="utf-8") as stream:

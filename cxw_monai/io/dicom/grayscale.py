@@ -270,10 +270,10 @@ def _luts(tags: Attributes, limits: Limits, scale: Grayscale, left_out: list[str
             left_out.append(f"{name} left out: no descriptor or no data")
             continue
         step = f"{name}, {table.note}" if table.note else name
-        yield _Choice(place, _explanation(item), step, partial(_look_up, table=table))
+        yield _Choice(place, _explanation(item), step, partial(_through_lut, table=table))
 
 
-def _look_up(values: Values, table: LookUpTable) -> Values:
+def _through_lut(values: Values, table: LookUpTable) -> Values:
     """A VOI LUT's output in [0, 1]."""
     return np.minimum(table(np.rint(values).astype(np.int64)) / float((1 << table.bits) - 1), 1)
 

@@ -111,7 +111,6 @@ def _first(tags: Attributes, keyword: str) -> float | None:
 
 
 def _ratio(tags: Attributes) -> tuple[float, float] | None:
-    """PixelAspectRatio, if it is one."""
     values = tags.numbers("PixelAspectRatio")
     usable = [value for value in values if value is not None and math.isfinite(value) and value > 0]
     return (usable[0], usable[1]) if len(values) == len(usable) == 2 else None

@@ -69,11 +69,7 @@ def read_fragments(data: bytes) -> list[bytes]:
 
 
 def rle_bytes(fragment: bytes) -> int:
-    """Bytes of a pixel in an RLE frame: one segment each.
-
-    Raises:
-        UnusableError: no such header.
-    """
+    """Bytes of a pixel in an RLE frame, one segment each; an UnusableError where it has no such header."""
     count = int.from_bytes(fragment[:4], "little")
     if len(fragment) < 64 or not 1 <= count <= 15:
         raise UnusableError("the RLE header is damaged")

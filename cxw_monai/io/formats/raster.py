@@ -112,7 +112,6 @@ def _refuse_short_png(path: str | PathLike[str]) -> None:
 
 
 def _png_chunks(stream: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """``(name, data)`` of each chunk."""
     while len(head := stream.read(8)) == 8:
         length, name = struct.unpack(">I4s", head)
         yield name, stream.read(length)

@@ -183,8 +183,7 @@ def _place(
 
 
 def _with_affine(mask: np.ndarray, affine: np.ndarray, unit: str) -> nib.Nifti1Image:
-    """A mask ``[X, Y]`` as ``[X, Y, 1]`` at a given place."""
-    image = nib.Nifti1Image(mask[:, :, None], affine)
+    image = nib.Nifti1Image(mask[:, :, None], affine)  # [X, Y, 1]
     image.set_qform(affine, _ALIGNED)
     image.set_sform(affine, _ALIGNED)
     image.header.set_xyzt_units(unit)
