@@ -8,7 +8,7 @@ import numpy as np
 
 from .radiograph import UnusableError
 
-__all__ = ["GreyOptions", "full_range", "refuse_non_finite", "scale_as_asked"]
+__all__ = ["GreyOptions", "full_range", "scale_as_asked"]
 
 VOI = ("auto", "lut", "window", "none")
 
@@ -72,25 +72,31 @@ class GreyOptions:
         return float(low), float(high), f"percentiles {names} of the image: {low:g} to {high:g}"
 
 
-def scale_as_asked(values: np.ndarray, options: GreyOptions) -> tuple[np.ndarray, str] | None:
-    """Apply the caller's own window or percentiles to values that aren't DICOM's.
+def scale_as_asked(
+    values: np.ndarray, options: GreyOptions, declared: tuple[float, float] | None = None
+) -> tuple[np.ndarray, str] | None:
+    """Apply the caller's own window or percentiles, else the declared range, to values that aren't DICOM's.
 
     Args:
         values: ``[H, W]``, any real type.
         options: the caller's choice.
+        declared: the range that the file declares.
 
     Returns:
-        ``(float32 [H, W] in [0, 1], step)``, or None where the declared range is wanted.
+        ``(float32 [H, W] in [0, 1], step)``, or None where nothing is asked for or declared.
 
     Raises:
         UnusableError: the values are not finite, or the percentiles one value.
     """
-    if options.window is None and options.percentiles is None:
+    if options.window is None and options.percentiles is None and declared is None:
         return None
-    refuse_non_finite(values)
+    _refuse_non_finite(values)
     if options.window is not None:
         center, width = options.window
         low, high, step = center - width / 2, center + width / 2, f"window as asked: center {center:g}, width {width:g}"
+    elif options.percentiles is None and declared is not None:
+        low, high = declared
+        step = f"declared range {low:g} to {high:g}"
     else:
         low, high, step = options.percentile_range(values)
     return np.clip((values.astype(np.float64) - low) / (high - low), 0, 1).astype(np.float32), step
@@ -109,18 +115,13 @@ def full_range(values: np.ndarray, bits: int, remedy: str) -> np.ndarray:
     """
     if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
         return np.divide(values, np.float32((1 << bits) - 1), dtype=np.float32)
-    refuse_non_finite(values)
+    _refuse_non_finite(values)
     low, high = values.min(), values.max()
     if values.dtype.kind == "f" and 0 <= low <= high <= 1:
         return values.astype(np.float32)
     raise UnusableError(f"{values.dtype} values from {low:g} to {high:g} without a declared grey range", remedy)
 
 
-def refuse_non_finite(values: np.ndarray) -> None:
-    """Raise where a value is NaN or infinite.
-
-    Raises:
-        UnusableError: one is.
-    """
+def _refuse_non_finite(values: np.ndarray) -> None:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise UnusableError("holds NaN or infinite values", "export it again with finite values")

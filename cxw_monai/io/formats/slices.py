@@ -18,7 +18,7 @@ import numpy as np
 
 from cxw_monai.io.pixel_map import PixelMap
 from cxw_monai.io.radiograph import UnusableError, refuse_huge
-from cxw_monai.io.scaling import GreyOptions, full_range, refuse_non_finite, scale_as_asked
+from cxw_monai.io.scaling import GreyOptions, full_range, scale_as_asked
 
 __all__ = ["RANGE_REMEDY", "film_axes", "known_spacing", "refuse_unless_slice", "unit_range"]
 
@@ -86,24 +86,13 @@ def unit_range(
     declared: tuple[float, float] | None = None,
     remedy: str = RANGE_REMEDY,
 ) -> tuple[np.ndarray, str]:
-    """Values in [0, 1] as float32, and the step that did it.
-
-    Args:
-        values: ``[H, W]``.
-        options: the caller's choice.
-        declared: the range that the file declares.
-        remedy: what to do about a file without a range.
+    """Values ``[H, W]`` in [0, 1] as float32, and the step that did it; ``remedy`` is for a file without a range.
 
     Raises:
         UnusableError: not finite, or no range is declared or asked for.
     """
-    scaled = scale_as_asked(values, options)
+    scaled = scale_as_asked(values, options, declared)
     if scaled is not None:
         return scaled
-    if declared is not None:
-        refuse_non_finite(values)
-        low, high = declared
-        unit = np.clip((values.astype(np.float64) - low) / (high - low), 0, 1)
-        return unit.astype(np.float32), f"declared range {low:g} to {high:g}"
     unit = full_range(values, 8 * values.dtype.itemsize, remedy)
     return unit, "floats in [0, 1] kept" if values.dtype.kind == "f" else f"full range of {values.dtype.name}"
