@@ -54,8 +54,7 @@ def output_lock(folder: str | PathLike[str]) -> Iterator[None]:
     """Let no other run into an output folder, on this machine or, where the file system has locks, on another.
 
     The folder is made. The system holds the lock (``flock``): it ends with the process, however that ends, and leaves
-    only an empty file.
-    Where the file system has no locks (some network mounts), a warning says so and the run continues.
+    only an empty file. Without locks in the file system (some network mounts), the run continues with a warning.
 
     Raises:
         OutputBusyError: another run has it.
