@@ -110,10 +110,7 @@ class RadiographReader(ImageReader):
         return ensure_tuple(data)
 
     def get_data(self, img: Sequence[_Path]) -> tuple[np.ndarray, dict[str, Any]]:
-        """Read the file.
-
-        Args:
-            img: what :meth:`read` gave: one file name.
+        """Read the file whose name :meth:`read` gave.
 
         Returns:
             ``(float32 [1, H, W] in [0, 1], meta)``, see :func:`monai_meta`.

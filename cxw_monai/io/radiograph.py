@@ -57,12 +57,7 @@ class RadiographError(ValueError):
 
 
 class UnusableError(ValueError):
-    """What is wrong with a file, by a part of a reader that doesn't know its path; see :func:`errors_of`.
-
-    Args:
-        reason: what is wrong with it.
-        remedy: what the user can do about it.
-    """
+    """A :class:`RadiographError` of a part of a reader that doesn't know the file's path; see :func:`errors_of`."""
 
     def __init__(self, reason: str, remedy: str = AGAIN) -> None:
         super().__init__(reason)

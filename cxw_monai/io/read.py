@@ -110,14 +110,7 @@ def reader_options(
     percentiles: Sequence[float] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> dict[str, Any]:
-    """How to read the films of a data set, as keyword arguments of :func:`read_radiograph` that aren't the default.
-
-    Args:
-        voi: see :func:`read_radiograph`, as for the following.
-        voi_item: which VOI LUT or window.
-        window: ``(center, width)`` to apply.
-        percentiles: ``(low, high)`` percentiles to become 0 and 1.
-        max_pixels: the most pixels that are decoded.
+    """How to read the films of a data set: those arguments of :func:`read_radiograph` that aren't its defaults.
 
     Raises:
         ValueError: an argument is wrong.

@@ -32,10 +32,7 @@ _logger = logging.getLogger(__name__)
 
 @contextmanager
 def client_errors(name: str) -> Iterator[None]:
-    """Give errors about files and settings to the client as what they are, without a path of the server.
-
-    Args:
-        name: what the client calls the file.
+    """Give errors about files and settings to the client, by its own ``name`` of the file, without the server's path.
 
     Raises:
         HTTPException: 422 for a file that can't be used or a wrong setting, 503 for a model that can't.

@@ -37,11 +37,6 @@ class SegmentationTraining(TrainTask):
     `learning_rate`, `val_split` (share of the films that are held out), `train_batch_size`, `device`, and `publish`,
     which may be ``always``. The run's files stay in the app's folder, a replaced model as ``model_before.pt`` among
     them.
-
-    Args:
-        model: the segmenter.
-        bundle: folder of the segmentation bundle.
-        runs: folder of the runs.
     """
 
     def __init__(self, model: LabelModel, bundle: str | os.PathLike[str], runs: str | os.PathLike[str]) -> None:

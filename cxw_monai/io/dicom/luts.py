@@ -56,11 +56,8 @@ def read_lut(
 ) -> LookUpTable | None:
     """The LUT of a sequence's item; None where the item has no descriptor or no data.
 
-    Args:
-        item: of a Modality or VOI LUT Sequence.
-        limits: least and greatest input.
-        little_endian: byte order of the file.
-        by_entries: whether entries may need more bits than are declared, for output that no depth scales.
+    ``limits`` are the least and greatest input. With ``by_entries``, for output that no depth scales, entries may need
+    more bits than are declared.
 
     Raises:
         UnusableError: it contradicts itself.

@@ -22,11 +22,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)")
 
 
 class CsvWriter:
-    """Writes rows of UTF-8 with ``\\n`` at their ends.
-
-    Args:
-        stream: opened for text with ``newline=""``.
-    """
+    """Writes rows of UTF-8 with ``\\n`` at their ends, to a stream that is opened for text with ``newline=""``."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._writer = csv.writer(stream, lineterminator="\n")
@@ -67,11 +63,7 @@ def unguarded(cell: str) -> str:
 
 
 def read_rows(stream: IO[str]) -> list[dict[str, str]]:
-    """The rows of a CSV with a header that was written here, texts as they were; rows that aren't whole are left out.
-
-    Args:
-        stream: opened for text with ``newline=""``.
-    """
+    """The rows of a CSV with a header that was written here, texts as they were; incomplete rows are left out."""
     rows = [[unguarded(cell) for cell in row] for row in csv.reader(stream) if row]
     columns = rows[0] if rows else []
     return [dict(zip(columns, row, strict=True)) for row in rows[1:] if len(row) == len(columns)]
