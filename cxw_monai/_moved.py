@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import CodeType, ModuleType
 from typing import Any
 
-__all__ = ["MOVED", "install", "moved_names", "new_name", "old_names"]
+__all__ = ["MOVED", "install", "new_name", "old_names"]
 
 MOVED = {
     "cxw_monai.bundle_files": "cxw_monai.weights.bundles",
@@ -30,22 +30,17 @@ MOVED = {
     "cxw_monai.data.world_views": "cxw_monai.tasks.pretraining.dataset",
     "cxw_monai.encoder_files": "cxw_monai.weights.encoder",
     "cxw_monai.engines": "cxw_monai.training",
-    "cxw_monai.engines.best_model": "cxw_monai.training.best_model",
     "cxw_monai.engines.dice_scores": "cxw_monai.tasks.segmentation.dice_scores",
     "cxw_monai.engines.fine_tuning_state": "cxw_monai.training.run_state",
     "cxw_monai.engines.iteration": "cxw_monai.tasks.pretraining.step",
     "cxw_monai.engines.monitors": "cxw_monai.tasks.pretraining.monitors",
-    "cxw_monai.engines.schedules": "cxw_monai.training.schedules",
     "cxw_monai.engines.segmentation": "cxw_monai.tasks.segmentation.step",
     "cxw_monai.evaluation": "cxw_monai.inference",
     "cxw_monai.evaluation.descriptors": "cxw_monai.metrics.descriptors",
-    "cxw_monai.evaluation.embeddings": "cxw_monai.inference.embeddings",
     "cxw_monai.evaluation.implausible": "cxw_monai.inference.predictor",
-    "cxw_monai.evaluation.measurements": "cxw_monai.inference.measurements",
     "cxw_monai.evaluation.pictures": "cxw_monai.tasks.pretraining.pictures",
     "cxw_monai.evaluation.probe_files": "cxw_monai.metrics.probe_files",
     "cxw_monai.evaluation.probes": "cxw_monai.metrics.probes",
-    "cxw_monai.evaluation.pseudo_labels": "cxw_monai.inference.pseudo_labels",
     "cxw_monai.evaluation.segment": "cxw_monai.inference.run",
     "cxw_monai.evaluation.segment_inputs": "cxw_monai.inference.settings",
     "cxw_monai.evaluation.segmentation_metrics": "cxw_monai.metrics.segmentation",
@@ -172,27 +167,5 @@ def old_names(module: str, renamed: Mapping[str, Any]) -> Callable[[str], Any]:
         new = f"{found.__module__}.{found.__name__}"
         warnings.warn(f"{module}.{name} is {new} since version 0.2; it goes in 0.3.", FutureWarning, stacklevel=2)
         return found
-
-    return find
-
-
-def moved_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """A module's `__getattr__` for names that have moved out of it; each use warns.
-
-    Args:
-        module: its name.
-        names: `module:name` of today by the old name.
-    """
-
-    def find(name: str) -> Any:
-        if name not in names:
-            raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        place, new = names[name].split(":")
-        warnings.warn(
-            f"{module}.{name} is {place}.{new} since version 0.2; the old name will be gone in 0.3.",
-            FutureWarning,
-            stacklevel=2,
-        )
-        return getattr(importlib.import_module(place), new)
 
     return find

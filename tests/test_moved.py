@@ -59,21 +59,3 @@ def test_an_old_path_runs_as_a_command():
     done = subprocess.run(arguments, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.strip().endswith("chexworld_segmentation")
     assert "FutureWarning: cxw_monai.bundle_files is cxw_monai.weights.bundles since version 0.2" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("old", "name", "new"),
-    [
-        ("cxw_monai.checkpoints", "read_weights", "cxw_monai.weights.files.read_content"),
-        ("cxw_monai.weight_files", "read_weights", "cxw_monai.weights.files.read_content"),
-        ("cxw_monai.encoder_files", "load_embedder", "cxw_monai.weights.encoder.load_encoder"),
-        ("cxw_monai.encoder_files", "encoder_file", "cxw_monai.weights.kinds.weights_file"),
-    ],
-)
-def test_an_old_name_is_the_new_one(old, name, new):
-    place, _, renamed = new.rpartition(".")
-    module = importlib.import_module(new_name(old))
-    with pytest.warns(FutureWarning, match=f"{name} is {new} since version 0.2"):
-        assert getattr(module, name) is getattr(importlib.import_module(place), renamed)
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        module.nothing  # noqa: B018

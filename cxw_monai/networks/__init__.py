@@ -1,7 +1,5 @@
 """Networks: position tables, radiograph ViT, predictor, world model and segmentation."""
 
-from cxw_monai._moved import old_names
-
 from .decoders import synchronise_batch_norm
 from .embedder import RadiographEmbedder
 from .layers import Block, configure_blocks
@@ -38,5 +36,3 @@ __all__ = [
     "synchronise_batch_norm",
     "table_order",
 ]
-
-__getattr__ = old_names(__name__, {"FilmModel": WholeFilmNetwork})

@@ -16,8 +16,6 @@ from .positions import sincos_table, table_order
 
 __all__ = ["resize_encoder", "resize_patch_embedding"]
 
-METHODS = ("energy", "official")
-
 
 def patch_resize_matrix(old: int, new: int) -> Tensor:
     """Matrix `[new ** 2, old ** 2]` in float64 that resizes a flattened patch: means of areas to a smaller size,
@@ -30,29 +28,25 @@ def patch_resize_matrix(old: int, new: int) -> Tensor:
     return resized.view(old**2, new**2).T
 
 
-def resize_patch_embedding(weight: Tensor, new_patch: int, method: str = "energy") -> Tensor:
+def resize_patch_embedding(weight: Tensor, new_patch: int) -> Tensor:
     """Kernel of a ViT's stem for another patch size.
 
-    - `energy`: the pseudo-inverse resize of FlexiViT (arXiv 2212.08013, section 3.4). With B the matrix that resizes a
-      patch from the old size to the new one, `w' = (B^T)^+ w`. For a larger patch `<B x, w'> = <x, w>` for every x. For
-      a smaller one `<x', w'> = <B^+ x', w>`: what the old kernel gives for the smallest patch that shrinks to x'. From
-      16 to 8 px this is x' with every pixel doubled, and w' is the sum of each 2 x 2 weights.
-    - `official`: bicubic interpolation of the kernel, as in the official fine-tuning code. From 16 to 8 px it sums
-      over a quarter of the pixels, so that pre-activations shrink about fourfold. For comparison only.
+    The pseudo-inverse resize of FlexiViT (arXiv 2212.08013, section 3.4). With B the matrix that resizes a patch from
+    the old size to the new one, `w' = (B^T)^+ w`. For a larger patch `<B x, w'> = <x, w>` for every x. For a smaller
+    one `<x', w'> = <B^+ x', w>`: what the old kernel gives for the smallest patch that shrinks to x'. From 16 to 8 px
+    this is x' with every pixel doubled, and w' is the sum of each 2 x 2 weights. Bicubic interpolation of the kernel,
+    as in the official fine-tuning code, shrinks pre-activations about fourfold there.
 
     Args:
         weight: `[D, C, p, p]`.
         new_patch: side in px of the new patch.
-        method: `energy` or `official`.
 
     Returns:
         `[D, C, new_patch, new_patch]` in the dtype of `weight`.
 
     Raises:
-        ValueError: for a kernel that is not square, a patch below 1 px, or another method.
+        ValueError: for a kernel that is not square, or a patch below 1 px.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
     if weight.ndim != 4 or weight.shape[2] != weight.shape[3]:
         raise ValueError(f"A stem's kernel has the shape [D, C, p, p], got {tuple(weight.shape)}.")
     if new_patch < 1:
@@ -60,18 +54,13 @@ def resize_patch_embedding(weight: Tensor, new_patch: int, method: str = "energy
     old_patch = weight.shape[2]
     if new_patch == old_patch:
         return weight.clone()
-    if method == "official":
-        return F.interpolate(weight, size=(new_patch, new_patch), mode="bicubic", align_corners=False)
     inverse = torch.linalg.pinv(patch_resize_matrix(old_patch, new_patch).T)  # [new ** 2, old ** 2]
     resized = weight.detach().cpu().double().flatten(2) @ inverse.T  # [D, C, new ** 2]
     return resized.view(*weight.shape[:2], new_patch, new_patch).to(weight)
 
 
 def resize_encoder(
-    state: Mapping[str, Tensor],
-    new_patch: int,
-    grid: tuple[int, int] | None = None,
-    method: str = "energy",
+    state: Mapping[str, Tensor], new_patch: int, grid: tuple[int, int] | None = None
 ) -> dict[str, Tensor]:
     """An encoder's state dict for another patch size on images of the same size.
 
@@ -84,15 +73,13 @@ def resize_encoder(
         state: tensors of a `RadiographViT` under its own names (no prefix).
         new_patch: side in px of the new patch.
         grid: rows and columns of the stored table; by default square.
-        method: `energy` recomputes the table in closed form, `official` interpolates it (bicubic); for the stem see
-            `resize_patch_embedding`.
 
     Returns:
         A copy with another `patch_embed.proj.weight` and `pos_embed`; the other tensors are the same.
 
     Raises:
         ValueError: when stem or table are missing or of another shape, when the image is no multiple of the new patch,
-            or when the stored table is not the encoder's sine-cosine table (`energy`).
+            or when the stored table is not the encoder's sine-cosine table.
     """
     missing = {"patch_embed.proj.weight", "pos_embed"} - set(state)
     if missing:
@@ -102,18 +89,13 @@ def resize_encoder(
     rows, columns = (side, side) if grid is None else grid
     if rows * columns != table.shape[1]:
         raise ValueError(f"The table {tuple(table.shape)} is not of the grid {(rows, columns)}: give grid.")
-    kernel = resize_patch_embedding(stem, new_patch, method)
+    kernel = resize_patch_embedding(stem, new_patch)
     old_patch = stem.shape[2]
     if rows * old_patch % new_patch or columns * old_patch % new_patch:
         raise ValueError(
             f"Images of {rows * old_patch} x {columns * old_patch} px cannot be cut into patches of {new_patch} px."
         )
     new_grid = (rows * old_patch // new_patch, columns * old_patch // new_patch)
-    if method == "official":
-        stored = table.reshape(1, rows, columns, -1).permute(0, 3, 1, 2)
-        resized = F.interpolate(stored, size=new_grid, mode="bicubic", align_corners=False)
-        positions = resized.flatten(2).transpose(1, 2).contiguous()
-    else:
-        order = table_order(table, (rows, columns))
-        positions = sincos_table(new_grid, table.shape[-1], order, reference_grid=(rows, columns)).to(table)
+    order = table_order(table, (rows, columns))
+    positions = sincos_table(new_grid, table.shape[-1], order, reference_grid=(rows, columns)).to(table)
     return {**state, "patch_embed.proj.weight": kernel, "pos_embed": positions}

@@ -11,8 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cxw_monai._moved import old_names
-
 __all__ = ["WholeFilmNetwork", "resampling_weights"]
 
 
@@ -85,6 +83,3 @@ class WholeFilmNetwork(nn.Module):
         up = resampling_weights(self.rows, rows, False).to(film.dtype)  # [H, h]
         along = resampling_weights(self.columns, columns, False).to(film.dtype)  # [W, w]
         return up @ answer.sigmoid() @ along.t()
-
-
-__getattr__ = old_names(__name__, {"FilmModel": WholeFilmNetwork})

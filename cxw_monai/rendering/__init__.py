@@ -8,7 +8,7 @@ shape, densities and :mod:`findings`; :mod:`projector` integrates along the rays
     manifest = make_dataset("drr", patients=8, size=256, views=("PA", "LAT"), seed=0)
 """
 
-from cxw_monai._moved import moved_names
+from cxw_monai._moved import old_names
 
 from .anatomy import MU_WATER_PER_MM, Anatomy, build_anatomy
 from .dataset import MANIFEST_COLUMNS, make_dataset
@@ -55,4 +55,4 @@ __all__ = [
     "wheel_source",
 ]
 
-__getattr__ = moved_names(__name__, {"Radiograph": "cxw_monai.rendering.render:RenderedFilm"})
+__getattr__ = old_names(__name__, {"Radiograph": "cxw_monai.rendering.render:RenderedFilm"})

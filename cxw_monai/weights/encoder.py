@@ -12,22 +12,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cxw_monai._moved import old_names
 from cxw_monai.networks import RadiographEmbedder
 
 from .bundles import named_bundle
 from .encoder_settings import ENCODER_PREFIXES
 from .files import CheckpointError, load_state
-from .kinds import Source, Weights, read_weights, weights_file
+from .kinds import Source, Weights, read_weights
 from .segmenter_settings import checked_image_size
 
-__all__ = [
-    "CheckpointError",
-    "load_encoder",
-    "load_weights",
-    "pretrained_weights",
-    "save_weights",
-]
+__all__ = ["CheckpointError", "load_encoder", "load_weights", "pretrained_weights", "save_weights"]
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +98,3 @@ def save_weights(state: Mapping[str, Tensor], output_dir: str | Path, geometry: 
     state = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     torch.save(state, output_dir / "model.pt")
     save_file(state, output_dir / "model.safetensors", {"geometry": json.dumps(dict(geometry))})
-
-
-__getattr__ = old_names(__name__, {"load_embedder": load_encoder, "encoder_file": weights_file})

@@ -23,7 +23,6 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from cxw_monai._moved import old_names
 from cxw_monai.io.files.printable import printable
 from cxw_monai.networks import RadiographViT
 from cxw_monai.networks.positions import table_grid
@@ -266,6 +265,3 @@ def finite_outputs(outputs: Tensor, path: str | Path) -> Tensor:
     if not torch.isfinite(outputs).all():
         raise CheckpointError(path, "the network answers with NaN or infinite values", _OTHER_RUN)
     return outputs
-
-
-__getattr__ = old_names(__name__, {"read_weights": read_content})

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cxw_monai._moved import old_names
 from cxw_monai.networks import RadiographViT, WorldModel, WorldModelPredictor, WorldModelSettings, table_order
 from cxw_monai.networks.positions import TableOrder
 from cxw_monai.networks.predictor import Conditioning
@@ -25,7 +24,7 @@ from cxw_monai.networks.vit import VIT_SIZES
 from . import kinds
 from .encoder import load_weights, save_weights
 from .encoder_settings import ENCODER_PREFIXES
-from .files import CheckpointError, build, one_line, read_content, state_dict_of
+from .files import CheckpointError, build, one_line
 
 __all__ = [
     "WorldModelGeometry",
@@ -219,5 +218,4 @@ def _not_official(path: str | Path, reason: str) -> CheckpointError:
     return CheckpointError(path, f"not an official world model ({reason})", "check which file it is")
 
 
-__all__ += ["CheckpointError", "load_weights", "save_weights", "state_dict_of"]  # of version 0.1's `checkpoints`
-__getattr__ = old_names(__name__, {"read_weights": read_content})
+__all__ += ["CheckpointError", "load_weights", "save_weights"]  # of version 0.1's `checkpoints`

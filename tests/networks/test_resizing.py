@@ -51,21 +51,12 @@ def test_size_of_activations_on_a_smooth_film():
     film = torch.from_numpy(gaussian_filter(random(256, 256).numpy(), sigma=12, mode="wrap")).view(1, 1, 256, 256)
     weight = random(64, 1, 16, 16, seed=1)
     size = F.conv2d(film, weight, stride=16).std()
-    ratios = {
-        method: (F.conv2d(film, resize_patch_embedding(weight, 8, method), stride=8).std() / size).item()
-        for method in ("energy", "official")
-    }
-    assert ratios["energy"] == pytest.approx(1.0, abs=0.1)
-    assert 0.2 < ratios["official"] < 0.35  # the official shrinkage of about four, which `energy` mends
-
-
-def test_official_resizing_is_bicubic_on_kernel_and_table():
-    state = encoder().state_dict()
-    resized = resize_encoder(state, 8, method="official")
-    stem = state["patch_embed.proj.weight"]
-    assert torch.equal(resized["patch_embed.proj.weight"], F.interpolate(stem, size=(8, 8), mode="bicubic"))
-    bicubic = encoder(position_resize="bicubic").positions((8, 8))
-    torch.testing.assert_close(resized["pos_embed"], bicubic, rtol=0, atol=1e-6)
+    ours, official = (
+        (F.conv2d(film, kernel, stride=8).std() / size).item()
+        for kernel in (resize_patch_embedding(weight, 8), F.interpolate(weight, size=(8, 8), mode="bicubic"))
+    )
+    assert ours == pytest.approx(1.0, abs=0.1)
+    assert 0.2 < official < 0.35  # the shrinkage of about four that ours mends
 
 
 def test_positions_lie_between_those_of_the_old_grid():
@@ -116,29 +107,26 @@ def test_only_stem_and_table_change_and_the_original_stays():
     assert all(torch.equal(state[name], value) for name, value in before.items())
 
 
-@pytest.mark.parametrize("method", ["energy", "official"])
-def test_the_same_patch_changes_nothing(method):
+def test_the_same_patch_changes_nothing():
     state = encoder().state_dict()
-    for name, value in resize_encoder(state, 16, method=method).items():
+    for name, value in resize_encoder(state, 16).items():
         torch.testing.assert_close(value, state[name], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["energy", "official"])
-def test_the_kernel_keeps_its_dtype(method):
-    assert resize_patch_embedding(torch.zeros(2, 1, 16, 16, dtype=torch.bfloat16), 8, method).dtype == torch.bfloat16
+def test_the_kernel_keeps_its_dtype():
+    assert resize_patch_embedding(torch.zeros(2, 1, 16, 16, dtype=torch.bfloat16), 8).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(
-    "weight, arguments, message",
+    "weight, new_patch, message",
     [
-        ((2, 1, 16, 8), {}, r"shape \[D, C, p, p\], got \(2, 1, 16, 8\)"),
-        ((2, 1, 16, 16), {"new_patch": 0}, "new_patch must be 1 px or more, got 0"),
-        ((2, 1, 16, 16), {"method": "bilinear"}, r"method must be one of \('energy', 'official'\), got 'bilinear'"),
+        ((2, 1, 16, 8), 8, r"shape \[D, C, p, p\], got \(2, 1, 16, 8\)"),
+        ((2, 1, 16, 16), 0, "new_patch must be 1 px or more, got 0"),
     ],
 )
-def test_kernels_that_do_not_fit_are_refused(weight, arguments, message):
+def test_kernels_that_do_not_fit_are_refused(weight, new_patch, message):
     with pytest.raises(ValueError, match=message):
-        resize_patch_embedding(torch.zeros(weight), **{"new_patch": 8, **arguments})
+        resize_patch_embedding(torch.zeros(weight), new_patch)
 
 
 @pytest.mark.parametrize(
