@@ -23,9 +23,9 @@ from torch.nn import functional as F
 
 from .rows import padded_rows, to_tokens
 
-__all__ = ["run_block"]
+__all__ = ["LAYER_NORM_EPS", "run_block"]
 
-LAYER_NORM_EPS = 1e-6  # of layers.Block
+LAYER_NORM_EPS = 1e-6
 SLICE_VALUES = 4 * 2**20
 """Values of the MLP's hidden layer in a slice of the batch."""
 SCORE_VALUES = 2**20

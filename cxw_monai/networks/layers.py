@@ -8,11 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from .cpu_block import run_block
+from .cpu_block import LAYER_NORM_EPS, run_block
 
 __all__ = ["LAYER_NORM_EPS", "Attention", "Block", "Mlp", "configure_blocks", "init_weights"]
-
-LAYER_NORM_EPS = 1e-6
 
 PLAIN_ATTENTION_TOKENS = 512
 """Up to this length two matrix products and a softmax beat the fused kernel's backward pass on a CPU."""

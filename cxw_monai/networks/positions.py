@@ -94,7 +94,7 @@ def sincos_table(
     return table.unsqueeze(0).to(dtype)
 
 
-def relative_table(rel: Tensor, grid: tuple[int, int], dim: int, order: TableOrder = "row_first") -> Tensor:
+def relative_table(rel: Tensor, grid: tuple[int, int], dim: int) -> Tensor:
     """Table of a target view's tokens in the token coordinates of the source view (paper eq. 4-7).
 
     Args:
@@ -102,25 +102,23 @@ def relative_table(rel: Tensor, grid: tuple[int, int], dim: int, order: TableOrd
             crop; zeros place the target on the source.
         grid: rows and columns of tokens of a view.
         dim: features a token, a multiple of 4.
-        order: the axis that comes first.
 
     Returns:
-        `[B, rows * columns, dim]`, detached, in the dtype of `rel`.
+        `[B, rows * columns, dim]`, rows first, detached, in the dtype of `rel`.
     """
-    _check(dim, order)
+    _check(dim, "row_first")
     rho, gamma = (part.unflatten(1, grid) for part in relative_coordinates(rel.detach(), grid))  # [B, rows, columns]
     row = axis_features(rho[:, :, 0], dim // 2).unsqueeze(2).expand(-1, -1, grid[1], -1)
     column = axis_features(gamma[:, 0], dim // 2).unsqueeze(1).expand(-1, grid[0], -1, -1)
-    return torch.cat([column, row] if order == "column_first" else [row, column], dim=-1).flatten(1, 2)
+    return torch.cat([row, column], dim=-1).flatten(1, 2)
 
 
-def table_order(table: Tensor, grid: tuple[int, int], tolerance: float = 1e-3) -> TableOrder:
+def table_order(table: Tensor, grid: tuple[int, int]) -> TableOrder:
     """Which order a stored table was made in.
 
     Args:
         table: `[1, N, D]`.
         grid: rows and columns with `rows * columns == N`.
-        tolerance: largest absolute difference that counts as equal.
 
     Raises:
         ValueError: when the table is neither.
@@ -129,7 +127,7 @@ def table_order(table: Tensor, grid: tuple[int, int], tolerance: float = 1e-3) -
     for order in ("column_first", "row_first"):
         expected = sincos_table(grid, table.shape[-1], order, dtype=torch.float64)
         differences[order] = (table.detach().cpu().double() - expected).abs().max().item()
-        if differences[order] <= tolerance:
+        if differences[order] <= 1e-3:
             return order
     raise ValueError(
         f"The table of {tuple(table.shape)} for grid {grid} is not a sine-cosine table of either order "

@@ -6,19 +6,19 @@ Source: CheXWorld (arXiv 2504.13820), section 4 and supplement B.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from .layers import LAYER_NORM_EPS, Block, init_weights
 from .positions import TableOrder, relative_table, sincos_table, table_order
-from .rows import row_wise
+from .rows import gather_tokens, row_wise
 
 __all__ = ["Conditioning", "WorldModelPredictor"]
 
 Conditioning = Literal["feat", "feat_res", "feat_silu", "token", "token_bare", "none"]
-CONDITIONINGS = ("feat", "feat_res", "feat_silu", "token", "token_bare", "none")
+CONDITIONINGS = get_args(Conditioning)
 FOURIER_BANDS = 8
 
 
@@ -50,7 +50,6 @@ class WorldModelPredictor(nn.Module):
         context_order: order of the context tokens' table. `row_first` agrees with the mask tokens' table; the
             released weights hold `column_first`, an axis swap that is kept only to load them.
         flip_embedding: add a learnt vector to the mask tokens of a target that is mirrored against its context.
-        mlp_ratio: hidden channels of the blocks' MLP over `embed_dim`.
         out_dim: channels of a predicted token; those of the encoder by default.
     """
 
@@ -65,7 +64,6 @@ class WorldModelPredictor(nn.Module):
         conditioning: Conditioning = "feat",
         context_order: TableOrder = "row_first",
         flip_embedding: bool = False,
-        mlp_ratio: float = 4.0,
         out_dim: int | None = None,
     ) -> None:
         super().__init__()
@@ -79,7 +77,7 @@ class WorldModelPredictor(nn.Module):
         table = sincos_table(self.grid, embed_dim, context_order)
         self.predictor_pos_embed = nn.Parameter(table, requires_grad=False)
         self.predictor_embed = nn.Linear(encoder_dim, embed_dim)
-        self.predictor_blocks = nn.ModuleList(Block(embed_dim, num_heads, mlp_ratio) for _ in range(depth))
+        self.predictor_blocks = nn.ModuleList(Block(embed_dim, num_heads) for _ in range(depth))
         self.predictor_norm = nn.LayerNorm(embed_dim, eps=LAYER_NORM_EPS)
         self.predictor_proj = nn.Linear(embed_dim, encoder_dim if out_dim is None else out_dim)
         self.policy_net = self._policy_net()
@@ -113,8 +111,7 @@ class WorldModelPredictor(nn.Module):
         t = (self.mask_token + table).expand(action.shape[0], -1, -1)  # [B, N, D]
         if self.flip_token is not None and rel is not None:
             t = t + self.flip_token * rel[:, 2].view(-1, 1, 1)
-        if tokens is not None:
-            t = t.gather(1, tokens.unsqueeze(-1).expand(-1, -1, self.embed_dim))
+        t = gather_tokens(t, tokens)
         if not self.conditioning.startswith("feat"):
             return t
         out = row_wise(self.policy_net, torch.cat([t, action.unsqueeze(1).expand(-1, t.shape[1], -1)], dim=-1))
@@ -146,9 +143,7 @@ class WorldModelPredictor(nn.Module):
         if action.shape[-1] != self.action_dim:
             raise ValueError(f"An action has {self.action_dim} numbers here, got {tuple(action.shape)}.")
         grid = self.grid if grid is None else grid
-        positions = self.context_positions(grid).expand(context.shape[0], -1, -1)
-        if context_tokens is not None:
-            positions = positions.gather(1, context_tokens.unsqueeze(-1).expand(-1, -1, self.embed_dim))
+        positions = gather_tokens(self.context_positions(grid).expand(context.shape[0], -1, -1), context_tokens)
         u = row_wise(self.predictor_embed, context) + positions  # [B, Kc, D]
         if self.conditioning == "token":
             u = torch.cat([u, self.policy_net(fourier_features(action)).unsqueeze(1)], dim=1)

@@ -1,4 +1,4 @@
-"""Rows of matrix products padded to few numbers.
+"""Rows of tokens: chosen ones, and those of matrix products, padded to few numbers.
 
 oneDNN compiles a bfloat16 product anew for every number of rows that it meets, for milliseconds and half a megabyte
 each, and masks of random lengths bring other numbers in every step. So in training on a CPU rows are padded with zeros
@@ -15,10 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["linear_of_tokens", "padded_rows", "row_wise", "to_tokens"]
+__all__ = ["gather_tokens", "linear_of_tokens", "padded_rows", "row_wise", "to_tokens"]
 
 ROWS = 64
 """Rows of bfloat16 products in training come in multiples of this."""
+
+
+def gather_tokens(tokens: Tensor, index: Optional[Tensor]) -> Tensor:
+    """`[B, N, D]` at `[B, K]` gives `[B, K, D]`; None keeps all."""
+    return tokens if index is None else tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
 def padded_rows(count: int, dtype: torch.dtype) -> int:

@@ -115,8 +115,6 @@ def radiograph_segmenter(
     base_channels: int = 32,
     image_size: int | Sequence[int] = 224,
     in_channels: int = 1,
-    image_mean: float | Sequence[float] = 0.5056,
-    image_std: float | Sequence[float] = 0.252,
     drop_path: float = 0.0,
     frozen_blocks: int = 0,
     pretrained_patch: int | None = None,
@@ -129,7 +127,7 @@ def radiograph_segmenter(
         structures, decoder, base_channels, frozen_blocks: see `RadiographSegmenter`.
         image_size: side, or (height, width), in px of the encoder's pretraining, which the stored position table is
             for. Images of any size follow it (`RadiographViT`): it is not the size to segment at.
-        in_channels, image_mean, image_std: the encoder's channels and normalisation.
+        in_channels: the encoder's channels.
         drop_path: stochastic depth, from 0 in the first block linearly to this in the last.
         pretrained_patch: patch of the pretraining where `patch` is another one; see `resize_encoder`, which makes the
             weights fit.
@@ -146,8 +144,6 @@ def radiograph_segmenter(
         image_size=(height, width),
         patch_size=patch,
         in_channels=in_channels,
-        image_mean=image_mean,
-        image_std=image_std,
         drop_path_rate=drop_path,
         position_grid=(height // step, width // step),
     )

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from .layers import LAYER_NORM_EPS, Block, init_weights
 from .positions import sincos_table
-from .rows import linear_of_tokens
+from .rows import gather_tokens, linear_of_tokens
 
 __all__ = ["VIT_SIZES", "RadiographViT", "radiograph_vit"]
 
@@ -164,13 +164,10 @@ class RadiographViT(nn.Module):
         Returns:
             `[B, K, D]`, or `[B, N, D]` for all.
         """
-        patches = self.patches(image)  # [B, N, C * p * p]
+        patches = gather_tokens(self.patches(image), tokens)  # [B, K, C * p * p]
         positions = self.positions(self.grid_of(image)).expand(image.shape[0], -1, -1)
-        if tokens is not None:
-            patches = patches.gather(1, tokens.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
-            positions = positions.gather(1, tokens.unsqueeze(-1).expand(-1, -1, self.embed_dim))
         weight, bias = self.patch_embed.proj.weight.flatten(1), self.patch_embed.proj.bias
-        return linear_of_tokens(patches, weight, bias) + positions
+        return linear_of_tokens(patches, weight, bias) + gather_tokens(positions, tokens)
 
     def forward(self, image: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Final-normed tokens of an image or of a subset of its patches.

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from cxw_monai.losses.world_model import WorldModelLoss, token_std
 
 from .predictor import WorldModelPredictor
+from .rows import gather_tokens
 from .vit import RadiographViT
 from .world_model_settings import WorldModelSettings
 
@@ -107,11 +108,6 @@ def normalised(tokens: Tensor) -> Tensor:
     return F.layer_norm(tokens, tokens.shape[-1:], eps=TARGET_NORM_EPS)
 
 
-def gather_tokens(tokens: Tensor, index: Tensor | None) -> Tensor:
-    """`[B, N, D]` at `[B, K]` gives `[B, K, D]`; None keeps all."""
-    return tokens if index is None else tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
-
-
 def paired(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     """Both views on the batch axis; None for both stays None."""
     if (first is None) != (second is None):
@@ -188,19 +184,16 @@ class WorldModel(nn.Module):
 
     def target_tokens(self, image: Tensor) -> Tensor:
         """Normalised target tokens `[B, N, D]` of full images `[B, C, H, W]`; gradients only where `online`."""
-        if self.settings.target == "online":
-            return self._target_tokens(image, self.encoder)
-        with torch.no_grad():
-            return self._target_tokens(image, self.target_encoder)
-
-    def _target_tokens(self, image: Tensor, encoder: RadiographViT) -> Tensor:
+        online = self.settings.target == "online"
+        encoder = self.encoder if online else self.target_encoder
         parts = []
-        if self.settings.targets != "pixels":
-            parts.append(self._target_latents(image, encoder))
-        if self.settings.targets != "latents":
-            pixels = encoder.patches(image)
-            parts.append(normalised(pixels) if self.settings.normalise_pixels else pixels)
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        with torch.set_grad_enabled(online and torch.is_grad_enabled()):
+            if self.settings.targets != "pixels":
+                parts.append(self._target_latents(image, encoder))
+            if self.settings.targets != "latents":
+                pixels = encoder.patches(image)
+                parts.append(normalised(pixels) if self.settings.normalise_pixels else pixels)
+            return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     def _target_latents(self, image: Tensor, encoder: RadiographViT) -> Tensor:
         count = self.settings.target_layers
@@ -235,10 +228,6 @@ class WorldModel(nn.Module):
         if not self.settings.condition_on_geometry:
             rel = None
         return self.predictor(context, action, context_index, target_index, rel, grid)
-
-    def prediction_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """What a term of the loss is: the settings' measure of `[..., channels]` against targets of the same shape."""
-        return self.loss.term(prediction, target)
 
     def forward(self, inputs: WorldModelInputs) -> WorldModelOutput:
         """Losses, predictions and targets of a batch of world view pairs."""

@@ -24,11 +24,10 @@ import torch
 from cxw_monai.inference.api import EmbeddingModel, SegmentationModel, load
 from cxw_monai.inference.settings import model_hash
 from cxw_monai.io.files.atomic import atomic_file
-from cxw_monai.networks import VIT_SIZES
 from cxw_monai.weights.bundles import BundleError
-from cxw_monai.weights.encoder import load_encoder
 from cxw_monai.weights.files import CheckpointError
-from cxw_monai.weights.kinds import weights_file
+from cxw_monai.weights.kinds import read_weights, weights_file
+from cxw_monai.weights.segmenter_settings import checked_image_size
 
 from .export import export_onnx, export_torchscript
 
@@ -36,7 +35,7 @@ __all__ = ["SUMS", "answer", "file_hashes", "read_metadata", "stage_bundle", "wr
 
 SUMS = "SHA256SUMS"
 _TAKEN = ("LICENSE", "configs", "docs", "large_files.yml")
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first time that a zip can tell
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest in a zip
 
 
 def read_metadata(bundle: Path) -> dict[str, Any]:
@@ -121,18 +120,17 @@ def _fit_encoder(bundle: Path) -> None:
     path = bundle / "models" / "model.pt"
     inference, described = bundle / "configs" / "inference.json", bundle / "configs" / "metadata.json"
     config, metadata = (json.loads(file.read_text(encoding="utf-8")) for file in (inference, described))
-    network = load_encoder(path, config["image_size"])
-    encoder = network.encoder
-    patch, (rows, columns) = encoder.patch_size, encoder.grid
+    weights = read_weights(path)
+    settings = weights.encoder_settings(image_size=checked_image_size(config["image_size"]))
+    network, (height, width), patch = weights.embedder(settings), settings.image_size, settings.patch_size
     with atomic_file(path) as stream:
         torch.save(network.state_dict(), stream)
-    (size,) = [name for name, size in VIT_SIZES.items() if size["embed_dim"] == encoder.embed_dim]
-    config |= {"network_size": size, "patch_size": patch, "in_channels": encoder.in_channels}
-    config["image_size"] = rows * patch if rows == columns else [rows * patch, columns * patch]
+    config |= {"network_size": settings.size, "patch_size": patch, "in_channels": settings.in_channels}
+    config["image_size"] = height if height == width else [height, width]
     formats = metadata["network_data_format"]
     formats["inputs"]["image"]["spatial_shape"] = [f"{patch}*n", f"{patch}*n"]
-    formats["outputs"]["pred"]["num_channels"] = encoder.embed_dim
-    metadata["exported_models"]["outputs"]["pred"]["shape"] = ["batch", encoder.embed_dim]
+    formats["outputs"]["pred"]["num_channels"] = network.encoder.embed_dim
+    metadata["exported_models"]["outputs"]["pred"]["shape"] = ["batch", network.encoder.embed_dim]
     _write_json(inference, config)
     _write_json(described, metadata)
 

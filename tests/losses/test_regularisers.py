@@ -138,13 +138,13 @@ class TestPixelWeight:
         world = model(targets="both", pixel_weight=3.0)
         prediction, target = torch.zeros(1, 2, 88), torch.zeros(1, 2, 88)
         target[..., :24], target[..., 24:] = 2.0, 1.0  # latents cost 4, pixels 1
-        assert world.prediction_loss(prediction, target).item() == pytest.approx((4 + 3 * 1) / 4)
+        assert world.loss.term(prediction, target).item() == pytest.approx((4 + 3 * 1) / 4)
 
     def test_without_it_all_channels_count_alike(self):
         world = model(targets="both")
         prediction, target = torch.zeros(1, 2, 88), torch.zeros(1, 2, 88)
         target[..., :24], target[..., 24:] = 2.0, 1.0
-        assert world.prediction_loss(prediction, target).item() == pytest.approx((24 * 4 + 64 * 1) / 88)
+        assert world.loss.term(prediction, target).item() == pytest.approx((24 * 4 + 64 * 1) / 88)
 
     def test_grey_targets_are_what_the_encoder_sees(self):
         image = torch.rand(2, 1, 32, 32)

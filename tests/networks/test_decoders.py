@@ -127,7 +127,7 @@ def test_the_linear_decoder_by_hand():
 
 
 def test_the_linear_decoder_draws_its_cells_inside_the_token():
-    network = LinearDecoder(3, patch_size=4, outputs=2, cells=4)
+    network = LinearDecoder(3, patch_size=16, outputs=2)
     tokens = torch.randn(1, 3, 2, 5, generator=torch.Generator().manual_seed(0))
     logits = network([tokens], torch.zeros(1, 1, 8, 20))
     values = network.head(tokens)  # [1, 2 * 16, 2, 5]

@@ -13,22 +13,21 @@ CELL_PX = 4
 class LinearDecoder(nn.Module):
     """Reads logits off every final-normed token: a grid of cells a token, then bilinear to the image's size.
 
-    Each token's linear map gives `r x r` cells of about 4 px (depth to space), r = patch_size // 4 by default.
-    With `cells=1` it is the linear decoder of DINOv2 (arXiv 2304.07193, section 7.4). No normalisation, and
-    `D * S * r ** 2` weights: what it reaches is the encoder's merit.
+    Each token's linear map gives `r x r` cells of about 4 px (depth to space), r = patch_size // 4, where the linear
+    decoder of DINOv2 (arXiv 2304.07193, section 7.4) gives one. No normalisation, and `D * S * r ** 2` weights: what
+    it reaches is the encoder's merit.
 
     Args:
         embed_dim: channels D of a token.
         patch_size: side of a patch in px.
         outputs: number of structures S.
-        cells: cells r along a token's side.
     """
 
-    def __init__(self, embed_dim: int, patch_size: int, outputs: int, cells: int | None = None) -> None:
+    def __init__(self, embed_dim: int, patch_size: int, outputs: int) -> None:
         super().__init__()
         self.layers = [-1]
         self.stride = patch_size
-        self.cells = max(patch_size // CELL_PX, 1) if cells is None else cells
+        self.cells = max(patch_size // CELL_PX, 1)
         self.head = nn.Conv2d(embed_dim, outputs * self.cells**2, kernel_size=1)
 
     def forward(self, features: list[Tensor], image: Tensor) -> Tensor:

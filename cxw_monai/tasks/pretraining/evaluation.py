@@ -96,7 +96,7 @@ def mean_token_losses(model: WorldModel, output: WorldModelOutput, inputs: World
         means = {f"mean_token_{term}": target.mean(dim=(0, 1), keepdim=True)}
         if target.shape[1] != count:
             means[f"mean_position_{term}"] = target.mean(dim=0, keepdim=True)
-        losses |= {name: model.prediction_loss(mean.expand_as(target), target).item() for name, mean in means.items()}
+        losses |= {name: model.loss.term(mean.expand_as(target), target).item() for name, mean in means.items()}
     return losses
 
 
