@@ -198,10 +198,9 @@ def import_official(
         if one_channel:
             state, geometry = fold_to_one_channel(state), replace(geometry, in_channels=1)
         build(partial(build_world_model, geometry, image_mean=0.0, image_std=1.0), state, file)
-    except CheckpointError as error:
-        raise _not_official(file, error.reason) from error
     except (KeyError, ValueError, RuntimeError) as error:
-        raise _not_official(file, one_line(error)) from error
+        reason = error.reason if isinstance(error, CheckpointError) else one_line(error)
+        raise CheckpointError(file, f"not an official world model ({reason})", "check which file it is") from error
     save_weights(state, output_dir, asdict(geometry))
     arguments = weights.content.get("args")
     return {
@@ -212,10 +211,6 @@ def import_official(
         "epoch": weights.content.get("epoch"),
         "official_arguments": sorted(vars(arguments)) if isinstance(arguments, argparse.Namespace) else [],
     }
-
-
-def _not_official(path: str | Path, reason: str) -> CheckpointError:
-    return CheckpointError(path, f"not an official world model ({reason})", "check which file it is")
 
 
 __all__ += ["CheckpointError", "load_weights", "save_weights"]  # of version 0.1's `checkpoints`

@@ -1,4 +1,4 @@
-"""Packages: what is in them, that broken ones are told, and that MONAI itself loads and runs them."""
+"""Packages: what is in them, that broken ones are reported, and that MONAI itself loads and runs them."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_bill_of_materials(unpacked):
 
 
 @pytest.mark.parametrize(
-    ("harm", "told"),
+    ("harm", "said"),
     [
         (lambda b: (b / "LICENSE").unlink(), "LICENSE: missing"),
         (lambda b: (b / "docs" / "big.bin").write_bytes(bytes(25_000_001)), "docs/big.bin: 25000001 bytes, over"),
@@ -115,13 +115,13 @@ def test_bill_of_materials(unpacked):
         (lambda b: (b / "sbom.json").write_text("{"), "sbom.json: Expecting property name"),
     ],
 )
-def test_harm_is_told(light, harm, told):
+def test_harm_is_reported(light, harm, said):
     harm(light)
     (problem,) = verify_package(packed(light))
-    assert told in problem
+    assert said in problem
 
 
-def test_a_changed_file_is_told(light):
+def test_a_changed_file_is_reported(light):
     write_sums(light)
     (light / "docs" / "README.md").write_text("changed")
     (light / "docs" / "new.txt").write_text("not listed")
@@ -138,7 +138,7 @@ def test_a_large_file_may_be_listed(light):
 
 
 @pytest.mark.slow
-def test_what_only_running_it_shows_is_told(unpacked):
+def test_what_only_running_it_shows_is_reported(unpacked):
     """Metadata of another network, a training without optimiser, an ONNX model of other weights."""
     formats = unpacked / "configs" / "metadata.json"
     edit(formats, lambda m: m["network_data_format"]["outputs"]["pred"].update(num_channels=5))
