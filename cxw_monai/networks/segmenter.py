@@ -48,8 +48,11 @@ class RadiographSegmenter(nn.Module):
         frozen_blocks: int = 0,
     ) -> None:
         super().__init__()
-        numbered = isinstance(structures, int)
-        names = [f"structure_{n}" for n in range(structures)] if numbered else [str(name) for name in structures]
+        names = (
+            [f"structure_{number}" for number in range(structures)]
+            if isinstance(structures, int)
+            else [str(name) for name in structures]
+        )
         if not names or len(set(names)) < len(names):
             raise ValueError(f"structures must be different names, or a number of 1 or more, got {structures!r}.")
         depth = len(encoder.blocks)

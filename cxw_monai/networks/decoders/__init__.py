@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from .layers import BatchNorm2d, synchronise_batch_norm
 from .linear import LinearDecoder
 from .unet import UNetDecoder
@@ -24,7 +22,7 @@ DECODERS = ("unet", "upernet", "linear")
 
 def make_decoder(
     name: str, embed_dim: int, depth: int, patch_size: int, image_channels: int, outputs: int, base_channels: int = 32
-) -> nn.Module:
+) -> UNetDecoder | UPerNetDecoder | LinearDecoder:
     """Decoder of a name, for an encoder's sizes.
 
     Every decoder has `layers` (numbers of the encoder blocks that it reads), `stride` (the image's height and width
