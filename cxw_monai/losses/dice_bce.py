@@ -17,23 +17,22 @@ class DiceBCELoss(nn.Module):
     """Soft Dice plus binary cross-entropy of each known structure of each film.
 
     Source: CheXWorld (arXiv 2504.13820), supplement B. A structure that is unknown on a film has no share in the loss
-    or its gradient.
+    or its gradient. The Dice's numerator and denominator are 1 px more each, so that an empty prediction for a film
+    without the structure has a Dice of 1.
 
     Args:
         dice_weight, bce_weight: weights of the two terms, not both 0.
-        smooth: added to the Dice's numerator and denominator, in px; a film without the structure has a Dice of 1 for
-            an empty prediction.
 
     Raises:
         ValueError: for a negative weight, or no positive one.
     """
 
-    def __init__(self, dice_weight: float = 1.0, bce_weight: float = 1.0, smooth: float = 1.0) -> None:
+    def __init__(self, dice_weight: float = 1.0, bce_weight: float = 1.0) -> None:
         super().__init__()
         if min(dice_weight, bce_weight) < 0 or dice_weight + bce_weight == 0:
             raise ValueError(f"dice_weight and bce_weight must be 0 or more, not both 0: {dice_weight}, {bce_weight}.")
         self.dice_weight, self.bce_weight = dice_weight, bce_weight
-        self.dice = DiceLoss(sigmoid=True, reduction="none", smooth_nr=smooth, smooth_dr=smooth)
+        self.dice = DiceLoss(sigmoid=True, reduction="none", smooth_nr=1.0, smooth_dr=1.0)
 
     def forward(self, logits: Tensor, label: Tensor, known: Tensor) -> dict[str, Tensor]:
         """Loss of a batch.

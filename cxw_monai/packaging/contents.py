@@ -27,7 +27,6 @@ from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.weights.bundles import BundleError
 from cxw_monai.weights.files import CheckpointError
 from cxw_monai.weights.kinds import read_weights, weights_file
-from cxw_monai.weights.segmenter_settings import checked_image_size
 
 from .export import export_onnx, export_torchscript
 
@@ -116,12 +115,12 @@ def write_sums(folder: Path) -> None:
 
 
 def _fit_encoder(bundle: Path) -> None:
-    """Keep the target encoder alone, under the names of the inference network, and let the configs tell its sizes."""
+    """Keep the target encoder alone, under the names of the inference network, and write its sizes into the configs."""
     path = bundle / "models" / "model.pt"
     inference, described = bundle / "configs" / "inference.json", bundle / "configs" / "metadata.json"
     config, metadata = (json.loads(file.read_text(encoding="utf-8")) for file in (inference, described))
-    weights = read_weights(path)
-    settings = weights.encoder_settings(image_size=checked_image_size(config["image_size"]))
+    weights = read_weights(bundle)
+    settings = weights.encoder_settings()
     network, (height, width), patch = weights.embedder(settings), settings.image_size, settings.patch_size
     with atomic_file(path) as stream:
         torch.save(network.state_dict(), stream)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +18,27 @@ from .bundles import named_bundle
 from .encoder_settings import ENCODER_PREFIXES
 from .files import CheckpointError, load_state
 from .kinds import Source, Weights, read_weights
-from .segmenter_settings import checked_image_size
 
 __all__ = ["CheckpointError", "load_encoder", "load_weights", "pretrained_weights", "save_weights"]
 
 logger = logging.getLogger(__name__)
 
 
-def load_encoder(path: Source, image_size: int | Sequence[int] | None = None) -> RadiographEmbedder:
+def load_encoder(path: Source) -> RadiographEmbedder:
     """The target encoder of a pretraining run, with all sizes read off its tensors.
 
     Args:
         path: `model.pt`, `encoder.pt` or their safetensors of a pretraining run, an official checkpoint, the folder
-            of either, or what `read_weights` gave.
-        image_size: px of pretraining, one number or (height, width), for tables of learnt positions, which don't tell
-            it; by default that of the bundle, or 224.
+            of either, or what `read_weights` gave. Learnt positions are of the bundle's image size, or of 224 px.
 
     Returns:
         The network in evaluation mode on the CPU; `encoder.grid` times `encoder.patch_size` is pretraining's size.
 
     Raises:
         CheckpointError: the file cannot be read, or holds no encoder of a known size.
-        ValueError: `image_size` is none.
     """
     weights = read_weights(path)
-    size = None if image_size is None else checked_image_size(image_size)
-    return weights.embedder(weights.encoder_settings(image_size=size))
+    return weights.embedder(weights.encoder_settings())
 
 
 def pretrained_weights(encoder_ckpt: Source | None) -> Weights | None:
@@ -64,14 +59,15 @@ def pretrained_weights(encoder_ckpt: Source | None) -> Weights | None:
     return read_weights(found)
 
 
-def load_weights(module: nn.Module, path: Source, prefix: str | None = None) -> nn.Module:
+def load_weights(module: nn.Module, path: Source) -> nn.Module:
     """Load a module's weights from a file, strictly.
+
+    They are those under the first of `target_encoder.` and `encoder.` that the file has, and all of the file where it
+    has neither, or where the module's own names begin so.
 
     Args:
         module: a `WorldModel`, or a `RadiographViT` that takes its tensors from a world model's file too.
         path: as for `load_encoder`.
-        prefix: part of the file to load from; by default the first of `target_encoder.`, `encoder.`, none that the
-            file has, and none where the module's own names begin so.
 
     Returns:
         `module`.
@@ -81,9 +77,8 @@ def load_weights(module: nn.Module, path: Source, prefix: str | None = None) -> 
     """
     weights = read_weights(path)
     own = module.state_dict()
-    if prefix is None:
-        found = [p for p in ENCODER_PREFIXES if any(name.startswith(p) for name in weights.state)]
-        prefix = "" if not found or any(name.startswith(found[0]) for name in own) else found[0]
+    found = [p for p in ENCODER_PREFIXES if any(name.startswith(p) for name in weights.state)]
+    prefix = "" if not found or any(name.startswith(found[0]) for name in own) else found[0]
     state = {name[len(prefix) :]: value for name, value in weights.state.items() if name.startswith(prefix)}
     remedy = "build the network that the checkpoint was made with: in a bundle, give its run's preset after the config"
     load_state(module, state, weights.path, remedy)

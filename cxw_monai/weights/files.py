@@ -58,9 +58,9 @@ class CheckpointError(ValueError):
         self.path, self.reason, self.remedy = Path(path), reason, remedy
 
 
-def one_line(error: Exception, limit: int = 300) -> str:
+def one_line(error: Exception) -> str:
     """An error's kind and message in one line."""
-    text = printable(" ".join(str(error).split()).rstrip("."), limit)
+    text = printable(" ".join(str(error).split()).rstrip("."), 300)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from cxw_monai.networks import RadiographSegmenter, RadiographViT, radiograph_segmenter
 from cxw_monai.networks.decoders import DECODERS
 from cxw_monai.weights.encoder import load_weights, save_weights
+from tests.helpers.small_networks import images
 
 EVERY = [(name, patch) for name in DECODERS for patch in (8, 16)]
 
@@ -22,10 +23,6 @@ def segmenter(name: str = "unet", patch: int = 16, structures: object = 2, seed:
         torch.manual_seed(seed)
         sizes = {"image_size": 64, "patch_size": patch, "embed_dim": 24, "depth": 3, "num_heads": 3}
         return RadiographSegmenter(RadiographViT(**{**sizes, **overrides}), structures, name, base_channels=4).eval()
-
-
-def images(*shape: int, seed: int = 1) -> torch.Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("height, width", [(64, 64), (16, 16), (17, 95), (61, 40)])

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from cxw_monai.networks import RadiographEmbedder, RadiographViT, WorldModel
 from cxw_monai.weights.encoder import load_weights, save_weights
 from cxw_monai.weights.files import read_content
+from cxw_monai.weights.kinds import read_weights
 from cxw_monai.weights.official import (
     WorldModelGeometry,
     build_world_model,
@@ -52,8 +53,7 @@ def test_imported_files_load_into_world_model_and_encoder(tmp_path, name):
     encoder = load_weights(network(), file)
     assert torch.equal(encoder.norm.weight, state["target_encoder.norm.weight"])
     assert not torch.equal(encoder.norm.weight, state["encoder.norm.weight"])
-    context_encoder = load_weights(network(), file, prefix="encoder.")
-    assert torch.equal(context_encoder.norm.weight, state["encoder.norm.weight"])
+    assert torch.equal(read_weights(file).encoder("context")["norm.weight"], state["encoder.norm.weight"])
 
 
 def test_safetensors_tell_their_geometry(tmp_path):
@@ -90,9 +90,10 @@ def test_folded_network_on_grey_equals_colour_network_on_replicated_grey(tmp_pat
     found = import_official(file, tmp_path / "grey", one_channel=True, num_heads=3)
     assert found["geometry"]["in_channels"] == 1
     image = torch.rand((2, 1, 32, 32), generator=torch.Generator().manual_seed(0))
-    for prefix in ("encoder.", "target_encoder."):
-        colour = load_weights(network(image_mean=0.0, image_std=1.0), tmp_path / "colour" / "model.pt", prefix)
-        grey = load_weights(network(in_channels=1), tmp_path / "grey" / "model.safetensors", prefix)
+    for which in ("context", "target"):
+        colour, grey = network(), network(in_channels=1)
+        colour.load_state_dict(read_weights(tmp_path / "colour" / "model.pt").encoder(which))
+        grey.load_state_dict(read_weights(tmp_path / "grey" / "model.safetensors").encoder(which))
         assert grey.patch_embed.proj.weight.shape == (24, 1, 8, 8)
         assert grey.image_mean.tolist() == [0.0] and grey.image_std.tolist() == [1.0]
         with torch.no_grad():
