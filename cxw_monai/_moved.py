@@ -149,23 +149,20 @@ def install() -> None:
         sys.meta_path.insert(0, _Finder())
 
 
-def old_names(module: str, renamed: Mapping[str, Any]) -> Callable[[str], Any]:
+def old_names(module: str, renamed: Mapping[str, str]) -> Callable[[str], Any]:
     """A module's `__getattr__` that gives what has another name, or place, since version 0.1, with a warning.
 
     Args:
         module: its name.
-        renamed: old name -> what it is now, or its `module:name` where importing that at once would be circular.
+        renamed: old name -> `module:name` of today.
     """
 
     def find(name: str) -> Any:
         if name not in renamed:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        found = renamed[name]
-        if isinstance(found, str):
-            place, found_name = found.split(":")
-            found = getattr(importlib.import_module(place), found_name)
-        new = f"{found.__module__}.{found.__name__}"
-        warnings.warn(f"{module}.{name} is {new} since version 0.2; it goes in 0.3.", FutureWarning, stacklevel=2)
-        return found
+        place, new = renamed[name].split(":")
+        message = f"{module}.{name} is {place}.{new} since version 0.2; it goes in 0.3."
+        warnings.warn(message, FutureWarning, stacklevel=2)
+        return getattr(importlib.import_module(place), new)
 
     return find
