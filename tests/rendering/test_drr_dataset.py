@@ -14,19 +14,14 @@ from PIL import Image
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from cxw_monai.io.results import folders
-from cxw_monai.rendering import (
-    LANDMARKS,
-    STRUCTURES,
-    CTSource,
-    DRRSettings,
-    build_anatomy,
-    make_dataset,
-    read_labelled_ct,
-    render,
-    wheel_source,
-)
+from cxw_monai.rendering import CTSource, make_dataset
+from cxw_monai.rendering.anatomy import build_anatomy
+from cxw_monai.rendering.landmarks import LANDMARKS
+from cxw_monai.rendering.render import render
+from cxw_monai.rendering.settings import DRRSettings
 from cxw_monai.rendering.silhouettes import SILHOUETTES
-from cxw_monai.rendering.source import read_volume
+from cxw_monai.rendering.source import read_labelled_ct, read_volume, wheel_source
+from cxw_monai.rendering.structures import STRUCTURES
 from tests.helpers.phantom import PHANTOM_SHAPE, write_phantom
 
 ROOT = Path(__file__).resolve().parents[2]
