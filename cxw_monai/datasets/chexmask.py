@@ -20,17 +20,15 @@ without a row, or of a quality below ``min_dice``, stay without masks.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from cxw_monai.data.manifest import read_records
 from cxw_monai.data.schema import Record
 from cxw_monai.io.radiograph import RadiographError
 
-from .common import Job, image_size
+from .common import Job, image_size, listed_records
 from .made_files import MaskFile, mask_of, write_masks
 from .masks import on_grid
 from .registry import Option, PublicDataset
@@ -52,7 +50,7 @@ def prepare(
     """The records of the manifest, with masks; see the module."""
     if not manifest:
         raise ValueError("no manifest: give --manifest, that of the prepared data set whose films get masks")
-    records = list(_absolute(Path(manifest)))
+    records = list(listed_records(Path(manifest)))
     job.about["split"] = f"that of {manifest}"
     source = _table(job, table)
     rows = job.rows(source, (_MEAN, *_STRUCTURES, "Height", "Width"))
@@ -88,14 +86,6 @@ def prepare(
         f"{len(found)} of {len(records)} films are in {source.name}, {poor} of them below {min_dice}: without masks"
     )
     return job.kept(records)
-
-
-def _absolute(manifest: Path) -> Iterator[Record]:
-    base = manifest.absolute().parent
-    for record in read_records(manifest):
-        record.image = str(base / record.image)
-        record.masks = {structure: str(base / path) for structure, path in record.masks.items()}
-        yield record
 
 
 def _table(job: Job, name: str) -> Path:

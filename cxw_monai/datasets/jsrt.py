@@ -19,19 +19,16 @@ centre and spacing (0.175 mm) belong to 2048 x 2048 pixels and are scaled to a c
 from __future__ import annotations
 
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from cxw_monai.data.schema import Box, Record
-from cxw_monai.io.files.identity import file_identity
 from cxw_monai.io.radiograph import RadiographError
 
 from .common import Job, decoding
-from .made_files import NewFilm, mask_of, store_films, write_masks
-from .masks import stored_mask
+from .made_files import NewFilm, store_films, stored_mask_of, write_masks
 from .registry import Option, PublicDataset
 
 __all__ = ["DATASET"]
@@ -152,9 +149,7 @@ def _add_masks(job: Job, records: list[Record]) -> None:
             if source is None:
                 wanted = f"fold{record.extra['fold']}/masks/{folder}/{record.patient_id}.gif"
                 raise FileNotFoundError(f"{job.root}: no {wanted}; it is part of SCR, published at {job.url}")
-            make = partial(stored_mask, source, *record.size)
-            key = f"{file_identity(source).sha256} {record.size}"
-            masks.append(mask_of(record, structure, str(record.patient_id), make, key))
+            masks.append(stored_mask_of(record, structure, str(record.patient_id), source))
     write_masks(job, masks)
 
 

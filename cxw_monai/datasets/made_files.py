@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from cxw_monai.io.files.identity import file_identity
 from cxw_monai.io.radiograph import RadiographError
 
 from .common import Job, LeftOut
+from .masks import stored_mask
 
-__all__ = ["MaskFile", "NewFilm", "mask_of", "store_films", "write_masks"]
+__all__ = ["MaskFile", "NewFilm", "mask_of", "store_films", "stored_mask_of", "write_masks"]
 
 _MASK_KEY, _FILM_SOURCE = "cxw_monai", "cxw_monai_source"  # PNG text fields
 
@@ -45,6 +47,16 @@ def mask_of(record: Record, structure: str, name: str, make: Callable[[], np.nda
     """The mask ``masks/<structure>/<name>.png`` of a record, entered in the record."""
     record.masks[structure] = path = f"masks/{structure}/{name}.png"
     return MaskFile(path, make, key)
+
+
+def stored_mask_of(record: Record, structure: str, name: str, source: Path) -> MaskFile:
+    """:func:`mask_of` a published mask image, put on the film's grid; it is made anew when the image changes.
+
+    Raises:
+        RadiographError: it isn't a readable file.
+    """
+    make = partial(stored_mask, source, *record.size)
+    return mask_of(record, structure, name, make, f"{file_identity(source).sha256} {record.size}")
 
 
 def write_masks(job: Job, masks: Sequence[MaskFile]) -> None:

@@ -16,17 +16,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from cxw_monai.data.schema import Record
-from cxw_monai.io.files.identity import file_identity
 from cxw_monai.io.radiograph import RadiographError
 
 from .common import Job, index_images
-from .made_files import mask_of, write_masks
+from .made_files import stored_mask_of, write_masks
 from .masks import stored_mask
 from .registry import PublicDataset
 
@@ -74,9 +72,7 @@ def _add_masks(job: Job, records: list[Record], outlines: Path) -> None:
         path = Path(record.image)
         for side, other in (("left", "right"), ("right", "left")):
             source = outlines / f"{other if swap else side}Mask" / path.name
-            make = partial(stored_mask, source, *record.size)
-            key = f"{source.parent.name} {file_identity(source).sha256} {record.size}"
-            masks.append(mask_of(record, f"lung_{side}", path.stem, make, key))
+            masks.append(stored_mask_of(record, f"lung_{side}", path.stem, source))
     write_masks(job, masks)
     job.note(f"leftMask holds the patient's left lung in {swapped.count(False)} of {len(swapped)} films, else swapped")
 

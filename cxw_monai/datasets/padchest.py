@@ -29,7 +29,7 @@ from PIL import Image
 
 from cxw_monai.data.schema import Record
 
-from .common import Job, decoding, view_name
+from .common import Job, decoding, sex_letter, view_name
 from .made_files import NewFilm, store_films
 from .registry import Option, PublicDataset
 
@@ -99,7 +99,7 @@ def _record(row: dict[str, str], image: Path, view: str | None) -> Record:
         image=str(image),
         patient_id=row["PatientID"],
         study=hashlib.sha256(row["StudyID"].encode()).hexdigest()[:16],
-        sex=row["PatientSex_DICOM"] if row["PatientSex_DICOM"] in ("M", "F", "O") else None,
+        sex=sex_letter(row["PatientSex_DICOM"]),
         age=age if age is not None and 0 <= age <= 120 else None,
         view=view,
         extra={

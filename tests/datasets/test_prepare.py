@@ -14,7 +14,7 @@ from PIL import Image
 from cxw_monai.data.manifest import read_datalist, read_records
 from cxw_monai.data.schema import Record
 from cxw_monai.datasets import datasets, format_counts, prepare_dataset
-from cxw_monai.datasets.common import Job, hold_out, view_name, years
+from cxw_monai.datasets.common import Job, view_name, years
 from cxw_monai.datasets.made_files import MaskFile, NewFilm, store_films, write_masks
 from cxw_monai.datasets.prepare import summarise
 from cxw_monai.io.files.csv_files import read_rows
@@ -113,9 +113,9 @@ def test_masks_must_be_planes(tmp_path):
         write_masks(job, [MaskFile("masks/a/1.png", lambda: np.ones((2, 2, 3)), "k")])
 
 
-def test_hold_out_moves_whole_patients():
+def test_hold_out_moves_whole_patients(tmp_path):
     records = [Record(f"/{n}.png", patient_id=f"p{n % 10}", split="training") for n in range(40)]
-    hold_out(records, 0.3, seed=1)
+    Job(tmp_path, tmp_path / "out", seed=1, validation=0.3).hold_out(records)
     moved = {record.patient_id for record in records if record.split == "validation"}
     assert len(moved) == 3
     assert all((record.patient_id in moved) == (record.split == "validation") for record in records)
