@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import CodeType, ModuleType
 from typing import Any
 
-__all__ = ["MOVED", "install", "moved_names", "new_name", "old_names"]
+__all__ = ["MOVED", "install", "new_name", "old_names"]
 
 MOVED = {
     "cxw_monai.bundle_files": "cxw_monai.weights.bundles",
@@ -172,27 +172,5 @@ def old_names(module: str, renamed: Mapping[str, Any]) -> Callable[[str], Any]:
         new = f"{found.__module__}.{found.__name__}"
         warnings.warn(f"{module}.{name} is {new} since version 0.2; it goes in 0.3.", FutureWarning, stacklevel=2)
         return found
-
-    return find
-
-
-def moved_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """A module's `__getattr__` for names that have moved out of it; each use warns.
-
-    Args:
-        module: its name.
-        names: `module:name` of today by the old name.
-    """
-
-    def find(name: str) -> Any:
-        if name not in names:
-            raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        place, new = names[name].split(":")
-        warnings.warn(
-            f"{module}.{name} is {place}.{new} since version 0.2; the old name will be gone in 0.3.",
-            FutureWarning,
-            stacklevel=2,
-        )
-        return getattr(importlib.import_module(place), new)
 
     return find

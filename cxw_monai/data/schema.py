@@ -38,7 +38,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from cxw_monai._moved import moved_names
+from cxw_monai._moved import old_names
 from cxw_monai.io.files.csv_files import unguarded
 from cxw_monai.io.files.json_files import parse_json
 from cxw_monai.io.files.printable import shown
@@ -309,6 +309,4 @@ def fields_of(record: Record, columns: Sequence[str]) -> dict[str, Any]:
     return fields
 
 
-__getattr__ = moved_names(
-    __name__, {name: f"cxw_monai.data.manifest:{name}" for name in ("read_records", "write_csv", "write_datalist")}
-)
+__getattr__ = old_names(__name__, {"read_records": "cxw_monai.data.manifest:read_records"})

@@ -22,8 +22,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from cxw_monai.data import cache as cache_module
-from cxw_monai.data.cache import CacheError, RadiographCache, build_cache
-from cxw_monai.data.cache_estimate import estimate_cache
+from cxw_monai.data.cache import CacheError, RadiographCache, build_cache, estimate_cache
 from cxw_monai.data.manifest import find_images
 from cxw_monai.data.store import ROW
 from cxw_monai.io import Radiograph
