@@ -151,7 +151,7 @@ def _is_finished(
         return False
     skipped = {bad["path"] for bad in cache.skipped}
     if len(cache) + len(cache.skipped) != len(paths) or not skipped <= set(paths):
-        _logger.warning("%s: doesn't hold the films that were asked for; decoding what is missing", folder)
+        _logger.warning("%s: doesn't hold the films of this data set; decoding what is missing", folder)
         return False
     with closing(decoded([bad["path"] for bad in cache.skipped])) as results:
         if any(not isinstance(result, RadiographError) for result in results):
@@ -228,7 +228,7 @@ class CacheEstimate:
 def estimate_cache(paths: Sequence[str | PathLike[str]], folder: str | PathLike[str], size: int) -> CacheEstimate:
     """Estimate a cache's size from the headers of up to 1,000 films, evenly spaced; nothing is decoded.
 
-    Films whose header tells nothing (damaged files, NIfTI) are counted as square 16-bit films.
+    Films without a readable header (damaged files, NIfTI) are counted as square 16-bit films.
 
     Args:
         paths: the films.

@@ -260,7 +260,7 @@ def _datalist_row(manifest: Path, where: str, item: Any, split: str | None, want
         _check(manifest, where, fields, ())
         if split and said not in (None, "", split):
             raise ValueError(
-                f"{manifest}, {where}: its split is {shown(said)}, in the list {split!r}; mend one of them"
+                f"{manifest}, {where}: its split is {shown(said)}, in the list {split!r}; correct one of them"
             )
     return [_Row(where, fields, split or (said if isinstance(said, str) else None), wanted)]
 
@@ -312,7 +312,7 @@ def _must_agree(name: str) -> bool:
 
 
 def _of_split(manifest: Path, rows: list[_Row], section: str | None) -> list[_Row]:
-    """The rows of one split; all where none is asked for, or no row has one."""
+    """The rows of one split; all where none is given, or no row has one."""
     found = {row.split for row in rows if row.split}
     if section is None and len(found) > 1:
         _logger.warning("%s: rows of all splits are taken (%s)", manifest, ", ".join(sorted(found)))

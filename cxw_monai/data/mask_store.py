@@ -84,7 +84,7 @@ def build_masks(
     """Pack the masks of cached films, or open what was packed before.
 
     A mask's pixel at the cached size is 1 where at least half of its area is. What was packed is kept when a run is
-    killed, and what is damaged is packed anew.
+    killed, and what is damaged is packed again.
 
     Args:
         cache: films whose items have ``masks``: files per known structure, whose union is taken.

@@ -29,7 +29,7 @@ def csv_rows(
     """Read a CSV with a header, plain or gzipped (``.gz``), row by row.
 
     Args:
-        path: UTF-8, with or without a byte order mark, commas between the cells. Empty lines are passed over.
+        path: UTF-8, with or without a byte order mark, commas between the cells. Empty lines are skipped.
         required: columns that must be there.
         published: where a table of a public data set is from; in such a table several columns may have no name.
 

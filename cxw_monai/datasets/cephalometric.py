@@ -7,7 +7,7 @@ Layout (https://figshare.com/s/37ec464af8e81ae6ebbf)::
 
 An annotation's first 19 lines are ``x,y`` in pixels of 1935 x 2400 (0.1 mm each). A landmark here is the mean of both
 readers; their distance is kept in ``reader_distance_mm``, a JSON object. BMP isn't read by this package: such films are
-stored anew as PNG, with the same grey values. Both published test sets are test, told apart by ``subset``.
+stored again as PNG, with the same grey values. Both published test sets are test, distinguished by ``subset``.
 """
 
 from __future__ import annotations

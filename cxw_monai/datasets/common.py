@@ -321,7 +321,7 @@ def sex_letter(text: str | None) -> str | None:
 def years(text: str | None) -> float | None:
     """Years of DICOM's ``058Y``, ``006M``, ``010W``, ``012D``, or of a bare ``58``.
 
-    None of what is empty or no age, and of 0 and above 120 years, which are placeholders and slips in published sets.
+    None of what is empty or no age, and of 0 and above 120 years, which are placeholders and errors in published sets.
     """
     word = (text or "").strip().upper()
     number, unit = (word, "Y") if word.isdigit() else (word[:-1], word[-1:])

@@ -50,7 +50,7 @@ def mask_of(record: Record, structure: str, name: str, make: Callable[[], np.nda
 
 
 def stored_mask_of(record: Record, structure: str, name: str, source: Path) -> MaskFile:
-    """:func:`mask_of` a published mask image, put on the film's grid; it is made anew when the image changes.
+    """:func:`mask_of` a published mask image, put on the film's grid; it is made again when the image changes.
 
     Raises:
         RadiographError: it isn't a readable file.
@@ -126,7 +126,7 @@ def _text_of(path: Path, field: str) -> str | None:
     try:
         with Image.open(path, formats=("PNG",)) as image:
             return image.info.get(field)
-    except Exception:  # a decoder may raise anything: it is made anew
+    except Exception:  # a decoder may raise anything: it is made again
         return None
 
 

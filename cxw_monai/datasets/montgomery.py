@@ -9,7 +9,7 @@ Layout (https://data.lhncbc.nlm.nih.gov/public/Tuberculosis-Chest-X-ray-Datasets
 
 Whether ``leftMask`` means the patient's or the viewer's left isn't taken on trust. The films are frontal, with the
 patient's right at image left; so of a film's two masks the one whose centre lies farther left is the right lung. The
-summary tells how often that was the one in ``rightMask``.
+summary says how often that was the one in ``rightMask``.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _add_masks(job: Job, records: list[Record], outlines: Path) -> None:
 
 
 def _sides(job: Job, records: list[Record], outlines: Path) -> Iterator[tuple[Record, bool]]:
-    """Each film with :func:`_swapped`, but those with a damaged mask: which lung is which can't be told of them."""
+    """Each film with :func:`_swapped`, but those with a damaged mask: which lung is which isn't known of them."""
     for record, swap in job.each(records, lambda record: _swapped(record, outlines), "sides"):
         if isinstance(swap, RadiographError):
             job.leave_out(swap, "mask")

@@ -12,7 +12,7 @@ Layout (https://bimcv.cipf.es/bimcv-projects/padchest)::
   number can hold its time.
 - *Bone bright.* ``source_photometric`` is the original DICOM's; whether the conversion to PNG has undone MONOCHROME1
   isn't documented. So it is measured: 32 x 32 thumbnails of films so tagged are correlated with the mean one of the
-  others. Where they are negatives they are stored anew, inverted. ``monochrome1`` decides it instead.
+  others. Where they are negatives they are stored again, inverted. ``monochrome1`` decides it instead.
 - *Left out*: films that are damaged in the release, and those whose projection is EXCLUDE.
 """
 
@@ -127,7 +127,7 @@ def _add_labels(job: Job, records: Sequence[Record], min_images: int) -> None:
 
 
 def _turn_bright(job: Job, records: list[Record], choice: str) -> list[Record]:
-    """Stores films tagged MONOCHROME1 anew where bone is dark; the records without the films that proved damaged."""
+    """Stores films tagged MONOCHROME1 again where bone is dark; the records without the films that proved damaged."""
     tagged = [record for record in records if record.extra["source_photometric"] == "MONOCHROME1"]
     if not tagged:
         return records

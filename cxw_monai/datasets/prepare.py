@@ -50,7 +50,7 @@ def prepare_dataset(
     the other files replaced. Damaged films and masks are left out and listed in ``left_out.csv``, as are missing films
     with ``allow_missing``.
 
-    Images stay where they are, and are listed by absolute path; what was made here (masks, films stored anew) by its
+    Images stay where they are, and are listed by absolute path; what was made here (masks, films stored again) by its
     path below ``out``. So the manifest holds while the images stay in place, wherever ``out`` goes.
 
     Args:

@@ -80,7 +80,7 @@ def make_dataset(
 
     The same settings make the same bytes. Patient i doesn't depend on how many patients there are, nor a picture on
     the other views. Safe to run again: pictures that are complete and were made with the same settings from the same
-    CT are kept, others are made anew; the manifest lists exactly the patients and views asked for.
+    CT are kept, others are made again; the manifest lists exactly these patients and views.
 
     Args:
         output_dir: folder to make or complete.

@@ -118,7 +118,7 @@ def _read_nifti(path: Path) -> nib.spatialimages.SpatialImage:
     if len(shape) != 3 or min(shape) < 2:
         raise ValueError(f"{path} has shape {shape}; a volume of three axes with at least 2 voxels each is needed")
     if abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
-        raise ValueError(f"{path} has an affine without volume: {image.affine.tolist()}; mend its header")
+        raise ValueError(f"{path} has an affine without volume: {image.affine.tolist()}; correct its header")
     return nib.Nifti1Image(data, image.affine)
 
 

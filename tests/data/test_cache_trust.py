@@ -160,7 +160,7 @@ def altered(cache, index=3, at=7, name="pixels.bin"):
 
 @pytest.mark.parametrize("name", ["pixels.bin", "meta.jsonl"])
 @pytest.mark.parametrize("use", [lambda c: c.image(3), lambda c: c.meta[3], lambda c: c.meta[2:5]])
-def test_an_altered_image_is_told_when_it_is_first_used(made, name, use):
+def test_an_altered_image_is_reported_when_it_is_first_used(made, name, use):
     cache = altered(made, name=name)
     assert cache.image(2).shape == (1, 88, 88)
     for _ in range(2):
@@ -264,7 +264,7 @@ ROWS = {"offset": 2**60, "meta": 2**60, "height": 2**31, "width": 0, "itemsize":
 
 
 @pytest.mark.parametrize("column", ROWS)
-def test_an_altered_row_with_a_mended_index_is_told(made, column):
+def test_an_altered_row_with_a_mended_index_is_reported(made, column):
     path = made.folder / "images.bin"
     rows = np.frombuffer(path.read_bytes(), ROW).copy()
     rows[column][5] = ROWS[column]
@@ -275,7 +275,7 @@ def test_an_altered_row_with_a_mended_index_is_told(made, column):
 
 
 @pytest.mark.parametrize("line", ["{", "[]", "3", "{}", "[" * 100_000, '{"image": 1e999'])
-def test_an_altered_line_with_every_checksum_mended_is_told(made, line):
+def test_an_altered_line_with_every_checksum_mended_is_reported(made, line):
     """The items' file is named by its own hash, the description's checksum is in its row: both are set right."""
     content = b"".join(line.encode() + b"\n" for _ in range(12))
     name = store.items_name(content)

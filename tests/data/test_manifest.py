@@ -176,7 +176,7 @@ def test_nih_subset(shared_data):
     assert len(patients[1]) == 51 and not patients[0] & patients[1]  # 10 % of 512
 
 
-def test_find_images_leaves_out_folders_of_results_and_tells_how_many(tmp_path, caplog):
+def test_find_images_leaves_out_folders_of_results_and_counts_them(tmp_path, caplog):
     _touch(tmp_path, "a.png", "b/c.png", "run/world_views.png", "b/out/c/overlay.png", "b/masks/c.png")
     for folder in ("run", "b/out"):
         mark(tmp_path / folder)

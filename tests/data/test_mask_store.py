@@ -51,7 +51,7 @@ def test_masks_and_films_are_stores_of_one_kind(masked):
 
 
 @pytest.mark.parametrize("name", ["pixels.bin", "meta.jsonl"])
-def test_altered_masks_are_told_at_first_use_and_packed_anew(masked, name, monkeypatch):
+def test_altered_masks_are_reported_at_first_use_and_packed_again(masked, name, monkeypatch):
     films = masked()
     folder, places = films.masks.folder, films.masks._places
     flip(folder / name, int(places[1]["offset" if name == "pixels.bin" else "meta"]) + 5)
@@ -72,7 +72,7 @@ def test_altered_masks_are_told_at_first_use_and_packed_anew(masked, name, monke
 
 
 @pytest.mark.parametrize("name", ["pixels.bin", "meta.jsonl", "images.bin", "index.json"])
-def test_masks_of_another_size_are_packed_anew_with_a_warning(masked, name, caplog):
+def test_masks_of_another_size_are_packed_again_with_a_warning(masked, name, caplog):
     path = masked().masks.folder / name
     path.write_bytes(path.read_bytes()[:-1])
     assert [masked().label(n).sum() for n in (0, 1)] == [300, 320]
@@ -115,7 +115,7 @@ def test_packing_that_was_killed_is_resumed(masked, monkeypatch):
     assert calls == ["mask0.png", "mask1.png", "mask1.png"]
 
 
-def test_masks_packed_by_version_0_1_are_packed_anew_with_one_line(masked, caplog):
+def test_masks_packed_by_version_0_1_are_packed_again_with_one_line(masked, caplog):
     caplog.set_level("INFO")
     films = masked()
     for path in films.masks.folder.iterdir():

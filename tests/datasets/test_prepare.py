@@ -72,7 +72,7 @@ def test_a_failed_run_that_made_nothing_leaves_nothing(root, tmp_path):
         prepare_dataset("nih", tmp_path / "nowhere", tmp_path / "out")
 
 
-def test_a_run_that_broke_off_goes_on(put, root, tmp_path):
+def test_a_run_that_broke_off_is_resumed(put, root, tmp_path):
     rows = "".join(f"{n},0 {n}\n" for n in range(1, 6))
     put("train-rle.csv", "ImageId,EncodedPixels\n" + rows + "6,0 999\n")
     for n in range(1, 7):
@@ -186,7 +186,7 @@ def test_names_that_no_manifest_can_hold_are_left_out_and_counted(films, put, ro
         )
 
 
-def test_a_film_in_the_place_of_another_is_stored_anew(tmp_path):
+def test_a_film_in_the_place_of_another_is_stored_again(tmp_path):
     """Of the same name, size and time of change: content tells them apart."""
     job = Job(tmp_path, tmp_path / "out")
     source = tmp_path / "a.raw"
