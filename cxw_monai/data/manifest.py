@@ -151,10 +151,7 @@ def read_datalist(path: str | PathLike[str], section: str | None = None) -> list
 def read_records(path: str | PathLike[str]) -> Iterator[Record]:
     """Read a manifest record by record; paths stay as they are written.
 
-    A CSV is streamed. A JSON is loaded whole: prefer the CSV for a million images.
-
-    Args:
-        path: ``.csv`` or ``.json``.
+    A ``.csv`` is streamed. A ``.json`` is loaded whole: prefer the CSV for a million images.
 
     Yields:
         The records in the file's order (JSON: training, validation, test, unassigned).

@@ -234,9 +234,6 @@ class Store:
     def verify(self, progress: bool = False) -> None:
         """Read everything and compare it with the checksums.
 
-        Args:
-            progress: show a progress bar.
-
         Raises:
             CacheError: images are damaged, and the first few are named, or the items are.
         """

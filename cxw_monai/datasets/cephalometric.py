@@ -22,7 +22,7 @@ from PIL import Image
 from cxw_monai.data.schema import Record
 
 from .common import Job, decoding, index_images
-from .made_files import NewFilm, store_films
+from .made_files import store_films
 from .registry import PublicDataset
 
 __all__ = ["DATASET", "LANDMARKS"]
@@ -59,7 +59,7 @@ def prepare(job: Job) -> list[Record]:
         both = [_points(folder / f"{record.patient_id}.txt") for folder in (senior, junior)]
         _add_landmarks(record, both[0], both[1], scale)
     bitmaps = [record for record in records if record.image.lower().endswith(".bmp")]
-    store_films(job, [NewFilm(record, f"{Path(record.image).stem}.png", _read, "grey") for record in bitmaps])
+    store_films(job, {f"{Path(record.image).stem}.png": record for record in bitmaps}, _read, "grey")
     records = job.kept(records)
     job.hold_out(records)
     return records

@@ -145,12 +145,7 @@ class Job:
     def readable(
         self, records: Sequence[Record], read: Callable[[Record], _Found], what: str = "headers"
     ) -> list[tuple[Record, _Found]]:
-        """Read something of each film, several at a time; films that can't be read are left out.
-
-        Args:
-            records: of images that are there.
-            read: raises RadiographError of a damaged film.
-            what: names the progress bar.
+        """Read something of each film, several at a time (:meth:`each`); films that can't be read are left out.
 
         Returns:
             The readable ones with what was read; :meth:`kept` gives the records without the others.
@@ -166,11 +161,8 @@ class Job:
     def sized(
         self, records: Sequence[Record], wanted: Callable[[Record], object] = lambda record: True
     ) -> list[Record]:
-        """Sets ``width`` and ``height`` from the images' headers; films without a readable one are left out.
-
-        Args:
-            records: of images that are there.
-            wanted: which of them are looked at; the others stay as they are.
+        """Sets ``width`` and ``height`` of the ``wanted`` records from their images' headers; films without a readable
+        header are left out.
 
         Raises:
             ValueError: more than half of the films are damaged.
@@ -229,7 +221,7 @@ class Job:
         """Splits by patient: ``test`` of all patients first, then ``validation`` of those that are left.
 
         Args:
-            records: of a data set that is published without a split; ``split`` is set.
+            records: of the whole data set.
             test: share of all patients; the job's by default.
             validation: share of the patients that aren't test; the job's by default.
 
@@ -245,13 +237,7 @@ class Job:
 
 @contextmanager
 def decoding(path: str | os.PathLike[str], reason: str, remedy: str) -> Iterator[None]:
-    """Turn whatever a parser raises of a damaged file into a RadiographError that names it.
-
-    Args:
-        path: the file.
-        reason: what can't be done, such as ``"cannot be decoded"``; the error's type is added.
-        remedy: what to do.
-    """
+    """Turn whatever a parser raises of a damaged file into a RadiographError; its type is added to ``reason``."""
     try:
         yield
     except Exception as error:

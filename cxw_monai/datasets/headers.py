@@ -75,12 +75,7 @@ def _text(header: Dataset, keyword: str) -> str:
 
 def fill_from_headers(job: Job, records: Sequence[Record], *, patients: bool = False) -> list[Record]:
     """Completes records of DICOM images by their headers, several at a time: size, and what isn't known yet of sex,
-    age and view. Films without a readable header are left out.
-
-    Args:
-        job: the preparation.
-        records: of images that are there.
-        patients: take the patient from the header too.
+    age and view, and with ``patients`` the patient. Films without a readable header are left out.
 
     Raises:
         ValueError: more than half of the films are damaged.

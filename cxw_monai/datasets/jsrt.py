@@ -28,7 +28,7 @@ from cxw_monai.data.schema import Box, Record
 from cxw_monai.io.radiograph import RadiographError
 
 from .common import Job, decoding
-from .made_files import NewFilm, store_films, stored_mask_of, write_masks
+from .made_files import store_films, stored_mask_of, write_masks
 from .registry import Option, PublicDataset
 
 __all__ = ["DATASET"]
@@ -56,18 +56,18 @@ def prepare(job: Job, test_fold: int = 2, png_bone_dark: bool = False) -> list[R
         record.extra["fold"] = "1" if int(name[5:]) % 2 else "2"
         records.append(record)
     records = job.sized(job.present(records), lambda record: not record.image.lower().endswith(".img"))
-    films = []
+    raw: dict[str, Record] = {}
+    dark: dict[str, Record] = {}
     for record in records:
-        name, raw = str(record.patient_id), record.image.lower().endswith(".img")
         record.width, record.height = record.width or _SIDE, record.height or _SIDE
         record.extra["pixel_spacing_mm"] = f"{_MM * _SIDE / record.width:g}"
-        if raw:
-            films.append(NewFilm(record, f"{name}.png", _read_raw, "raw 12 bits inverted"))
-        elif png_bone_dark:
-            films.append(NewFilm(record, f"{name}.png", _read_dark, "inverted"))
+        kind = raw if record.image.lower().endswith(".img") else dark
+        kind[f"{record.patient_id}.png"] = record
     _add_clinical(job, records)
     _add_masks(job, records)
-    store_films(job, films)
+    store_films(job, raw, _read_raw, "raw 12 bits inverted")
+    if png_bone_dark:
+        store_films(job, dark, _read_dark, "inverted")
     records = job.kept(records)
     job.about["split"] = f"SCR's folds: fold {test_fold} is the test; validation held out of the other fold"
     job.hold_out(records)

@@ -30,7 +30,7 @@ from PIL import Image
 from cxw_monai.data.schema import Record
 
 from .common import Job, decoding, sex_letter, view_name
-from .made_files import NewFilm, store_films
+from .made_files import store_films
 from .registry import Option, PublicDataset
 
 __all__ = ["DATASET"]
@@ -144,7 +144,7 @@ def _turn_bright(job: Job, records: list[Record], choice: str) -> list[Record]:
         choice = "invert" if likeness < 0 else "keep"
     job.note(f"{len(tagged)} films tagged MONOCHROME1: {'inverted' if choice == 'invert' else 'kept as they are'}")
     if choice == "invert":
-        store_films(job, [NewFilm(record, Path(record.image).name, _inverted, "inverted") for record in tagged])
+        store_films(job, {Path(record.image).name: record for record in tagged}, _inverted, "inverted")
     return job.kept(records)
 
 

@@ -98,12 +98,9 @@ def read_volume(path: str | Path) -> nib.spatialimages.SpatialImage:
         affine maps them to RAS+ mm. The stored orientation (LPS, LAS, ...) makes no difference.
 
     Raises:
-        FileNotFoundError: if there is nothing at ``path``.
         ValueError: if it can't be read, isn't three-dimensional, or holds several series.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no file or folder {path}; give a NIfTI file or a folder with a DICOM series")
     image = _read_dicom_series(path) if path.is_dir() else _read_nifti(path)
     return nib.as_closest_canonical(image)
 
@@ -148,8 +145,8 @@ def read_labelled_ct(source: CTSource) -> LabelledCT:
     """Reads a CT with its labels and checks that they lie on one grid.
 
     Raises:
-        FileNotFoundError: if a file is missing.
-        ValueError: if a file can't be read, or the grids differ.
+        FileNotFoundError: if the structures are missing.
+        ValueError: if a volume is missing or can't be read, or the grids differ.
     """
     names = read_label_names(source.structures)
     ct, labels = read_volume(source.ct), read_volume(source.labels)

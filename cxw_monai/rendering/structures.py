@@ -68,10 +68,7 @@ def read_label_names(path: str | Path) -> dict[int, str]:
         FileNotFoundError: if there is no such file.
         ValueError: if a column is missing or an id isn't an integer.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"structures: no file {path}; give a CSV with the columns 'structure' and 'id'")
-    with path.open(newline="", encoding="utf-8") as handle:
+    with Path(path).open(newline="", encoding="utf-8") as handle:
         reader = csv.DictReader(handle)
         missing = {"structure", "id"} - set(reader.fieldnames or ())
         if missing:

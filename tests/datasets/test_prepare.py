@@ -15,7 +15,7 @@ from cxw_monai.data.manifest import read_datalist, read_records
 from cxw_monai.data.schema import Record
 from cxw_monai.datasets import datasets, format_counts, prepare_dataset
 from cxw_monai.datasets.common import Job, view_name, years
-from cxw_monai.datasets.made_files import MaskFile, NewFilm, store_films, write_masks
+from cxw_monai.datasets.made_files import MaskFile, store_films, write_masks
 from cxw_monai.datasets.prepare import summarise
 from cxw_monai.io.files.csv_files import read_rows
 from cxw_monai.io.results import folders
@@ -194,8 +194,8 @@ def test_a_film_in_the_place_of_another_is_stored_again(tmp_path):
         source.write_bytes(bytes([value] * 64))
         os.utime(source, ns=(0, 0))
         record = Record(str(source))
-        store_films(job, [NewFilm(record, "a.png", lambda path, v=value: np.full((8, 8), v, np.uint8), "raw")])
+        store_films(job, {"a.png": record}, lambda path, v=value: np.full((8, 8), v, np.uint8), "raw")
         assert np.asarray(Image.open(record.image)).max() == value
     kept = Path(record.image).stat().st_mtime_ns
-    store_films(job, [NewFilm(Record(str(source)), "a.png", lambda path: pytest.fail("made again"), "raw")])
+    store_films(job, {"a.png": Record(str(source))}, lambda path: pytest.fail("made again"), "raw")
     assert Path(record.image).stat().st_mtime_ns == kept
