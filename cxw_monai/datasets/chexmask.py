@@ -109,7 +109,7 @@ def _key(name: str, whole: bool) -> str:
 def _by_key(records: list[Record], whole: bool, manifest: str) -> dict[str, Record]:
     by_key = {_key(record.image, whole): record for record in records}
     if len(by_key) < len(records):
-        raise ValueError(f"{manifest}: films of one name; they cannot be told apart by this table")
+        raise ValueError(f"{manifest}: films of one name; this table cannot distinguish them")
     return by_key
 
 
@@ -152,7 +152,7 @@ DATASET = PublicDataset(
     url="https://physionet.org/content/chexmask-cxr-segmentation-data",
     terms="CC BY 4.0 (the films under their own terms); cite Gaggion et al. 2024",
     split="that of the manifest it is joined onto",
-    makes="masks of lungs and heart made by HybridGNet, their quality, 120 landmarks where asked for",
+    makes="masks of lungs and heart made by HybridGNet, their quality, 120 landmarks on request",
     prepare=prepare,
     options=(
         Option("manifest", "", "manifest of the prepared data set whose films get masks"),

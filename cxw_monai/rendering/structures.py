@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from cxw_monai.data.tables import csv_rows
 
 __all__ = ["BONE_PATTERN", "STRUCTURES", "VESSEL_PATTERN", "Structure", "ids_matching", "read_label_names"]
 
@@ -68,16 +69,12 @@ def read_label_names(path: str | Path) -> dict[int, str]:
         FileNotFoundError: if there is no such file.
         ValueError: if a column is missing or an id isn't an integer.
     """
-    with Path(path).open(newline="", encoding="utf-8") as handle:
-        reader = csv.DictReader(handle)
-        missing = {"structure", "id"} - set(reader.fieldnames or ())
-        if missing:
-            raise ValueError(f"structures: {path} lacks the column(s) {sorted(missing)}; found {reader.fieldnames}")
-        names = {}
-        for line, row in enumerate(reader, start=2):
-            if not (row["id"] or "").strip().isdigit():
-                raise ValueError(f"structures: {path} line {line}: id must be a whole number >= 0, got {row['id']!r}")
-            names[int(row["id"])] = (row["structure"] or "").strip()
+    names = {}
+    for where, columns, cells in csv_rows(path, ("structure", "id")):
+        row = dict(zip(columns, cells, strict=True))
+        if not row["id"].strip().isdigit():
+            raise ValueError(f"structures: {path}, {where}: id must be a whole number >= 0, got {row['id']!r}")
+        names[int(row["id"])] = row["structure"].strip()
     return names
 
 

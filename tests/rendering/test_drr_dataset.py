@@ -166,7 +166,7 @@ def test_missing_and_broken_files(tmp_path, source):
         make(tmp_path / "out", CTSource(broken, source.labels, source.structures), patients=1)
     names = tmp_path / "names.csv"
     names.write_text("name,value\nheart,1\n")
-    with pytest.raises(ValueError, match=r"names\.csv lacks the column"):
+    with pytest.raises(ValueError, match=r"names\.csv: no column 'structure', 'id' among \['name', 'value'\]"):
         read_labelled_ct(CTSource(source.ct, source.labels, names))
     names.write_text("structure,id\nbrain,1\n")
     with pytest.raises(ValueError, match="none of the structures"):
