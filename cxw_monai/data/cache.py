@@ -12,28 +12,37 @@ import hashlib
 import json
 import logging
 import os
+import shutil
+import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 from PIL import Image
 
 from cxw_monai.io.files.atomic import atomic_file
-from cxw_monai.io.files.csv_files import CsvWriter
+from cxw_monai.io.files.csv_files import write_rows
+from cxw_monai.io.files.identity import file_state
+from cxw_monai.io.formats.pictures import refuse_unless_file
+from cxw_monai.io.formats.raster import is_raster_header
 from cxw_monai.io.radiograph import Radiograph, RadiographError
 from cxw_monai.io.read import read_radiograph, reader_options
 from cxw_monai.io.results.film_names import film_name
 
-from .cache_estimate import estimate_cache
 from .store import FORMAT_VERSION, INDEX, CacheError, RadiographCache
 from .store_writer import Made, StoreWriter, cache_lock, items_content, made, write_items
 
-__all__ = ["CacheError", "RadiographCache", "build_cache"]
+__all__ = ["CacheError", "CacheEstimate", "RadiographCache", "build_cache", "estimate_cache"]
+
+_SAMPLE = 1000  # headers read at most; the mean of their sizes is then good to a few percent
+_DESCRIPTION = 1000  # bytes of meta, item and row per film, about
 
 _logger = logging.getLogger(__name__)
 
@@ -121,11 +130,8 @@ def _key(paths: list[str], size: int, min_size: int, options: Mapping[str, Any])
     """Hash of everything the stored pixels depend on."""
     digest = hashlib.sha256(json.dumps([FORMAT_VERSION, size, min_size, *sorted(options.items())]).encode())
     for path in paths:
-        try:
-            status = os.stat(path)
-            state = f"{status.st_size} {status.st_mtime_ns}"
-        except OSError:
-            state = "absent"  # the reader will say what is wrong with it
+        found = file_state(path)
+        state = f"{found[0]} {found[1]}" if found else "absent"  # the reader will say what is wrong with it
         digest.update(os.fsencode(f"{path}\0{state}\0"))
     return digest.hexdigest()[:20]
 
@@ -145,7 +151,7 @@ def _is_finished(
         return False
     skipped = {bad["path"] for bad in cache.skipped}
     if len(cache) + len(cache.skipped) != len(paths) or not skipped <= set(paths):
-        _logger.warning("%s: doesn't hold the films that were asked for; decoding what is missing", folder)
+        _logger.warning("%s: doesn't hold the films of this data set; decoding what is missing", folder)
         return False
     with closing(decoded([bad["path"] for bad in cache.skipped])) as results:
         if any(not isinstance(result, RadiographError) for result in results):
@@ -202,7 +208,60 @@ def _write_report(report: str | PathLike[str] | None, skipped: list[dict[str, st
     """CSV of the images left out; only its header where there is none."""
     if report is None:
         return
+    rows = [{"path": film_name(bad["path"]), "reason": bad["reason"]} for bad in skipped]
     with atomic_file(report, "w", newline="", encoding="utf-8") as stream:
-        writer = CsvWriter(stream)
-        writer.writerow(["path", "reason"])
-        writer.writerows([film_name(bad["path"]), bad["reason"]] for bad in skipped)
+        write_rows(stream, ("path", "reason"), rows)
+
+
+@dataclass(frozen=True)
+class CacheEstimate:
+    """What a build will need: of how many films, about how many bytes, and how many are free there."""
+
+    films: int
+    bytes: int
+    free: int
+
+    def __str__(self) -> str:
+        return f"{self.films} films, about {self.bytes / 1e9:.3g} GB on disk, {self.free / 1e9:.3g} GB free"
+
+
+def estimate_cache(paths: Sequence[str | PathLike[str]], folder: str | PathLike[str], size: int) -> CacheEstimate:
+    """Estimate a cache's size from the headers of up to 1,000 films, evenly spaced; nothing is decoded.
+
+    Films without a readable header (damaged files, NIfTI) are counted as square 16-bit films.
+
+    Args:
+        paths: the films.
+        folder: an existing folder on the disk that will hold the cache.
+        size: the shorter side of a stored film, px.
+    """
+    step = max(1, len(paths) // _SAMPLE)
+    sizes = [_stored_bytes(path, size) for path in paths[::step]]
+    mean = float(np.mean(sizes)) if sizes else 0.0
+    return CacheEstimate(len(paths), round(len(paths) * (mean + _DESCRIPTION)), shutil.disk_usage(folder).free)
+
+
+def _stored_bytes(path: str | PathLike[str], size: int) -> int:
+    """Bytes of one film as it will be stored."""
+    height, width, bits = _header(path) or (size, size, 16)
+    scale = min(1.0, size / min(height, width))
+    return round(height * scale) * round(width * scale) * (1 if bits <= 8 else 2)
+
+
+def _header(path: str | PathLike[str]) -> tuple[int, int, int] | None:
+    """``(height, width, bits)`` as declared, or None where they can't be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            refuse_unless_file(path)
+            with Path(path).open("rb") as stream:
+                head = stream.read(132)
+            if is_raster_header(head):
+                with Image.open(path) as image:
+                    return image.height, image.width, 16 if image.mode.startswith(("I", "F")) else 8
+            names = ["Rows", "Columns", "BitsStored"]
+            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=names)
+            height, width, bits = (int(dataset[name].value) for name in names)
+    except Exception:  # parsers raise whatever the damage provokes; the reader will say what is wrong
+        return None
+    return (height, width, bits) if height and width else None

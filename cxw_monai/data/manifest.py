@@ -102,9 +102,7 @@ def load_items(
     return items
 
 
-def read_datalist(
-    path: str | PathLike[str], base_dir: str | PathLike[str] | None = None, section: str | None = None
-) -> list[dict[str, Any]]:
+def read_datalist(path: str | PathLike[str], section: str | None = None) -> list[dict[str, Any]]:
     """Read a manifest.
 
     - CSV with a header: the column ``image`` and any others, kept as strings, empty cells as None. Columns ``label_*``,
@@ -116,8 +114,7 @@ def read_datalist(
     their images.
 
     Args:
-        path: the manifest, ``.csv`` or ``.json``.
-        base_dir: what relative paths of images and masks are relative to; the manifest's folder by default.
+        path: the manifest, ``.csv`` or ``.json``; paths in it are relative to its folder.
         section: which list of a JSON dictionary, or which ``split`` of a CSV, to take; ``"all"`` for all of them. None
             takes a dictionary's ``training`` and all rows of a CSV. A bare list, and a CSV without splits, have only
             one section.
@@ -135,10 +132,9 @@ def read_datalist(
     extension = manifest.suffix.lower()
     if extension not in (".csv", ".json"):
         raise ValueError(f"{path}: a manifest is a .csv or .json file, not {extension or 'one without extension'}")
-    base = Path(os.path.abspath(base_dir)) if base_dir is not None else manifest.parent
     rows = list(_csv_rows(manifest, ())) if extension == ".csv" else _datalist_rows(manifest, section)
     for row in rows:
-        _set_paths(manifest, row, base)
+        _set_paths(manifest, row)
     _refuse_contradictions(manifest, rows)
     chosen = _of_split(manifest, rows, section) if extension == ".csv" else [row for row in rows if row.wanted]
     items = [row.fields for row in chosen]
@@ -146,7 +142,8 @@ def read_datalist(
     if missing:
         named = ", ".join(map(_named, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
         raise FileNotFoundError(
-            f"{path}: {len(missing)} of {len(items)} images don't exist ({named}); relative paths are taken from {base}"
+            f"{path}: {len(missing)} of {len(items)} images don't exist ({named}); "
+            f"relative paths are taken from {manifest.parent}"
         )
     return items
 
@@ -154,10 +151,7 @@ def read_datalist(
 def read_records(path: str | PathLike[str]) -> Iterator[Record]:
     """Read a manifest record by record; paths stay as they are written.
 
-    A CSV is streamed. A JSON is loaded whole: prefer the CSV for a million images.
-
-    Args:
-        path: ``.csv`` or ``.json``.
+    A ``.csv`` is streamed. A ``.json`` is loaded whole: prefer the CSV for a million images.
 
     Yields:
         The records in the file's order (JSON: training, validation, test, unassigned).
@@ -263,19 +257,19 @@ def _datalist_row(manifest: Path, where: str, item: Any, split: str | None, want
         _check(manifest, where, fields, ())
         if split and said not in (None, "", split):
             raise ValueError(
-                f"{manifest}, {where}: its split is {shown(said)}, in the list {split!r}; mend one of them"
+                f"{manifest}, {where}: its split is {shown(said)}, in the list {split!r}; correct one of them"
             )
     return [_Row(where, fields, split or (said if isinstance(said, str) else None), wanted)]
 
 
-def _set_paths(manifest: Path, row: _Row, base: Path) -> None:
+def _set_paths(manifest: Path, row: _Row) -> None:
     """Make the paths of image and masks absolute."""
     image = row.fields.get("image")
     if row.wanted and (not isinstance(image, str) or not image or "\0" in image):
         raise ValueError(f"{manifest}, {row.where}: 'image' must be a path, got {shown(image)}")
     for name, value in row.fields.items():
         if isinstance(value, str) and (name == "image" or name.startswith(MASK)):
-            row.fields[name] = os.path.abspath(os.path.join(base, value))
+            row.fields[name] = os.path.abspath(os.path.join(manifest.parent, value))
 
 
 def _refuse_contradictions(manifest: Path, rows: Sequence[_Row]) -> None:
@@ -315,7 +309,7 @@ def _must_agree(name: str) -> bool:
 
 
 def _of_split(manifest: Path, rows: list[_Row], section: str | None) -> list[_Row]:
-    """The rows of one split; all where none is asked for, or no row has one."""
+    """The rows of one split; all where none is given, or no row has one."""
     found = {row.split for row in rows if row.split}
     if section is None and len(found) > 1:
         _logger.warning("%s: rows of all splits are taken (%s)", manifest, ", ".join(sorted(found)))
@@ -344,13 +338,7 @@ def _cell(value: Any) -> str:
 
 
 def write_datalist(path: str | PathLike[str], records: Sequence[Record], name: str = "") -> None:
-    """Write the JSON form, whole or not at all; every item has every field, null where it isn't known.
-
-    Args:
-        path: the ``.json``.
-        records: of the data set.
-        name: of the data set.
-    """
+    """Write the JSON form, whole or not at all; every item has every field, null where it isn't known."""
     columns = columns_of(records)
     about: dict[str, Any] = {"name": name}
     for kind, prefix in (("labels", LABEL), ("masks", MASK), ("landmarks", LANDMARK)):

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from cxw_monai.io.files.identity import file_state
 from cxw_monai.io.formats.pictures import read_mask
 from cxw_monai.io.radiograph import RadiographError
 
@@ -83,7 +84,7 @@ def build_masks(
     """Pack the masks of cached films, or open what was packed before.
 
     A mask's pixel at the cached size is 1 where at least half of its area is. What was packed is kept when a run is
-    killed, and what is damaged is packed anew.
+    killed, and what is damaged is packed again.
 
     Args:
         cache: films whose items have ``masks``: files per known structure, whose union is taken.
@@ -101,35 +102,29 @@ def build_masks(
     with cache_lock(folder):
         if not _is_finished(folder, cache):
             with StoreWriter(folder, len(cache), progress) as writer:
-                _announce(writer, cache.folder)
-                jobs = [_job(cache, index) for index in range(len(cache))]
+                older = any(cache.folder.glob("masks-*.bin"))
+                unused = "; masks-*.bin of version 0.1 there aren't used any more" if older else ""
+                _logger.info("%s: packing the masks of %d films%s", folder, int((~writer.done).sum()), unused)
+                jobs = [
+                    _Job(item["image"], item["masks"], tuple(meta["original_shape"]), cache.shape(index))
+                    for index, (item, meta) in enumerate(zip(cache.items, cache.meta, strict=True))
+                ]
                 writer.fill(jobs, pack, workers, title="caching masks" if progress else None)
                 items = items_content({"image": job.image} for job in jobs)
                 writer.finish(write_items(folder, items), [])
         return MaskStore(folder)
 
 
-def _job(cache: RadiographCache, index: int) -> _Job:
-    item = cache.items[index]
-    rows, columns = cache.meta[index]["original_shape"]
-    return _Job(item["image"], item["masks"], (rows, columns), cache.shape(index))
-
-
 def _key(cache: RadiographCache, structures: Sequence[str]) -> str:
     """Hash of everything that the packed masks depend on; no film is read for it."""
     digest = hashlib.sha256(json.dumps([MASK_VERSION, list(structures)]).encode())
     for index, item in enumerate(cache.items):
-        state = [[name, [[file, *_status(file)] for file in files]] for name, files in sorted(item["masks"].items())]
-        digest.update(json.dumps([cache.shape(index), state]).encode())
+        masks = [
+            [name, [[file, *(file_state(file) or (-1, -1))] for file in files]]  # the reader says what is wrong with it
+            for name, files in sorted(item["masks"].items())
+        ]
+        digest.update(json.dumps([cache.shape(index), masks]).encode())
     return digest.hexdigest()[:20]
-
-
-def _status(path: str) -> list[int]:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return [-1, -1]  # the reader will say what is wrong with it
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _is_finished(folder: Path, cache: RadiographCache) -> bool:
@@ -145,11 +140,6 @@ def _is_finished(folder: Path, cache: RadiographCache) -> bool:
     if not whole:
         _logger.warning("%s: doesn't hold the masks of these films; packing what is missing", folder)
     return whole
-
-
-def _announce(writer: StoreWriter, films: Path) -> None:
-    older = "; masks-*.bin of version 0.1 there aren't used any more" if any(films.glob("masks-*.bin")) else ""
-    _logger.info("%s: packing the masks of %d films%s", writer.folder, int((~writer.done).sum()), older)
 
 
 def _pack(job: _Job, structures: Sequence[str], dtype: np.dtype[Any]) -> Made | RadiographError:

@@ -309,6 +309,4 @@ def fields_of(record: Record, columns: Sequence[str]) -> dict[str, Any]:
     return fields
 
 
-__getattr__ = old_names(
-    __name__, {name: f"cxw_monai.data.manifest:{name}" for name in ("read_records", "write_csv", "write_datalist")}
-)
+__getattr__ = old_names(__name__, {"read_records": "cxw_monai.data.manifest:read_records"})

@@ -123,10 +123,4 @@ def _group(item: Item, shared: str) -> tuple[str, str]:
 
 def _ranked(groups: Iterable[tuple[str, str]], seed: int) -> list[tuple[str, str]]:
     """Groups in a fixed pseudo-random order: that of the SHA-256 of `[seed, kind, name]` as JSON."""
-    starts = {kind: json.dumps([seed, kind])[:-1] for kind in ("patient", "file")}
-
-    def key(group: tuple[str, str]) -> tuple[bytes, tuple[str, str]]:
-        kind, name = group
-        return hashlib.sha256(f"{starts[kind]}, {json.dumps(name)}]".encode()).digest(), group
-
-    return sorted(groups, key=key)
+    return sorted(groups, key=lambda group: (hashlib.sha256(json.dumps([seed, *group]).encode()).digest(), group))

@@ -100,7 +100,7 @@ def map_file(path: Path) -> mmap.mmap | bytes:
 
 
 class JsonRows(Sequence[Any]):
-    """Lines of a JSONL file, parsed when they are asked for.
+    """Lines of a JSONL file, parsed at each access.
 
     Args:
         path: the file, with at least one line.
@@ -234,9 +234,6 @@ class Store:
     def verify(self, progress: bool = False) -> None:
         """Read everything and compare it with the checksums.
 
-        Args:
-            progress: show a progress bar.
-
         Raises:
             CacheError: images are damaged, and the first few are named, or the items are.
         """
@@ -257,7 +254,7 @@ class Store:
         return {"folder": self.folder, "items": self._items}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]  # maps belong to a process: opened anew
+        self.__init__(**state)  # type: ignore[misc]  # maps belong to a process: opened again
 
 
 class RadiographCache(Store):
@@ -281,7 +278,7 @@ _AGAIN = "build it again with the same settings, which keeps every image that is
 
 def _remedy(folder: Path) -> str:
     """For what only a look at every image finds."""
-    return f"delete {folder / INDEX} and run the same again: only what is damaged is made anew"
+    return f"delete {folder / INDEX} and run the same again: only what is damaged is made again"
 
 
 def index_checksum(index: dict[str, Any]) -> int:

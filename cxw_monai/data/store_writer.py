@@ -154,12 +154,7 @@ class StoreWriter:
         self.done[item] = True
 
     def finish(self, items: str, skipped: list[dict[str, str]]) -> None:
-        """Sort the rows by item and write the index.
-
-        Args:
-            items: what :func:`write_items` returned.
-            skipped: the files left out.
-        """
+        """Sort the rows by item and write the index: with what :func:`write_items` returned, and the files left out."""
         rows = self._table[self.done].tobytes()
         index = {
             "version": FORMAT_VERSION,

@@ -10,10 +10,9 @@ import codecs
 import csv
 import gzip
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TextIO
 
 from cxw_monai.io.files.csv_files import unguarded
 from cxw_monai.io.files.printable import shown
@@ -30,7 +29,7 @@ def csv_rows(
     """Read a CSV with a header, plain or gzipped (``.gz``), row by row.
 
     Args:
-        path: UTF-8, with or without a byte order mark, commas between the cells. Empty lines are passed over.
+        path: UTF-8, with or without a byte order mark, commas between the cells. Empty lines are skipped.
         required: columns that must be there.
         published: where a table of a public data set is from; in such a table several columns may have no name.
 
@@ -44,7 +43,7 @@ def csv_rows(
     path = Path(path)
     where = "line 1"
     try:
-        with _opened(path) as stream:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", newline="", encoding="utf-8-sig") as stream:
             reader = csv.reader(_lines(path, stream), strict=True)
             columns = tuple(map(unguarded, next(reader, ())))
             _check_header(path, columns, required, published)
@@ -64,12 +63,7 @@ def csv_rows(
         raise ValueError(f"{path}, {where}: damaged ({type(error).__name__}); copy it again from its source") from None
 
 
-def _opened(path: Path) -> TextIO:
-    opened = gzip.open if path.suffix == ".gz" else open
-    return opened(path, "rt", newline="", encoding="utf-8-sig")
-
-
-def _lines(path: Path, stream: TextIO) -> Iterator[str]:
+def _lines(path: Path, stream: Iterable[str]) -> Iterator[str]:
     """Lines of text; other encodings that UTF-8 lets through, and binary files, are full of NUL."""
     for number, line in enumerate(stream, start=1):
         if "\0" in line:
@@ -92,7 +86,8 @@ def _bad_line(path: Path) -> str:
 
 def _check_header(path: Path, columns: tuple[str, ...], required: Sequence[str], published: str) -> None:
     if not columns:
-        raise ValueError(f"{path}: the file is empty; expected a header{_with(required)}, then a line for each row")
+        named = f" with {', '.join(required)}" if required else ""
+        raise ValueError(f"{path}: the file is empty; expected a header{named}, then a line for each row")
     absent = [name for name in required if name not in columns]
     if absent and len(columns) == 1 and (other := next((c for c in ";\t|" if c in columns[0]), None)):
         kind = {";": "semicolons", "\t": "tabulators", "|": "bars"}[other]
@@ -106,7 +101,3 @@ def _check_header(path: Path, columns: tuple[str, ...], required: Sequence[str],
         if first != number and (name or not published):
             what = f"the column {shown(name)}" if name else "a column without a name"
             raise ValueError(f"{path}, line 1: {what} is there twice (columns {first} and {number}); keep one of them")
-
-
-def _with(required: Sequence[str]) -> str:
-    return f" with {', '.join(required)}" if required else ""

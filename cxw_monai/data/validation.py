@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Iterable, Iterator
 from os import PathLike
 
+from cxw_monai.io.files.identity import file_identity
 from cxw_monai.io.files.printable import shown
 from cxw_monai.io.formats.pictures import open_picture
 from cxw_monai.io.radiograph import RadiographError
@@ -47,7 +47,7 @@ def validate(
     """
     problems: list[str] = []
     images: dict[str, int] = {}
-    contents: dict[bytes, int] = {}
+    contents: dict[str, int] = {}
     patients: dict[str, tuple[str, int]] = {}
     count = 0
     for count, record in enumerate(records, start=1):
@@ -63,7 +63,7 @@ def validate(
         if check_files:
             found += _file_problems(record, path, base_dir)
         if check_content and os.path.isfile(path):
-            first = contents.setdefault(_digest(path), count)
+            first = contents.setdefault(file_identity(path).sha256, count)
             if first != count:
                 found.append(f"the file has the same bytes as that of record {first}")
         problems += [f"record {count} ({_short_path(record.image)}): {problem}" for problem in found]
@@ -121,11 +121,3 @@ def _file_problems(record: Record, path: str, base_dir: str | PathLike[str]) -> 
                 continue
             if found != size:
                 yield f"mask {structure!r} has the size {found}, the image {size} (width, height)"
-
-
-def _digest(path: str) -> bytes:
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.digest()

@@ -7,7 +7,7 @@ Layout (https://figshare.com/s/37ec464af8e81ae6ebbf)::
 
 An annotation's first 19 lines are ``x,y`` in pixels of 1935 x 2400 (0.1 mm each). A landmark here is the mean of both
 readers; their distance is kept in ``reader_distance_mm``, a JSON object. BMP isn't read by this package: such films are
-stored anew as PNG, with the same grey values. Both published test sets are test, told apart by ``subset``.
+stored again as PNG, with the same grey values. Both published test sets are test, distinguished by ``subset``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from PIL import Image
 from cxw_monai.data.schema import Record
 
 from .common import Job, decoding, index_images
-from .made_files import NewFilm, store_films
+from .made_files import store_films
 from .registry import PublicDataset
 
 __all__ = ["DATASET", "LANDMARKS"]
@@ -59,7 +59,7 @@ def prepare(job: Job) -> list[Record]:
         both = [_points(folder / f"{record.patient_id}.txt") for folder in (senior, junior)]
         _add_landmarks(record, both[0], both[1], scale)
     bitmaps = [record for record in records if record.image.lower().endswith(".bmp")]
-    store_films(job, [NewFilm(record, f"{Path(record.image).stem}.png", _read, "grey") for record in bitmaps])
+    store_films(job, {f"{Path(record.image).stem}.png": record for record in bitmaps}, _read, "grey")
     records = job.kept(records)
     job.hold_out(records)
     return records

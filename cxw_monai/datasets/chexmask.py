@@ -20,17 +20,15 @@ without a row, or of a quality below ``min_dice``, stay without masks.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from cxw_monai.data.manifest import read_records
 from cxw_monai.data.schema import Record
 from cxw_monai.io.radiograph import RadiographError
 
-from .common import Job, image_size
+from .common import Job, image_size, listed_records
 from .made_files import MaskFile, mask_of, write_masks
 from .masks import on_grid
 from .registry import Option, PublicDataset
@@ -52,7 +50,7 @@ def prepare(
     """The records of the manifest, with masks; see the module."""
     if not manifest:
         raise ValueError("no manifest: give --manifest, that of the prepared data set whose films get masks")
-    records = list(_absolute(Path(manifest)))
+    records = list(listed_records(Path(manifest)))
     job.about["split"] = f"that of {manifest}"
     source = _table(job, table)
     rows = job.rows(source, (_MEAN, *_STRUCTURES, "Height", "Width"))
@@ -90,14 +88,6 @@ def prepare(
     return job.kept(records)
 
 
-def _absolute(manifest: Path) -> Iterator[Record]:
-    base = manifest.absolute().parent
-    for record in read_records(manifest):
-        record.image = str(base / record.image)
-        record.masks = {structure: str(base / path) for structure, path in record.masks.items()}
-        yield record
-
-
 def _table(job: Job, name: str) -> Path:
     if name:
         return job.find(name, f"OriginalResolution/{name}")
@@ -119,7 +109,7 @@ def _key(name: str, whole: bool) -> str:
 def _by_key(records: list[Record], whole: bool, manifest: str) -> dict[str, Record]:
     by_key = {_key(record.image, whole): record for record in records}
     if len(by_key) < len(records):
-        raise ValueError(f"{manifest}: films of one name; they cannot be told apart by this table")
+        raise ValueError(f"{manifest}: films of one name; this table cannot distinguish them")
     return by_key
 
 
@@ -162,7 +152,7 @@ DATASET = PublicDataset(
     url="https://physionet.org/content/chexmask-cxr-segmentation-data",
     terms="CC BY 4.0 (the films under their own terms); cite Gaggion et al. 2024",
     split="that of the manifest it is joined onto",
-    makes="masks of lungs and heart made by HybridGNet, their quality, 120 landmarks where asked for",
+    makes="masks of lungs and heart made by HybridGNet, their quality, 120 landmarks on request",
     prepare=prepare,
     options=(
         Option("manifest", "", "manifest of the prepared data set whose films get masks"),

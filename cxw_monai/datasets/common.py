@@ -15,13 +15,24 @@ import pydicom
 from PIL import Image
 from tqdm import tqdm
 
+from cxw_monai.data.manifest import read_records
 from cxw_monai.data.schema import Record
 from cxw_monai.data.splits import split_by_patient
 from cxw_monai.data.tables import csv_rows
 from cxw_monai.io.formats.pictures import refuse_unless_file
 from cxw_monai.io.radiograph import RadiographError
 
-__all__ = ["Job", "LeftOut", "decoding", "hold_out", "image_size", "index_images", "view_name", "years"]
+__all__ = [
+    "Job",
+    "LeftOut",
+    "decoding",
+    "image_size",
+    "index_images",
+    "listed_records",
+    "sex_letter",
+    "view_name",
+    "years",
+]
 
 _SHOWN = 5  # missing files named in an error
 _VIEWS = {
@@ -97,14 +108,7 @@ class Job:
         return kept
 
     def refuse_ruin(self, records: Sequence[Record]) -> None:
-        """Stop where more films are damaged than are left: that is no single damaged file.
-
-        Args:
-            records: all that are left.
-
-        Raises:
-            ValueError: it is so.
-        """
+        """Raise ValueError where more films are damaged than are left in ``records``: no single damaged file."""
         damaged = [each for each in self.left_out if each.what == "film"]
         if len(damaged) > len(records):
             first, count = damaged[0], f"{len(damaged)} of {len(records) + len(damaged)}"
@@ -124,7 +128,7 @@ class Job:
             what: names the progress bar.
 
         Yields:
-            The item with the result, or with the error.
+            The item with the result, or with that error.
         """
 
         def attempt(item: _Item) -> _Found | RadiographError:
@@ -141,12 +145,7 @@ class Job:
     def readable(
         self, records: Sequence[Record], read: Callable[[Record], _Found], what: str = "headers"
     ) -> list[tuple[Record, _Found]]:
-        """Read something of each film, several at a time; films that can't be read are left out.
-
-        Args:
-            records: of images that are there.
-            read: raises RadiographError of a damaged film.
-            what: names the progress bar.
+        """Read something of each film, several at a time (:meth:`each`); films that can't be read are left out.
 
         Returns:
             The readable ones with what was read; :meth:`kept` gives the records without the others.
@@ -162,11 +161,8 @@ class Job:
     def sized(
         self, records: Sequence[Record], wanted: Callable[[Record], object] = lambda record: True
     ) -> list[Record]:
-        """Sets ``width`` and ``height`` from the images' headers; films without a readable one are left out.
-
-        Args:
-            records: of images that are there.
-            wanted: which of them are looked at; the others stay as they are.
+        """Sets ``width`` and ``height`` of the ``wanted`` records from their images' headers; films without a readable
+        header are left out.
 
         Raises:
             ValueError: more than half of the films are damaged.
@@ -218,14 +214,14 @@ class Job:
         return [record for record, found in zip(records, there, strict=True) if found]
 
     def hold_out(self, records: Iterable[Record]) -> None:
-        """Moves a share of the training patients to validation (:func:`hold_out`)."""
-        hold_out([record for record in records if record.split == "training"], self.validation, self.seed)
+        """Moves a share of the training patients to validation, whole patients, by their ids and the seed alone."""
+        _hold_out([record for record in records if record.split == "training"], self.validation, self.seed)
 
     def split(self, records: Sequence[Record], test: float | None = None, validation: float | None = None) -> None:
         """Splits by patient: ``test`` of all patients first, then ``validation`` of those that are left.
 
         Args:
-            records: of a data set that is published without a split; ``split`` is set.
+            records: of the whole data set.
             test: share of all patients; the job's by default.
             validation: share of the patients that aren't test; the job's by default.
 
@@ -234,45 +230,36 @@ class Job:
         """
         for record in records:
             record.split = "training"
-        hold_out(records, self.test if test is None else test, self.seed, "test")
+        _hold_out(records, self.test if test is None else test, self.seed, "test")
         rest = [record for record in records if record.split == "training"]
-        hold_out(rest, self.validation if validation is None else validation, self.seed)
+        _hold_out(rest, self.validation if validation is None else validation, self.seed)
 
 
 @contextmanager
 def decoding(path: str | os.PathLike[str], reason: str, remedy: str) -> Iterator[None]:
-    """Turn whatever a parser raises of a damaged file into a RadiographError that names it.
-
-    Args:
-        path: the file.
-        reason: what can't be done, such as ``"cannot be decoded"``; the error's type is added.
-        remedy: what to do.
-    """
+    """Turn whatever a parser raises of a damaged file into a RadiographError; its type is added to ``reason``."""
     try:
         yield
     except Exception as error:
         raise RadiographError(path, f"{reason} ({type(error).__name__})", remedy) from error
 
 
-def hold_out(records: Iterable[Record], fraction: float, seed: int, split: str = "validation") -> None:
-    """Moves a share of the patients among ``records`` to another split, in place.
-
-    Which patients depends on their ids and the seed alone (:func:`cxw_monai.data.splits.split_by_patient`).
-
-    Args:
-        records: of one split.
-        fraction: share of the patients, in (0, 1), or 0 for none.
-        seed: another seed, another choice.
-        split: where they go.
-
-    Raises:
-        ValueError: fewer than two patients, or ``fraction`` out of range.
-    """
+def _hold_out(records: Iterable[Record], fraction: float, seed: int, split: str = "validation") -> None:
+    """Moves a share of the patients to another split (:func:`cxw_monai.data.splits.split_by_patient`); 0 for none."""
     if fraction == 0:
         return
     items = [{"image": record.image, "patient_id": record.patient_id, "record": record} for record in records]
     for item in split_by_patient(items, fraction, seed)[1]:
         item["record"].split = split
+
+
+def listed_records(manifest: Path) -> Iterator[Record]:
+    """The records of a manifest, with the paths of images and masks absolute."""
+    base = Path(os.path.abspath(manifest)).parent
+    for record in read_records(manifest):
+        record.image = os.path.abspath(base / record.image)
+        record.masks = {structure: os.path.abspath(base / path) for structure, path in record.masks.items()}
+        yield record
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -311,10 +298,16 @@ def view_name(text: str | None) -> str | None:
     return _VIEWS.get(" ".join(re.split(r"[\s_-]+", word)), word) or None
 
 
+def sex_letter(text: str | None) -> str | None:
+    """``M``, ``F`` or ``O`` of these letters in any case, else None."""
+    word = (text or "").strip().upper()
+    return word if word in ("M", "F", "O") else None
+
+
 def years(text: str | None) -> float | None:
     """Years of DICOM's ``058Y``, ``006M``, ``010W``, ``012D``, or of a bare ``58``.
 
-    None of what is empty or no age, and of 0 and above 120 years, which are placeholders and slips in published sets.
+    None of what is empty or no age, and of 0 and above 120 years, which are placeholders and errors in published sets.
     """
     word = (text or "").strip().upper()
     number, unit = (word, "Y") if word.isdigit() else (word[:-1], word[-1:])

@@ -7,13 +7,12 @@ that have no split yet get one made here, by patient.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from cxw_monai.data.manifest import find_images, read_records
+from cxw_monai.data.manifest import find_images
 from cxw_monai.data.schema import Record
 
-from .common import Job
+from .common import Job, listed_records
 from .registry import Option, PublicDataset
 
 __all__ = ["DATASET"]
@@ -23,11 +22,9 @@ def prepare(job: Job, *, table: str = "", labels: str = "") -> list[Record]:
     """The records of the folder; see the module."""
     if table:
         path = Path(table) if Path(table).is_absolute() else job.find(table)
-        records = list(read_records(path))
+        records = list(listed_records(path))
         for record in records:
             _adopt(record, [name for name in labels.split(",") if name], path)
-            record.image = os.path.abspath(path.parent / record.image)
-            record.masks = {name: os.path.abspath(path.parent / mask) for name, mask in record.masks.items()}
     elif labels:
         raise ValueError(f"labels {labels} without a table; name the CSV that has these columns")
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pydicom
 from pydicom.dataset import Dataset
@@ -12,9 +11,9 @@ from pydicom.dataset import Dataset
 from cxw_monai.data.schema import Record
 from cxw_monai.io.formats.pictures import refuse_unless_file
 
-from .common import Job, decoding, view_name, years
+from .common import Job, decoding, sex_letter, view_name, years
 
-__all__ = ["DicomHeader", "fill_from_headers", "read_header"]
+__all__ = ["fill_from_headers", "read_header"]
 
 _TAGS = ["Rows", "Columns", "PatientID", "PatientSex", "PatientAge", "ViewPosition", "ViewCodeSequence"]
 _VIEW_CODES = {  # DICOM PS3.16 CID 4010, SNOMED CT and, in older files, SNOMED-RT
@@ -25,20 +24,8 @@ _VIEW_CODES = {  # DICOM PS3.16 CID 4010, SNOMED CT and, in older files, SNOMED-
 _PLAIN_VIEWS = ("PA", "AP", "LAT")
 
 
-@dataclass(frozen=True)
-class DicomHeader:
-    """What the preparers use of a header; None where it isn't declared, or can't be true."""
-
-    width: int
-    height: int
-    patient_id: str | None
-    sex: str | None
-    age: float | None
-    view: str | None
-
-
-def read_header(path: str | os.PathLike[str]) -> DicomHeader:
-    """Read a DICOM header.
+def read_header(path: str | os.PathLike[str]) -> Record:
+    """Size, patient, sex, age and view of a DICOM header; None where one isn't declared, or can't be true.
 
     Raises:
         RadiographError: the file isn't DICOM, or has no rows and columns.
@@ -50,14 +37,14 @@ def read_header(path: str | os.PathLike[str]) -> DicomHeader:
         if min(width, height) < 1:
             raise ValueError("no pixels")
         coded = _coded_view(header)
-    sex = _text(header, "PatientSex").upper()
-    return DicomHeader(
-        width,
-        height,
-        _text(header, "PatientID") or None,
-        sex if sex in ("M", "F", "O") else None,
-        years(_text(header, "PatientAge")),
-        _agreed(view_name(_text(header, "ViewPosition")), coded),
+    return Record(
+        str(path),
+        patient_id=_text(header, "PatientID") or None,
+        view=_agreed(view_name(_text(header, "ViewPosition")), coded),
+        sex=sex_letter(_text(header, "PatientSex")),
+        age=years(_text(header, "PatientAge")),
+        width=width,
+        height=height,
     )
 
 
@@ -88,15 +75,7 @@ def _text(header: Dataset, keyword: str) -> str:
 
 def fill_from_headers(job: Job, records: Sequence[Record], *, patients: bool = False) -> list[Record]:
     """Completes records of DICOM images by their headers, several at a time: size, and what isn't known yet of sex,
-    age and view. Films without a readable header are left out.
-
-    Args:
-        job: for its number of threads.
-        records: of images that are there.
-        patients: take the patient from the header too.
-
-    Returns:
-        The records that are left.
+    age and view, and with ``patients`` the patient. Films without a readable header are left out.
 
     Raises:
         ValueError: more than half of the films are damaged.

@@ -19,19 +19,16 @@ centre and spacing (0.175 mm) belong to 2048 x 2048 pixels and are scaled to a c
 from __future__ import annotations
 
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from cxw_monai.data.schema import Box, Record
-from cxw_monai.io.files.identity import file_identity
 from cxw_monai.io.radiograph import RadiographError
 
 from .common import Job, decoding
-from .made_files import NewFilm, mask_of, store_films, write_masks
-from .masks import stored_mask
+from .made_files import store_films, stored_mask_of, write_masks
 from .registry import Option, PublicDataset
 
 __all__ = ["DATASET"]
@@ -59,18 +56,18 @@ def prepare(job: Job, test_fold: int = 2, png_bone_dark: bool = False) -> list[R
         record.extra["fold"] = "1" if int(name[5:]) % 2 else "2"
         records.append(record)
     records = job.sized(job.present(records), lambda record: not record.image.lower().endswith(".img"))
-    films = []
+    raw: dict[str, Record] = {}
+    dark: dict[str, Record] = {}
     for record in records:
-        name, raw = str(record.patient_id), record.image.lower().endswith(".img")
         record.width, record.height = record.width or _SIDE, record.height or _SIDE
         record.extra["pixel_spacing_mm"] = f"{_MM * _SIDE / record.width:g}"
-        if raw:
-            films.append(NewFilm(record, f"{name}.png", _read_raw, "raw 12 bits inverted"))
-        elif png_bone_dark:
-            films.append(NewFilm(record, f"{name}.png", _read_dark, "inverted"))
+        kind = raw if record.image.lower().endswith(".img") else dark
+        kind[f"{record.patient_id}.png"] = record
     _add_clinical(job, records)
     _add_masks(job, records)
-    store_films(job, films)
+    store_films(job, raw, _read_raw, "raw 12 bits inverted")
+    if png_bone_dark:
+        store_films(job, dark, _read_dark, "inverted")
     records = job.kept(records)
     job.about["split"] = f"SCR's folds: fold {test_fold} is the test; validation held out of the other fold"
     job.hold_out(records)
@@ -152,9 +149,7 @@ def _add_masks(job: Job, records: list[Record]) -> None:
             if source is None:
                 wanted = f"fold{record.extra['fold']}/masks/{folder}/{record.patient_id}.gif"
                 raise FileNotFoundError(f"{job.root}: no {wanted}; it is part of SCR, published at {job.url}")
-            make = partial(stored_mask, source, *record.size)
-            key = f"{file_identity(source).sha256} {record.size}"
-            masks.append(mask_of(record, structure, str(record.patient_id), make, key))
+            masks.append(stored_mask_of(record, structure, str(record.patient_id), source))
     write_masks(job, masks)
 
 

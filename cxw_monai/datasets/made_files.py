@@ -6,8 +6,9 @@ What is there already, made of the same things in the same way, is kept.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from cxw_monai.io.files.identity import file_identity
 from cxw_monai.io.radiograph import RadiographError
 
 from .common import Job, LeftOut
+from .masks import stored_mask
 
-__all__ = ["MaskFile", "NewFilm", "mask_of", "store_films", "write_masks"]
+__all__ = ["MaskFile", "mask_of", "store_films", "stored_mask_of", "write_masks"]
 
 _MASK_KEY, _FILM_SOURCE = "cxw_monai", "cxw_monai_source"  # PNG text fields
 
@@ -47,6 +49,16 @@ def mask_of(record: Record, structure: str, name: str, make: Callable[[], np.nda
     return MaskFile(path, make, key)
 
 
+def stored_mask_of(record: Record, structure: str, name: str, source: Path) -> MaskFile:
+    """:func:`mask_of` a published mask image, put on the film's grid; it is made again when the image changes.
+
+    Raises:
+        RadiographError: it isn't a readable file.
+    """
+    make = partial(stored_mask, source, *record.size)
+    return mask_of(record, structure, name, make, f"{file_identity(source).sha256} {record.size}")
+
+
 def write_masks(job: Job, masks: Sequence[MaskFile]) -> None:
     """Writes the masks as 0/255 PNGs, several at a time; those that are there with the same key are kept.
 
@@ -70,41 +82,31 @@ def _write_mask(path: Path, mask: MaskFile) -> None:
     _save(path, pixels.astype(np.uint8) * 255, _MASK_KEY, key)
 
 
-@dataclass(frozen=True)
-class NewFilm:
-    """A film to store.
+def store_films(job: Job, films: Mapping[str, Record], make: Callable[[Path], np.ndarray], recipe: str) -> None:
+    """Stores films as ``images/<name>`` (PNG) in the output folder and points their records there.
 
-    Attributes:
-        record: whose ``image`` is the published file; it becomes the new one.
-        name: of the new file in ``images/``.
+    Those that are there, made of the same file in the same way, are kept. Films that can't be read are left out
+    (:meth:`Job.kept` drops them).
+
+    Args:
+        job: the preparation.
+        films: record of the published file by the name of the new one.
         make: gives the grey values of the published file, uint8 or uint16 ``[H, W]``, bone bright.
         recipe: text that changes when ``make`` does something else.
     """
 
-    record: Record
-    name: str
-    make: Callable[[Path], np.ndarray]
-    recipe: str
+    def store(name: str) -> Path:
+        path, source = job.out / "images" / name, Path(films[name].image)
+        made_of = f"{recipe} {file_identity(source).sha256}"
+        if _text_of(path, _FILM_SOURCE) != made_of:
+            _save(path, make(source), _FILM_SOURCE, made_of, compress_level=3)
+        return path
 
-
-def store_films(job: Job, films: Sequence[NewFilm]) -> None:
-    """Stores the films as ``images/<name>`` (PNG) in the output folder and points their records there.
-
-    Those that are there, made of the same file in the same way, are kept. Films that can't be read are left out
-    (:meth:`Job.kept` drops them).
-    """
-    for film, path in job.each(films, lambda film: _store(job.out / "images" / film.name, film), "films"):
+    for name, path in job.each(list(films), store, "films"):
         if isinstance(path, RadiographError):
             job.leave_out(path)
         else:
-            film.record.image = str(path)
-
-
-def _store(path: Path, film: NewFilm) -> Path:
-    made_of = f"{film.recipe} {file_identity(film.record.image).sha256}"
-    if _text_of(path, _FILM_SOURCE) != made_of:
-        _save(path, film.make(Path(film.record.image)), _FILM_SOURCE, made_of, compress_level=3)
-    return path
+            films[name].image = str(path)
 
 
 def _text_of(path: Path, field: str) -> str | None:
@@ -114,7 +116,7 @@ def _text_of(path: Path, field: str) -> str | None:
     try:
         with Image.open(path, formats=("PNG",)) as image:
             return image.info.get(field)
-    except Exception:  # a decoder may raise anything: it is made anew
+    except Exception:  # a decoder may raise anything: it is made again
         return None
 
 

@@ -27,8 +27,7 @@ def polygon_mask(polygons: Iterable[Sequence[Sequence[float]]], width: int, heig
 
     Args:
         polygons: each of ``(x, y)`` corners in pixels, x to the right.
-        width: of the image.
-        height: of the image.
+        width, height: of the image, in pixels.
 
     Returns:
         bool ``[height, width]``.
@@ -48,8 +47,7 @@ def fill_boxes(boxes: Iterable[Box], height: int, width: int) -> np.ndarray:
 
     Args:
         boxes: in pixels of the image; what lies outside is cut off.
-        height: of the image.
-        width: of the image.
+        height, width: of the image, in pixels.
 
     Returns:
         bool ``[height, width]``.

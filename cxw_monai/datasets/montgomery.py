@@ -9,24 +9,22 @@ Layout (https://data.lhncbc.nlm.nih.gov/public/Tuberculosis-Chest-X-ray-Datasets
 
 Whether ``leftMask`` means the patient's or the viewer's left isn't taken on trust. The films are frontal, with the
 patient's right at image left; so of a film's two masks the one whose centre lies farther left is the right lung. The
-summary tells how often that was the one in ``rightMask``.
+summary says how often that was the one in ``rightMask``.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from cxw_monai.data.schema import Record
-from cxw_monai.io.files.identity import file_identity
 from cxw_monai.io.radiograph import RadiographError
 
 from .common import Job, index_images
-from .made_files import mask_of, write_masks
+from .made_files import stored_mask_of, write_masks
 from .masks import stored_mask
 from .registry import PublicDataset
 
@@ -74,15 +72,13 @@ def _add_masks(job: Job, records: list[Record], outlines: Path) -> None:
         path = Path(record.image)
         for side, other in (("left", "right"), ("right", "left")):
             source = outlines / f"{other if swap else side}Mask" / path.name
-            make = partial(stored_mask, source, *record.size)
-            key = f"{source.parent.name} {file_identity(source).sha256} {record.size}"
-            masks.append(mask_of(record, f"lung_{side}", path.stem, make, key))
+            masks.append(stored_mask_of(record, f"lung_{side}", path.stem, source))
     write_masks(job, masks)
     job.note(f"leftMask holds the patient's left lung in {swapped.count(False)} of {len(swapped)} films, else swapped")
 
 
 def _sides(job: Job, records: list[Record], outlines: Path) -> Iterator[tuple[Record, bool]]:
-    """Each film with :func:`_swapped`, but those with a damaged mask: which lung is which can't be told of them."""
+    """Each film with :func:`_swapped`, but those with a damaged mask: which lung is which isn't known of them."""
     for record, swap in job.each(records, lambda record: _swapped(record, outlines), "sides"):
         if isinstance(swap, RadiographError):
             job.leave_out(swap, "mask")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from cxw_monai.data.schema import Box, Record
 
-from .common import Job, index_images, view_name, years
+from .common import Job, index_images, sex_letter, view_name, years
 from .registry import PublicDataset
 
 __all__ = ["DATASET", "FINDINGS"]
@@ -31,7 +31,6 @@ FINDINGS = (
 _NO_FINDING = "No Finding"
 _BOX_NAMES = {"Infiltrate": "Infiltration"}  # the box list's own word
 _BOX_PIXELS = 1024
-_SEXES = {name: name for name in "MFO"}
 
 
 def prepare(job: Job) -> list[Record]:
@@ -57,7 +56,7 @@ def prepare(job: Job) -> list[Record]:
                 image=str(images.get(name) or folders[0] / name),
                 patient_id=row["Patient ID"],
                 view=view_name(row["View Position"]),
-                sex=_SEXES.get((row.get("Patient Gender") or row.get("Patient Sex") or "").strip().upper()),
+                sex=sex_letter(row.get("Patient Gender") or row.get("Patient Sex")),
                 age=age,
                 split=split,
                 labels=_labels(row["Finding Labels"], f"{table}, {name}"),

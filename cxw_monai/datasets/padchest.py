@@ -12,7 +12,7 @@ Layout (https://bimcv.cipf.es/bimcv-projects/padchest)::
   number can hold its time.
 - *Bone bright.* ``source_photometric`` is the original DICOM's; whether the conversion to PNG has undone MONOCHROME1
   isn't documented. So it is measured: 32 x 32 thumbnails of films so tagged are correlated with the mean one of the
-  others. Where they are negatives they are stored anew, inverted. ``monochrome1`` decides it instead.
+  others. Where they are negatives they are stored again, inverted. ``monochrome1`` decides it instead.
 - *Left out*: films that are damaged in the release, and those whose projection is EXCLUDE.
 """
 
@@ -29,8 +29,8 @@ from PIL import Image
 
 from cxw_monai.data.schema import Record
 
-from .common import Job, decoding, view_name
-from .made_files import NewFilm, store_films
+from .common import Job, decoding, sex_letter, view_name
+from .made_files import store_films
 from .registry import Option, PublicDataset
 
 __all__ = ["DATASET"]
@@ -99,7 +99,7 @@ def _record(row: dict[str, str], image: Path, view: str | None) -> Record:
         image=str(image),
         patient_id=row["PatientID"],
         study=hashlib.sha256(row["StudyID"].encode()).hexdigest()[:16],
-        sex=row["PatientSex_DICOM"] if row["PatientSex_DICOM"] in ("M", "F", "O") else None,
+        sex=sex_letter(row["PatientSex_DICOM"]),
         age=age if age is not None and 0 <= age <= 120 else None,
         view=view,
         extra={
@@ -127,7 +127,7 @@ def _add_labels(job: Job, records: Sequence[Record], min_images: int) -> None:
 
 
 def _turn_bright(job: Job, records: list[Record], choice: str) -> list[Record]:
-    """Stores films tagged MONOCHROME1 anew where bone is dark; the records without the films that proved damaged."""
+    """Stores films tagged MONOCHROME1 again where bone is dark; the records without the films that proved damaged."""
     tagged = [record for record in records if record.extra["source_photometric"] == "MONOCHROME1"]
     if not tagged:
         return records
@@ -144,7 +144,7 @@ def _turn_bright(job: Job, records: list[Record], choice: str) -> list[Record]:
         choice = "invert" if likeness < 0 else "keep"
     job.note(f"{len(tagged)} films tagged MONOCHROME1: {'inverted' if choice == 'invert' else 'kept as they are'}")
     if choice == "invert":
-        store_films(job, [NewFilm(record, Path(record.image).name, _inverted, "inverted") for record in tagged])
+        store_films(job, {Path(record.image).name: record for record in tagged}, _inverted, "inverted")
     return job.kept(records)
 
 

@@ -15,7 +15,7 @@ from cxw_monai.data.manifest import write_csv, write_datalist
 from cxw_monai.data.schema import SPLITS, Record
 from cxw_monai.data.validation import validate
 from cxw_monai.io.files.atomic import atomic_file
-from cxw_monai.io.files.csv_files import CsvWriter
+from cxw_monai.io.files.csv_files import write_rows
 from cxw_monai.io.files.json_files import read_json
 from cxw_monai.io.radiograph import RadiographError
 from cxw_monai.io.results.folders import LOCK, output_lock
@@ -50,7 +50,7 @@ def prepare_dataset(
     the other files replaced. Damaged films and masks are left out and listed in ``left_out.csv``, as are missing films
     with ``allow_missing``.
 
-    Images stay where they are, and are listed by absolute path; what was made here (masks, films stored anew) by its
+    Images stay where they are, and are listed by absolute path; what was made here (masks, films stored again) by its
     path below ``out``. So the manifest holds while the images stay in place, wherever ``out`` goes.
 
     Args:
@@ -98,29 +98,26 @@ def _prepared(job: Job, dataset: PublicDataset, chosen: dict[str, Any], relative
             raise ValueError(f"{root}: no image of {dataset.title} is left; is it what {dataset.url} publishes?")
         _set_paths(records, out, relative)
         validate(records, base_dir=out, what=str(root))
+    left_out = Counter(each.what for each in job.left_out)
+    filled = {record.split for record in records}
+    empty = [f"no film is in the split {split}" for split in SPLITS if split not in filled]
     summary = {
         "dataset": name,
         "complete": True,
         "title": dataset.title,
         **{fact: job.about.get(fact, getattr(dataset, fact)) for fact in ("url", "terms", "split")},
-        "settings": {
-            **{"seed": job.seed, "validation": job.validation, "test": job.test, "relative": relative},
-            **chosen,
-        },
-        "missing_images": _count(job, "missing film"),
-        "left_out": {"films": _count(job, "film"), "masks": _count(job, "mask")},
-        "notes": [*job.notes, *_unfilled(records)],
+        "settings": {"seed": job.seed, "validation": job.validation, "test": job.test, "relative": relative} | chosen,
+        "missing_images": left_out["missing film"],
+        "left_out": {"films": left_out["film"], "masks": left_out["mask"]},
+        "notes": [*job.notes, *empty],
         "counts": summarise(records),
     }
     write_csv(out / "manifest.csv", records)
     write_datalist(out / "datalist.json", records, name)
-    _write_left_out(out, job.left_out)
+    with atomic_file(out / _LEFT_OUT, "w", newline="", encoding="utf-8") as stream:
+        write_rows(stream, LeftOut._fields, [each._asdict() for each in job.left_out])
     _write_summary(out, summary)
     return summary
-
-
-def _count(job: Job, what: str) -> int:
-    return sum(each.what == what for each in job.left_out)
 
 
 def _leave_out_unwritable(job: Job, records: Sequence[Record]) -> None:
@@ -130,17 +127,6 @@ def _leave_out_unwritable(job: Job, records: Sequence[Record]) -> None:
             record.image.encode()
         except UnicodeEncodeError:
             job.leave_out(RadiographError(record.image, "its name is not UTF-8", "rename it"))
-
-
-def _unfilled(records: Sequence[Record]) -> list[str]:
-    return [f"no film is in the split {split}" for split in SPLITS if not any(r.split == split for r in records)]
-
-
-def _write_left_out(out: Path, left_out: Sequence[LeftOut]) -> None:
-    with atomic_file(out / _LEFT_OUT, "w", newline="", encoding="utf-8") as stream:
-        writer = CsvWriter(stream)
-        writer.writerow(LeftOut._fields)
-        writer.writerows(left_out)
 
 
 def _write_summary(out: Path, summary: dict[str, Any]) -> None:
@@ -273,8 +259,8 @@ def format_counts(summary: dict[str, Any]) -> str:
 def _damaged(summary: dict[str, Any]) -> list[str]:
     """The last line, where something was damaged."""
     found = {what: count for what, count in summary.get("left_out", {}).items() if count}
-    told = " and ".join(f"{count} {what if count > 1 else what[:-1]}" for what, count in found.items())
-    return [f"left out: {told} that can't be read; see {_LEFT_OUT}"] if told else []
+    counted = " and ".join(f"{count} {what if count > 1 else what[:-1]}" for what, count in found.items())
+    return [f"left out: {counted} that can't be read; see {_LEFT_OUT}"] if counted else []
 
 
 def _label_text(counts: dict[str, int]) -> str:

@@ -19,7 +19,7 @@ class Option:
 
     Attributes:
         name: the keyword of the data set's ``prepare``.
-        default: tells the type too; of a bool, it is False and the flag takes no value.
+        default: gives the type too; of a bool, it is False and the flag takes no value.
         help: one line.
         choices: the values allowed; empty for any.
     """
@@ -41,8 +41,8 @@ class PublicDataset:
         terms: of use, in a line.
         split: where the split comes from, in a line.
         makes: labels, masks, ... of the records, in a line.
-        prepare: ``prepare(job, **options)`` gives the records: ``image`` absolute, masks that :meth:`Job.write_masks`
-            made relative to the output folder, ``split`` set. Nothing is dropped silently: :meth:`Job.note` tells.
+        prepare: ``prepare(job, **options)`` gives the records: ``image`` absolute, masks that :func:`write_masks`
+            made relative to the output folder, ``split`` set. What is dropped is noted (:meth:`Job.note`).
         options: settings beside those that all data sets have.
     """
 

@@ -1,8 +1,8 @@
 """Run-length encodings of masks, as competitions publish them.
 
 ``"start length start length ..."``: runs of set pixels over the image read down its columns (``order="columns"``) or
-along its rows. A start is a pixel's number (the first pixel's is ``first``), or, ``relative``, the distance from the
-end of the run before, as in SIIM-ACR.
+along its rows. A start is a pixel's number (the first is 1) or, ``relative``, the distance from the end of the run
+before, as in SIIM-ACR.
 """
 
 from __future__ import annotations
@@ -16,18 +16,14 @@ __all__ = ["decode_rle"]
 _ORDERS: dict[str, Literal["C", "F"]] = {"columns": "F", "rows": "C"}
 
 
-def decode_rle(
-    text: str, height: int, width: int, *, order: str = "columns", relative: bool = False, first: int = 1
-) -> np.ndarray:
+def decode_rle(text: str, height: int, width: int, *, order: str, relative: bool = False) -> np.ndarray:
     """The mask of a run-length encoding.
 
     Args:
         text: numbers with blanks between; empty for an empty mask.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
+        height, width: of the image, in pixels.
         order: ``"columns"`` or ``"rows"``.
         relative: a start counts from the end of the run before (from 0 at the first pixel).
-        first: number of the first pixel where starts aren't relative.
 
     Returns:
         bool ``[height, width]``.
@@ -44,7 +40,7 @@ def decode_rle(
     if relative:
         starts = np.cumsum(starts) + np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)[: starts.size]
     else:
-        starts -= first
+        starts -= 1
     size = height * width
     if numbers.size and (starts.min() < 0 or (starts + lengths).max() > size):
         raise ValueError(f"a run lies outside the {height} x {width} image (rows x columns)")

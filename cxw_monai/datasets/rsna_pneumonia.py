@@ -25,7 +25,7 @@ from cxw_monai.io.files.json_files import read_json
 
 from .common import Job
 from .headers import fill_from_headers
-from .made_files import mask_of, write_masks
+from .made_files import MaskFile, mask_of, write_masks
 from .masks import fill_boxes
 from .registry import Option, PublicDataset
 
@@ -64,7 +64,7 @@ def prepare(job: Job, *, masks: bool = False) -> list[Record]:
     job.split(records)
     records = fill_from_headers(job, job.present(records))
     if masks:
-        _write_masks(job, records)
+        write_masks(job, [_mask(record) for record in records])
     return records
 
 
@@ -92,15 +92,11 @@ def _nih_images(job: Job) -> dict[str, str]:
         raise ValueError(f"{path}: expected a list of objects with subset_img_id and img_id; see {job.url}") from error
 
 
-def _write_masks(job: Job, records: list[Record]) -> None:
+def _mask(record: Record) -> MaskFile:
     """``masks/lung_opacity``: the boxes, filled."""
-    files = []
-    for record in records:
-        width, height = record.size
-        make = partial(fill_boxes, record.boxes or [], height, width)
-        key = json.dumps([record.boxes, height, width])
-        files.append(mask_of(record, "lung_opacity", str(record.study), make, key))
-    write_masks(job, files)
+    width, height = record.size
+    make = partial(fill_boxes, record.boxes or [], height, width)
+    return mask_of(record, "lung_opacity", str(record.study), make, json.dumps([record.boxes, height, width]))
 
 
 DATASET = PublicDataset(

@@ -14,22 +14,18 @@ per line).
 from __future__ import annotations
 
 import re
-from functools import partial
 from pathlib import Path
 
 from cxw_monai.data.schema import Record
-from cxw_monai.io.files.identity import file_identity
 
-from .common import Job, index_images
-from .made_files import mask_of, write_masks
-from .masks import stored_mask
+from .common import Job, index_images, years
+from .made_files import stored_mask_of, write_masks
 from .registry import Option, PublicDataset
 
 __all__ = ["DATASET"]
 
 _TRAINING, _VALIDATION, _TEST = 463, 65, 134
 _FILM = re.compile(r"CHNCXR_\d{4}_[01]")
-_YEARS = {"y": 1.0, "m": 1 / 12, "d": 1 / 365.25}  # years, months and days by their first letter
 
 
 def prepare(job: Job, split_lists: str = "") -> list[Record]:
@@ -62,7 +58,7 @@ def _person(reading: Path) -> tuple[str | None, float | None]:
     first = reading.read_text(encoding="utf-8", errors="replace").lstrip("\ufeff \r\n").split("\n")[0].lower()
     sex = {"f": "F", "m": "M"}.get(first[:1])
     age = re.search(r"(\d+)\s*([ymd])", first)
-    return sex, round(int(age[1]) * _YEARS[age[2]], 2) if age else None
+    return sex, years(age[1] + age[2]) if age else None
 
 
 def _add_masks(job: Job, records: list[Record]) -> list[Record]:
@@ -70,17 +66,10 @@ def _add_masks(job: Job, records: list[Record]) -> list[Record]:
     if folder is None:
         job.note("no folder mask: no lung masks")
         return records
-    sources = {record.image: folder / f"{Path(record.image).stem}_mask.png" for record in records}
-    sources = {image: source for image, source in sources.items() if source.is_file()}
-    records = job.sized(records, lambda record: record.image in sources)
-    masks = []
-    for record in records:
-        source = sources.get(record.image)
-        if source is not None:
-            make = partial(stored_mask, source, *record.size)
-            key = f"{file_identity(source).sha256} {record.size}"
-            masks.append(mask_of(record, "lungs", Path(record.image).stem, make, key))
-    write_masks(job, masks)
+    stems = {path.name.removesuffix("_mask.png") for path in _masks(folder)}
+    records = job.sized(records, lambda record: Path(record.image).stem in stems)
+    named = [(record, stem) for record in records if (stem := Path(record.image).stem) in stems]
+    write_masks(job, [stored_mask_of(record, "lungs", stem, folder / f"{stem}_mask.png") for record, stem in named])
     records = job.kept(records)
     job.note(f"lung masks of {sum(bool(record.masks) for record in records)} of {len(records)} films")
     return records

@@ -80,15 +80,8 @@ class Anatomy:
 
 
 def structure_index(name: str) -> int:
-    """Channel of a structure in :attr:`Anatomy.occupancy`.
-
-    Raises:
-        ValueError: for an unknown name.
-    """
-    names = [s.name for s in STRUCTURES]
-    if name not in names:
-        raise ValueError(f"structure must be one of {names}, got {name!r}")
-    return names.index(name)
+    """Channel of a structure in :attr:`Anatomy.occupancy`."""
+    return [s.name for s in STRUCTURES].index(name)
 
 
 def build_anatomy(ct: LabelledCT, voxel_mm: float = 1.5, clean: bool = True) -> Anatomy:
@@ -96,18 +89,13 @@ def build_anatomy(ct: LabelledCT, voxel_mm: float = 1.5, clean: bool = True) -> 
 
     Args:
         ct: CT and labels on one grid.
-        voxel_mm: spacing of the working volume.
+        voxel_mm: spacing of the working volume, above 0.
         clean: replace injected contrast by blood and solid masses in the lungs by lung tissue
             (:mod:`~cxw_monai.rendering.cleaning`).
-
-    Returns:
-        The working volume.
 
     Raises:
         ValueError: if no label name is that of a known structure, or the CT shows no body.
     """
-    if voxel_mm <= 0:
-        raise ValueError(f"voxel_mm must be positive, got {voxel_mm}")
     spacing = np.linalg.norm(ct.affine[:3, :3], axis=0)
     weights = [axis_weights(n, s, voxel_mm) for n, s in zip(ct.hu.shape, spacing, strict=True)]
     whole = tuple(slice(0, n) for n in ct.hu.shape)

@@ -64,7 +64,7 @@ def remove_contrast(hu: np.ndarray, bones: np.ndarray, vessels: np.ndarray, voxe
     hu[(hu > 1300) & bone] = _BONE_HU
 
 
-def remove_lung_masses(hu: np.ndarray, lung: np.ndarray, voxel_mm: float) -> int:
+def remove_lung_masses(hu: np.ndarray, lung: np.ndarray, voxel_mm: float) -> None:
     """Replaces solid masses at least 12 mm thick inside one lung by lung tissue, in place.
 
     A lesion that the CT already has would else be in every picture without a label. The gap is filled with the tissue
@@ -74,12 +74,9 @@ def remove_lung_masses(hu: np.ndarray, lung: np.ndarray, voxel_mm: float) -> int
         hu: ``[X, Y, Z]`` Hounsfield units; changed.
         lung: bool ``[X, Y, Z]``, the labelled lung.
         voxel_mm: spacing.
-
-    Returns:
-        Number of masses removed.
     """
     if not lung.any():
-        return 0
+        return
     box = bounding_box(lung)
     inside, values = lung[box], hu[box]
     radius = max(1, round(6 / voxel_mm))
@@ -87,7 +84,7 @@ def remove_lung_masses(hu: np.ndarray, lung: np.ndarray, voxel_mm: float) -> int
     parts, count = ndimage.label(core)
     tissue = inside & (values < -600)
     if not tissue.any():
-        return 0
+        return
     usual = float(np.median(values[tissue]))
     for number in range(1, count + 1):
         mass = ndimage.binary_dilation(parts == number, iterations=radius + round(3 / voxel_mm), mask=inside)
@@ -96,4 +93,3 @@ def remove_lung_masses(hu: np.ndarray, lung: np.ndarray, voxel_mm: float) -> int
         up, down = (np.roll(values, s, axis=2) for s in (shift, -shift))
         filling = np.where(up < -600, up, np.where(down < -600, down, usual))
         values[mass] = filling[mass]
-    return count

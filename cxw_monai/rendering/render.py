@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .anatomy import MU_WATER_PER_MM, Anatomy
+from .anatomy import MU_WATER_PER_MM, Anatomy, structure_index
 from .detector import Collimation, Detector, expose
 from .findings import Chest, apply_findings
 from .geometry import ConeBeam
@@ -76,9 +76,6 @@ def build_patient(
         masks: whether the structures are to be projected too.
         device: where to project.
 
-    Returns:
-        The volumes to project.
-
     Raises:
         ValueError: if a finding needs a structure that is missing.
     """
@@ -107,8 +104,7 @@ def _scaled_density(anatomy: Anatomy, factors: dict[str, float]) -> np.ndarray:
 def _patient_landmarks(anatomy: Anatomy, chest: Chest) -> dict[str, np.ndarray]:
     if not chest.changed:
         return anatomy.landmarks
-    names = [s.name for s in STRUCTURES]
-    heart = {"heart": chest.occupancy[..., names.index("heart")]}
+    heart = {"heart": chest.occupancy[..., structure_index("heart")]}
     return anatomy.landmarks | find_landmarks(heart, anatomy.affine)
 
 

@@ -67,13 +67,8 @@ def bounding_box(mask: np.ndarray, margin: int = 0) -> tuple[slice, ...]:
 
     Returns:
         One slice per axis.
-
-    Raises:
-        ValueError: if nothing is true.
     """
     boxes = ndimage.find_objects(mask.view(np.uint8))
-    if not boxes:
-        raise ValueError("mask is empty; a bounding box needs at least one true voxel")
     return tuple(
         slice(max(0, s.start - margin), min(n, s.stop + margin)) for s, n in zip(boxes[0], mask.shape, strict=True)
     )

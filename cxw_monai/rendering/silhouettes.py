@@ -98,7 +98,7 @@ def _opening(mask: np.ndarray, radius: float) -> np.ndarray:
 
 
 def _largest_part(mask: np.ndarray, pixel_mm: float) -> np.ndarray:
-    """The largest connected part, told from others across bridges up to twice :data:`_PIECE_MM` wide."""
+    """The largest connected part, separated from others across bridges up to twice :data:`_PIECE_MM` wide."""
     cores, count = ndimage.label(_opening(mask, _PIECE_MM / pixel_mm))
     if count == 0:
         return mask

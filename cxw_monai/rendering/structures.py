@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from cxw_monai.data.tables import csv_rows
 
 __all__ = ["BONE_PATTERN", "STRUCTURES", "VESSEL_PATTERN", "Structure", "ids_matching", "read_label_names"]
 
@@ -64,37 +65,19 @@ def read_label_names(path: str | Path) -> dict[int, str]:
     Args:
         path: CSV file with at least the columns ``structure`` (name) and ``id`` (value in the label map).
 
-    Returns:
-        Label value to name.
-
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if a column is missing or an id isn't an integer.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"structures: no file {path}; give a CSV with the columns 'structure' and 'id'")
-    with path.open(newline="", encoding="utf-8") as handle:
-        reader = csv.DictReader(handle)
-        missing = {"structure", "id"} - set(reader.fieldnames or ())
-        if missing:
-            raise ValueError(f"structures: {path} lacks the column(s) {sorted(missing)}; found {reader.fieldnames}")
-        names = {}
-        for line, row in enumerate(reader, start=2):
-            if not (row["id"] or "").strip().isdigit():
-                raise ValueError(f"structures: {path} line {line}: id must be a whole number >= 0, got {row['id']!r}")
-            names[int(row["id"])] = (row["structure"] or "").strip()
+    names = {}
+    for where, columns, cells in csv_rows(path, ("structure", "id")):
+        row = dict(zip(columns, cells, strict=True))
+        if not row["id"].strip().isdigit():
+            raise ValueError(f"structures: {path}, {where}: id must be a whole number >= 0, got {row['id']!r}")
+        names[int(row["id"])] = row["structure"].strip()
     return names
 
 
 def ids_matching(names: dict[int, str], pattern: str) -> list[int]:
-    """Label values whose whole name matches a pattern.
-
-    Args:
-        names: label value to name.
-        pattern: regular expression for the whole name.
-
-    Returns:
-        The values in ascending order.
-    """
+    """Label values whose whole name matches a regular expression, in ascending order."""
     return sorted(value for value, name in names.items() if re.fullmatch(pattern, name))

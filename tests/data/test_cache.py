@@ -22,8 +22,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from cxw_monai.data import cache as cache_module
-from cxw_monai.data.cache import CacheError, RadiographCache, build_cache
-from cxw_monai.data.cache_estimate import estimate_cache
+from cxw_monai.data.cache import CacheError, RadiographCache, build_cache, estimate_cache
 from cxw_monai.data.manifest import find_images
 from cxw_monai.data.store import ROW
 from cxw_monai.io import Radiograph
@@ -229,7 +228,7 @@ def test_a_damaged_index_costs_only_the_images_that_it_lost(radiograph_folder, t
     assert names == ["film_04.png"]
 
 
-def test_a_killed_worker_is_told_with_its_film_and_costs_nothing_else(radiograph_folder, tmp_path, monkeypatch):
+def test_a_killed_worker_is_reported_with_its_film_and_costs_nothing_else(radiograph_folder, tmp_path, monkeypatch):
     read = cache_module.read_radiograph
 
     def out_of_memory(path, **options):
@@ -246,7 +245,7 @@ def test_a_killed_worker_is_told_with_its_film_and_costs_nothing_else(radiograph
     assert names == [f"film_{number:02d}.png" for number in range(7, 12)]
 
 
-def test_a_disk_that_fills_up_is_told_and_the_build_resumes(radiograph_folder, tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_is_reported_and_the_build_resumes(radiograph_folder, tmp_path, monkeypatch):
     script = textwrap.dedent(
         """
         import resource, signal, sys
@@ -294,7 +293,7 @@ def test_the_size_is_announced_from_headers(radiograph_folder, tmp_path, caplog)
     assert "caching 14 films, about" in caplog.text
 
 
-def test_the_pixel_map_goes_on_over_the_resize(radiograph_folder, tmp_path, monkeypatch):
+def test_the_pixel_map_includes_the_resize(radiograph_folder, tmp_path, monkeypatch):
     read = cache_module.read_radiograph
 
     def cropped(path, **options):

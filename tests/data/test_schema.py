@@ -130,7 +130,7 @@ def test_bundles_read_the_same_items_from_either_form(tmp_path, form):
         read_datalist(tmp_path / f"m.{form}", section="dev")
 
 
-def test_without_a_section_all_rows_of_a_csv_are_taken_and_it_is_told(tmp_path, caplog):
+def test_without_a_section_all_rows_of_a_csv_are_taken_with_a_warning(tmp_path, caplog):
     for name in "abc":
         (tmp_path / f"{name}.png").touch()
     write_csv(tmp_path / "m.csv", RECORDS)
@@ -175,7 +175,7 @@ def test_each_problem_is_found_and_its_record_named(change, message):
         validate([GOOD, replace(GOOD, **{"image": "b.png"} | change)], what="films.csv")
 
 
-def test_many_problems_are_counted_and_the_first_told():
+def test_many_problems_are_counted_and_the_first_named():
     with pytest.raises(ValueError, match=r"9 problems in 9 records: record 1 .*record 5 .*\(and 4 more\)") as error:
         validate([Record(f"{n}.png", sex="?") for n in range(9)])
     assert "record 6" not in str(error.value)

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxw_monai.data.manifest import read_records
 from cxw_monai.data.schema import Record
-from cxw_monai.data.validation import validate
-from cxw_monai.datasets import prepare_dataset
+from tests.helpers.prepared import prepared_records
 
 TRAINING = {1377: (180, False), 1378: (12, True), 1379: (94, False), 1380: (120, True), 1381: (82, False)}
 VALIDATION = {1386: (168, False), 10018: (36, True)}
@@ -42,10 +40,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def prepared(root: Path, **options) -> dict[str, Record]:
-    out = root.parent / "out"
-    prepare_dataset("bone_age", root, out, **options)
-    records = list(read_records(out / "manifest.csv"))
-    validate(records, base_dir=out, check_files=True, check_content=True)
+    records = prepared_records("bone_age", root, **options)
     return {Path(record.image).stem: record for record in records}
 
 

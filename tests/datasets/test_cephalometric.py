@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxw_monai.data.manifest import read_records
 from cxw_monai.data.schema import Record
-from cxw_monai.data.validation import validate
 from cxw_monai.datasets import prepare_dataset
 from cxw_monai.datasets.cephalometric import LANDMARKS
 from cxw_monai.io import read_radiograph
+from tests.helpers.prepared import prepared_records
 
 FILMS = {"TrainingData": (1, 2, 150), "Test1Data": (151,), "Test2Data": (301, 400)}
 GREY = np.tile(np.arange(1935, dtype=np.uint16) % 251, (20, 1)).astype(np.uint8)  # a strip of a film
@@ -43,10 +42,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def prepared(root: Path) -> dict[str, Record]:
-    out = root.parent / "out"
-    prepare_dataset("cephalometric", root, out, allow_missing=True, validation=0.34)
-    records = list(read_records(out / "manifest.csv"))
-    validate(records, base_dir=out, check_files=True)
+    records = prepared_records("cephalometric", root, distinct=False, allow_missing=True, validation=0.34)
     return {str(record.patient_id): record for record in records}
 
 

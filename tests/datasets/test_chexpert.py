@@ -132,7 +132,7 @@ def test_the_summary_says_what_the_splits_are(tree, root, tmp_path, options, spl
         assert folders == {"training": {"train"}, "validation": {"train"}, "test": {"valid"}}
 
 
-def test_no_validation_split_is_told(tree, root, tmp_path):
+def test_a_missing_validation_split_is_noted(tree, root, tmp_path):
     assert (
         "no film is in the split validation"
         in prepare_dataset("chexpert", root, tmp_path / "out", validation=0)["notes"]

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxw_monai.data.manifest import read_records
 from cxw_monai.data.schema import Box, Record
-from cxw_monai.data.validation import validate
 from cxw_monai.datasets import prepare_dataset
 from cxw_monai.io import read_radiograph
+from tests.helpers.prepared import prepared_records
 
 # As published: tabs, some records run together, unknown ages.
 NODULES = (
@@ -54,10 +53,7 @@ def records(root: Path) -> dict[str, Record]:
 
 
 def prepared(root: Path, **options) -> dict[str, Record]:
-    out = root.parent / "out"
-    prepare_dataset("jsrt", root, out, allow_missing=True, **options)
-    records = list(read_records(out / "manifest.csv"))
-    validate(records, base_dir=out, check_files=True)
+    records = prepared_records("jsrt", root, distinct=False, allow_missing=True, **options)
     return {str(record.patient_id): record for record in records}
 
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxw_monai.data.manifest import read_records
-from cxw_monai.data.validation import validate
 from cxw_monai.datasets import prepare_dataset
+from tests.helpers.prepared import prepared_records
 
 STUDIES = {  # folder: (label, films)
     "train/XR_SHOULDER/patient00001/study1_positive": (1, 3),
@@ -40,10 +39,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_rows_by_hand(root: Path):
-    out = root.parent / "out"
-    prepare_dataset("mura", root, out, validation=0.34)
-    records = list(read_records(out / "manifest.csv"))
-    validate(records, base_dir=out, check_files=True, check_content=True)
+    records = prepared_records("mura", root, validation=0.34)
     assert len(records) == 9
     by_study = {record.study: record for record in records}
     assert {study: record.labels["abnormal"] for study, record in by_study.items()} == {

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxw_monai.data.manifest import read_records
 from cxw_monai.data.schema import Record
-from cxw_monai.data.validation import validate
-from cxw_monai.datasets import prepare_dataset
 from cxw_monai.io import read_radiograph
+from tests.helpers.prepared import prepared_records
 
 COLUMNS = ("ImageID", "ImageDir", "StudyDate_DICOM", "StudyID", "PatientID", "PatientBirth", "PatientSex_DICOM")
 COLUMNS += ("Projection", "PhotometricInterpretation_DICOM", "MethodLabel", "Labels")
@@ -55,10 +53,7 @@ def make(root: Path, tagged: str = "", negative: bool = False, packed: bool = Fa
 
 
 def prepared(root: Path, **options) -> dict[str, Record]:
-    out = root.parent / "out"
-    prepare_dataset("padchest", root, out, **{"min_images": 1, **options})
-    records = list(read_records(out / "manifest.csv"))
-    validate(records, base_dir=out, check_files=True)
+    records = prepared_records("padchest", root, distinct=False, **{"min_images": 1, **options})
     return {Path(record.image).stem: record for record in records}
 
 

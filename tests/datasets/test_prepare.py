@@ -14,8 +14,8 @@ from PIL import Image
 from cxw_monai.data.manifest import read_datalist, read_records
 from cxw_monai.data.schema import Record
 from cxw_monai.datasets import datasets, format_counts, prepare_dataset
-from cxw_monai.datasets.common import Job, hold_out, view_name, years
-from cxw_monai.datasets.made_files import MaskFile, NewFilm, store_films, write_masks
+from cxw_monai.datasets.common import Job, view_name, years
+from cxw_monai.datasets.made_files import MaskFile, store_films, write_masks
 from cxw_monai.datasets.prepare import summarise
 from cxw_monai.io.files.csv_files import read_rows
 from cxw_monai.io.results import folders
@@ -72,7 +72,7 @@ def test_a_failed_run_that_made_nothing_leaves_nothing(root, tmp_path):
         prepare_dataset("nih", tmp_path / "nowhere", tmp_path / "out")
 
 
-def test_a_run_that_broke_off_goes_on(put, root, tmp_path):
+def test_a_run_that_broke_off_is_resumed(put, root, tmp_path):
     rows = "".join(f"{n},0 {n}\n" for n in range(1, 6))
     put("train-rle.csv", "ImageId,EncodedPixels\n" + rows + "6,0 999\n")
     for n in range(1, 7):
@@ -113,9 +113,9 @@ def test_masks_must_be_planes(tmp_path):
         write_masks(job, [MaskFile("masks/a/1.png", lambda: np.ones((2, 2, 3)), "k")])
 
 
-def test_hold_out_moves_whole_patients():
+def test_hold_out_moves_whole_patients(tmp_path):
     records = [Record(f"/{n}.png", patient_id=f"p{n % 10}", split="training") for n in range(40)]
-    hold_out(records, 0.3, seed=1)
+    Job(tmp_path, tmp_path / "out", seed=1, validation=0.3).hold_out(records)
     moved = {record.patient_id for record in records if record.split == "validation"}
     assert len(moved) == 3
     assert all((record.patient_id in moved) == (record.split == "validation") for record in records)
@@ -186,7 +186,7 @@ def test_names_that_no_manifest_can_hold_are_left_out_and_counted(films, put, ro
         )
 
 
-def test_a_film_in_the_place_of_another_is_stored_anew(tmp_path):
+def test_a_film_in_the_place_of_another_is_stored_again(tmp_path):
     """Of the same name, size and time of change: content tells them apart."""
     job = Job(tmp_path, tmp_path / "out")
     source = tmp_path / "a.raw"
@@ -194,8 +194,8 @@ def test_a_film_in_the_place_of_another_is_stored_anew(tmp_path):
         source.write_bytes(bytes([value] * 64))
         os.utime(source, ns=(0, 0))
         record = Record(str(source))
-        store_films(job, [NewFilm(record, "a.png", lambda path, v=value: np.full((8, 8), v, np.uint8), "raw")])
+        store_films(job, {"a.png": record}, lambda path, v=value: np.full((8, 8), v, np.uint8), "raw")
         assert np.asarray(Image.open(record.image)).max() == value
     kept = Path(record.image).stat().st_mtime_ns
-    store_films(job, [NewFilm(Record(str(source)), "a.png", lambda path: pytest.fail("made again"), "raw")])
+    store_films(job, {"a.png": Record(str(source))}, lambda path: pytest.fail("made again"), "raw")
     assert Path(record.image).stat().st_mtime_ns == kept

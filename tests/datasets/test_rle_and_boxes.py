@@ -20,19 +20,18 @@ MASK = np.array(
 # Down the columns: 0 1 1 | 1 1 0 | 0 0 0 | 0 0 1: runs at 1 (4 pixels) and 11 (1). Along the rows: 1; 4, 5; 8; 11.
 ENCODINGS = [
     ({"order": "columns"}, "2 4 12 1"),
-    ({"order": "columns", "first": 0}, "1 4 11 1"),
     ({"order": "columns", "relative": True}, "1 4 6 1"),
     ({"order": "rows"}, "2 1 5 2 9 1 12 1"),
     ({"order": "rows", "relative": True}, "1 1 2 2 2 1 2 1"),
 ]
 
 
-def encode_rle(mask, *, order="columns", relative=False, first=1):
+def encode_rle(mask, *, order="columns", relative=False):
     """The inverse of decode_rle: the runs read off the mask."""
     flat = (np.asarray(mask) != 0).ravel(order={"columns": "F", "rows": "C"}[order]).astype(np.int8)
     changes = np.flatnonzero(np.diff(np.concatenate([[0], flat, [0]])))
     starts, ends = changes[::2], changes[1::2]
-    before = np.concatenate([[0], ends[:-1]])[: starts.size] if relative else -first
+    before = np.concatenate([[0], ends[:-1]])[: starts.size] if relative else -1
     return " ".join(str(n) for pair in zip(starts - before, ends - starts, strict=True) for n in pair)
 
 
@@ -66,7 +65,7 @@ def test_overlapping_runs_are_united():
 )
 def test_malformed_runs_are_refused(text, relative, message):
     with pytest.raises(ValueError, match=message):
-        decode_rle(text, 3, 4, relative=relative)
+        decode_rle(text, 3, 4, order="columns", relative=relative)
 
 
 def test_boxes_take_the_pixels_whose_centres_are_inside():

@@ -61,7 +61,7 @@ def test_splits_differ_and_keep_patients_together(tree, mapping, prepare):
     assert [len(each) for each in patients] == [3, 1, 1] and len(set.union(*patients)) == 5
 
 
-def test_without_the_mapping_films_are_held_out_singly_and_it_is_told(tree, prepare, tmp_path):
+def test_without_the_mapping_films_are_held_out_singly_with_a_note(tree, prepare, tmp_path):
     films = prepare("rsna_pneumonia")
     assert len({film.patient_id for film in films.values()}) == 10
     assert "patients are unknown" in (tmp_path / "out/summary.json").read_text()

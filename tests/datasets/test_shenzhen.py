@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxw_monai.data.manifest import read_records
 from cxw_monai.data.schema import Record
-from cxw_monai.data.validation import validate
-from cxw_monai.datasets import prepare_dataset
+from tests.helpers.prepared import prepared_records
 
 READINGS = {
     "CHNCXR_0001_0": ("male 45yrs\nnormal", "M", 45),
@@ -36,10 +34,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def prepared(root: Path, **options) -> dict[str, Record]:
-    out = root.parent / "out"
-    prepare_dataset("shenzhen", root, out, **options)
-    records = list(read_records(out / "manifest.csv"))
-    validate(records, base_dir=out, check_files=True, check_content=True)
+    records = prepared_records("shenzhen", root, **options)
     return {Path(record.image).stem: record for record in records}
 
 

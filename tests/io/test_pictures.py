@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxw_monai.data.cache_estimate import estimate_cache
+from cxw_monai.data.cache import estimate_cache
 from cxw_monai.data.manifest import read_datalist, read_records
 from cxw_monai.data.schema import Record
 from cxw_monai.data.validation import validate

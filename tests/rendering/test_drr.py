@@ -3,22 +3,13 @@
 import numpy as np
 import pytest
 
-from cxw_monai.rendering import (
-    MU_WATER_PER_MM,
-    Collimation,
-    Detector,
-    Finding,
-    Pose,
-    VirtualPatient,
-    build_anatomy,
-    build_patient,
-    default_beam,
-    draw_patient,
-    random_stream,
-    read_labelled_ct,
-    render,
-)
-from cxw_monai.rendering.patient import SpatialTransform
+from cxw_monai.rendering.anatomy import MU_WATER_PER_MM, build_anatomy
+from cxw_monai.rendering.detector import Collimation, Detector
+from cxw_monai.rendering.findings import Finding
+from cxw_monai.rendering.geometry import default_beam
+from cxw_monai.rendering.patient import Pose, SpatialTransform, VirtualPatient, draw_patient, random_stream
+from cxw_monai.rendering.render import build_patient, render
+from cxw_monai.rendering.source import read_labelled_ct
 from tests.helpers.phantom import PHANTOM_ORGANS, PHANTOM_SHAPE, write_phantom
 
 SIZE = 96

@@ -14,19 +14,14 @@ from PIL import Image
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from cxw_monai.io.results import folders
-from cxw_monai.rendering import (
-    LANDMARKS,
-    STRUCTURES,
-    CTSource,
-    DRRSettings,
-    build_anatomy,
-    make_dataset,
-    read_labelled_ct,
-    render,
-    wheel_source,
-)
+from cxw_monai.rendering import CTSource, make_dataset
+from cxw_monai.rendering.anatomy import build_anatomy
+from cxw_monai.rendering.landmarks import LANDMARKS
+from cxw_monai.rendering.render import render
+from cxw_monai.rendering.settings import DRRSettings
 from cxw_monai.rendering.silhouettes import SILHOUETTES
-from cxw_monai.rendering.source import read_volume
+from cxw_monai.rendering.source import read_labelled_ct, read_volume, wheel_source
+from cxw_monai.rendering.structures import STRUCTURES
 from tests.helpers.phantom import PHANTOM_SHAPE, write_phantom
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -171,7 +166,7 @@ def test_missing_and_broken_files(tmp_path, source):
         make(tmp_path / "out", CTSource(broken, source.labels, source.structures), patients=1)
     names = tmp_path / "names.csv"
     names.write_text("name,value\nheart,1\n")
-    with pytest.raises(ValueError, match=r"names\.csv lacks the column"):
+    with pytest.raises(ValueError, match=r"names\.csv: no column 'structure', 'id' among \['name', 'value'\]"):
         read_labelled_ct(CTSource(source.ct, source.labels, names))
     names.write_text("structure,id\nbrain,1\n")
     with pytest.raises(ValueError, match="none of the structures"):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from cxw_monai.rendering import ConeBeam, default_beam, project_volumes
+from cxw_monai.rendering.geometry import ConeBeam, default_beam
+from cxw_monai.rendering.projector import project_volumes
 
 VOXEL = 2.0
 CENTRE = (40 - 1) / 2  # of a grid of 40 voxels

@@ -6,19 +6,14 @@ import sys
 import numpy as np
 import pytest
 
-from cxw_monai.rendering import (
-    STRUCTURES,
-    Detector,
-    Finding,
-    Pose,
-    VirtualPatient,
-    build_anatomy,
-    build_patient,
-    default_beam,
-    read_labelled_ct,
-    render,
-    wheel_source,
-)
+from cxw_monai.rendering.anatomy import build_anatomy
+from cxw_monai.rendering.detector import Detector
+from cxw_monai.rendering.findings import Finding
+from cxw_monai.rendering.geometry import default_beam
+from cxw_monai.rendering.patient import Pose, VirtualPatient
+from cxw_monai.rendering.render import build_patient, render
+from cxw_monai.rendering.source import read_labelled_ct, wheel_source
+from cxw_monai.rendering.structures import STRUCTURES
 
 try:
     SOURCE = wheel_source()

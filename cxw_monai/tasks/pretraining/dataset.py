@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cxw_monai.data.cache import RadiographCache
-from cxw_monai.data.dataset import SeededDataset
-from cxw_monai.data.samplers import EpochSampler
+from cxw_monai.data.dataset import EpochSampler, SeededDataset
 
 __all__ = ["EpochSampler", "ViewPairDataset"]
 
