@@ -15,7 +15,7 @@ from cxw_monai.tasks.components import saving, stepping
 from cxw_monai.training.batch_plan import BatchPlan
 from cxw_monai.training.best_model import CheckpointSaver
 from cxw_monai.training.run_state import RunState, Stateful
-from cxw_monai.training.schedules import CosineSchedule
+from cxw_monai.training.schedules import CosineSchedule, warmup_cosine
 from cxw_monai.transforms import ActionSampler, Perturbd, RandActiond
 from cxw_monai.transforms.warp import RandFilmWarpd
 from cxw_monai.weights.segmenter import SegmenterSettings, new_segmenter, save_segmenter, segmenter_settings
@@ -23,7 +23,7 @@ from cxw_monai.weights.segmenter import SegmenterSettings, new_segmenter, save_s
 from .dataset import AnnotatedFilms, annotated_films
 from .items import SegmentationSplits, segmentation_splits, segmentation_subset
 from .settings import FineTuningSettings, ScoringSettings
-from .step import SegmentationStep, warmup_cosine
+from .step import SegmentationStep
 
 __all__ = [
     "augmentation",
