@@ -22,12 +22,11 @@ from monai.inferers import SimpleInferer
 from torch import Tensor, nn
 
 from cxw_monai.networks import WorldModel, WorldModelPredictor, WorldModelSettings, configure_blocks, radiograph_vit
+from cxw_monai.tasks.pretraining.step import PretrainingStep, world_view_inputs
 from cxw_monai.training import (
     PretrainingSchedules,
-    PretrainingStep,
     keep_freed_memory,
     parameter_groups,
-    world_view_inputs,
 )
 from cxw_monai.transforms import RandActiond, RandWorldViewPaird, TokenMaskSampler
 

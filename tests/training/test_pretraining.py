@@ -15,19 +15,19 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from cxw_monai.data.cache import build_cache
+from cxw_monai.data.samplers import EpochSampler
 from cxw_monai.networks import RadiographEmbedder, RadiographViT, WorldModel, WorldModelPredictor, WorldModelSettings
-from cxw_monai.tasks.pretraining.dataset import EpochSampler, ViewPairDataset
+from cxw_monai.tasks.pretraining.dataset import ViewPairDataset
+from cxw_monai.tasks.pretraining.step import PretrainingStep, world_view_inputs
 from cxw_monai.training import (
     EpochMeans,
     NonFiniteLossError,
     PretrainingSchedules,
-    PretrainingStep,
     RunRecord,
     RunState,
     SamplerEpoch,
     parameter_groups,
     run_training,
-    world_view_inputs,
 )
 from cxw_monai.transforms import ActionSampler, RandActiond, RandWorldViewPaird, TokenMaskSampler, perturb
 from cxw_monai.weights.encoder import CheckpointError, load_weights

@@ -25,7 +25,6 @@ from cxw_monai.training.schedules import PretrainingSchedules
 from cxw_monai.transforms import ActionSampler, RandActiond, RandWorldViewPaird, TokenMaskSampler
 from cxw_monai.weights.encoder import load_weights
 
-from .evaluation import chosen_items
 from .settings import EmbeddingSettings, EvaluationSettings, PretrainingSettings
 from .step import PretrainingStep
 
@@ -62,8 +61,15 @@ def split_films(settings: PretrainingSettings) -> Films:
 
 
 def evaluated_films(settings: EvaluationSettings, data: Films) -> list[Item]:
-    """The films of an evaluation."""
-    return chosen_items(settings.subset, data.everything, data.validation)
+    """The films of an evaluation: those held out of a training with the same settings, or all.
+
+    Raises:
+        ValueError: for another subset.
+    """
+    chosen = {"held_out": data.validation, "all": data.everything}
+    if settings.subset not in chosen:
+        raise ValueError(f"subset must be one of {', '.join(chosen)}, got {settings.subset!r}.")
+    return chosen[settings.subset]
 
 
 def cached_films(settings: PretrainingSettings, items: Sequence[Item], part: str) -> RadiographCache:

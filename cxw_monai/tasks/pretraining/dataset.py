@@ -7,9 +7,8 @@ from typing import Any
 
 from cxw_monai.data.cache import RadiographCache
 from cxw_monai.data.dataset import SeededDataset
-from cxw_monai.data.samplers import EpochSampler
 
-__all__ = ["EpochSampler", "ViewPairDataset"]
+__all__ = ["ViewPairDataset"]
 
 
 class ViewPairDataset(SeededDataset):

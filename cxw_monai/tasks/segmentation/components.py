@@ -10,6 +10,7 @@ import torch
 from monai.transforms import Compose
 from torch import nn
 
+from cxw_monai.data.splits import Splits
 from cxw_monai.networks import RadiographSegmenter
 from cxw_monai.tasks.components import saving, stepping
 from cxw_monai.training.batch_plan import BatchPlan
@@ -21,7 +22,7 @@ from cxw_monai.transforms.warp import RandFilmWarpd
 from cxw_monai.weights.segmenter import SegmenterSettings, new_segmenter, save_segmenter, segmenter_settings
 
 from .dataset import AnnotatedFilms, annotated_films
-from .items import SegmentationSplits, segmentation_splits, segmentation_subset
+from .items import segmentation_splits, segmentation_subset
 from .settings import FineTuningSettings, ScoringSettings
 from .step import SegmentationStep
 
@@ -49,7 +50,7 @@ def _manifest(settings: FineTuningSettings) -> dict[str, Any]:
     return {"datalist": found} | settings.pick("seed", *names)
 
 
-def split_films(settings: FineTuningSettings) -> SegmentationSplits:
+def split_films(settings: FineTuningSettings) -> Splits:
     """Films for training, validation and test, each patient on one side."""
     return segmentation_splits(**_manifest(settings))
 
