@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from cxw_monai.data.cache import build_cache
 from cxw_monai.data.manifest import find_images
-from cxw_monai.tasks.pretraining.dataset import EpochSampler, ViewPairDataset
+from cxw_monai.data.samplers import EpochSampler
+from cxw_monai.tasks.pretraining.dataset import ViewPairDataset
 
 
 class RandCornerd(Randomizable, MapTransform):
