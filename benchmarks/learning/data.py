@@ -16,8 +16,8 @@ import torch
 
 from cxw_monai.data.manifest import read_datalist
 from cxw_monai.io import read_radiograph
+from cxw_monai.io.formats.pictures import read_mask
 from cxw_monai.metrics.descriptors import shrunk
-from cxw_monai.tasks.segmentation.dataset import read_mask
 from cxw_monai.tasks.segmentation.items import annotated_items
 
 __all__ = ["LABELS", "STRUCTURES", "LabelledFilms", "OutlinedFilms", "labelled_films", "outlined_films", "read_split"]

@@ -43,7 +43,7 @@ class Experiment:
         rendered, real: manifests of films with outlines.
         output: folder to make or continue.
         table: CSV of the rows.
-        arms_file: YAML that tells what each arm changes in the bundle's settings.
+        arms_file: YAML of what each arm changes in the bundle's settings.
         minutes: processor time of a training.
         seed: of weights and trainings.
     """

@@ -38,7 +38,7 @@ __all__ = ["Cost", "pretrain", "train_supervised", "write_training_manifest"]
 Cost = dict[str, float]
 TIMED_STEPS = 8
 REFERENCE_SECONDS = 0.36
-"""What `_reference_step` takes on the core that the budgets are told for (one hyperthread of a Xeon with AMX)."""
+"""What `_reference_step` takes on the core that the budgets are meant for (one hyperthread of a Xeon with AMX)."""
 
 
 class _StepTimer:
@@ -61,7 +61,7 @@ class _StepTimer:
         self.reference.append(self.start - now)
 
     def seconds(self) -> float:
-        """Of a step, on the core that the budgets are told for."""
+        """Of a step, on the core that the budgets are meant for."""
         return statistics.median(self.own[1:]) / statistics.median(self.reference[1:]) * REFERENCE_SECONDS
 
 

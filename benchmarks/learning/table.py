@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+
+from cxw_monai.training.curves import read_metrics
 
 __all__ = ["draw_curves", "draw_rows", "markdown"]
 
@@ -68,8 +69,7 @@ def draw_curves(runs: Mapping[str, str | Path], path: str | Path) -> None:
     """
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for name, metrics in runs.items():
-        with Path(metrics).open(newline="") as stream:
-            rows = list(csv.DictReader(stream))
+        rows = read_metrics(metrics)
         steps = [int(row["iteration"]) for row in rows]
         for axis, column in zip(axes, ("loss_intra", "prediction_rank"), strict=True):
             axis.plot(steps, [float(row[column]) for row in rows], marker=".", label=name)

@@ -219,7 +219,7 @@ def check_parity(golden_path: str | Path, dtype: torch.dtype = torch.float64) ->
     """Hold our network against golden tensors.
 
     Args:
-        golden_path: `.npz` with `sd.*`, `in.*`, `out.*`; the json of the same name beside it tells sizes, flags and
+        golden_path: `.npz` with `sd.*`, `in.*`, `out.*`; the json of the same name beside it has sizes, flags and
             gradient norms.
         dtype: `torch.float64` (tolerance 1e-9, gradient norms 1e-6 relative) or `torch.float32` (1e-4, 1e-3).
 

@@ -60,11 +60,7 @@ def by_source(manifests: Sequence[Path], splits: Sequence[str]) -> dict[str, lis
 
 def contents(items: Sequence[dict[str, Any]]) -> list[np.ndarray]:
     """The films without borders, ``[H, W]`` each."""
-    films = []
-    for item in items:
-        film = read_radiograph(item["image"], min_size=1).array[0]
-        films.append(_content(film))
-    return films
+    return [_content(read_radiograph(item["image"], min_size=1).array[0]) for item in items]
 
 
 def _content(film: np.ndarray) -> np.ndarray:

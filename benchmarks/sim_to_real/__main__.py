@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.command import ended
 from benchmarks.sim_to_real.experiment import few_shot_runs, from_rendered_runs, run_all, summarise
-from cxw_monai.cli.pairs import name_and_value
+from cxw_monai.cli import name_and_value
 from cxw_monai.weights.bundles import find_bundle
 
 

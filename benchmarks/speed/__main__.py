@@ -28,7 +28,7 @@ from cxw_monai.weights.bundles import find_bundle
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="smaller batches, 2 repeats unless told otherwise")
+    parser.add_argument("--quick", action="store_true", help="smaller batches, 2 repeats by default")
     parser.add_argument("--reading", action="store_true", help="only reading, beside pydicom and Pillow")
     parser.add_argument("--output", default="benchmark.json", help="where the JSON goes (default: benchmark.json)")
     parser.add_argument("--repeats", type=int, help="timed repeats a figure (default: 5)")

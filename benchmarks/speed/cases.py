@@ -163,7 +163,7 @@ def _child(sender: Connection, case: Case, repeats: int) -> None:
     """Body of a case's process: sends its result, or the error as text."""
     try:
         sender.send(measure(case, repeats))
-    except Exception as error:  # reported by the parent, which goes on with the other cases
+    except Exception as error:  # reported by the parent, which runs the other cases
         sender.send(f"{type(error).__name__}: {error}")
 
 

@@ -22,6 +22,7 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittle
 
 from cxw_monai.io import read_radiograph
 
+from .figures import seconds
 from .view_pipelines import synthetic_film
 
 __all__ = ["ReadingCase", "ReadingRow", "measure_reading", "reading_cases"]
@@ -121,21 +122,18 @@ def _row(name: str, path: Path, by_hand: Callable[[Path], np.ndarray], repeats: 
     for side in sides:
         side(path)
     reads = max(1, round(_TURN / _cpu_seconds(read_radiograph, path, 1)))
-    seconds: list[list[float]] = [[], []]
+    times: list[list[float]] = [[], []]
     for repeat in range(repeats):
         for at in (0, 1) if repeat % 2 else (1, 0):
-            seconds[at].append(_cpu_seconds(sides[at], path, reads))
-    ratios = [ours / theirs for ours, theirs in zip(*seconds, strict=True)]
+            times[at].append(_cpu_seconds(sides[at], path, reads))
+    ratios = [ours / theirs for ours, theirs in zip(*times, strict=True)]
     lower, median, upper = quantiles(ratios, n=4, method="inclusive")
-    return ReadingRow(name, median, (lower, upper), 1e3 * median_of(seconds[0]))
+    return ReadingRow(name, median, (lower, upper), 1e3 * median_of(times[0]))
 
 
 def _cpu_seconds(read: Callable[[Path], object], path: Path, reads: int) -> float:
     """Processor seconds of one read."""
-    start = time.process_time()
-    for _ in range(reads):
-        read(path)
-    return max(time.process_time() - start, 1e-9) / reads
+    return max(seconds(lambda: [read(path) for _ in range(reads)], time.process_time), 1e-9) / reads
 
 
 def _image_by_hand(path: Path) -> np.ndarray:

@@ -16,9 +16,10 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from cxw_monai.data.cache import build_cache
+from cxw_monai.data.dataset import EpochSampler
 from cxw_monai.data.manifest import load_items, split_by_patient
 from cxw_monai.io.files.csv_files import CsvWriter
-from cxw_monai.tasks.pretraining.dataset import EpochSampler, ViewPairDataset
+from cxw_monai.tasks.pretraining.dataset import ViewPairDataset
 from cxw_monai.transforms import RandActiond, RandWorldViewPaird
 
 from .figures import Measurement, seconds

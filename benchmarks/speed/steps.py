@@ -22,12 +22,11 @@ from monai.inferers import SimpleInferer
 from torch import Tensor, nn
 
 from cxw_monai.networks import WorldModel, WorldModelPredictor, WorldModelSettings, configure_blocks, radiograph_vit
+from cxw_monai.tasks.pretraining.step import PretrainingStep, world_view_inputs
 from cxw_monai.training import (
     PretrainingSchedules,
-    PretrainingStep,
     keep_freed_memory,
     parameter_groups,
-    world_view_inputs,
 )
 from cxw_monai.transforms import RandActiond, RandWorldViewPaird, TokenMaskSampler
 
@@ -50,7 +49,6 @@ def measure_step(
     amp: str = "none",
     batch: int = 16,
     image_size: int = 224,
-    patch_size: int = 16,
     predictor_dim: int = 384,
     predictor_depth: int = 6,
     cross_targets: str = "all",
@@ -68,7 +66,7 @@ def measure_step(
         size: encoder, a name that :func:`cxw_monai.networks.radiograph_vit` takes.
         amp: "none" (fp32) or "bfloat16" (autocast; fp32 where the processor does not compute it).
         batch: pairs of views.
-        image_size, patch_size: px.
+        image_size: px; patches have 16.
         predictor_dim, predictor_depth: its channels and blocks.
         cross_targets: tokens of the other view that are predicted, "all" or "masked".
         checkpoint, compile: of the package's blocks (see ``configure_blocks``).
@@ -79,13 +77,8 @@ def measure_step(
         loop's speed the package has (processor time of a step, paired), and its share of the plain loop's memory.
     """
     settings = {
-        "size": size,
-        "amp": amp,
-        "batch": batch,
-        "image_size": image_size,
-        "patch_size": patch_size,
+        **{"size": size, "amp": amp, "batch": batch, "image_size": image_size, "cross_targets": cross_targets},
         "predictor": (predictor_dim, predictor_depth),
-        "cross_targets": cross_targets,
         "blocks": {"checkpoint": checkpoint, "compile": compile},
         "steps": repeats + WARM_UP,
         "threads": torch.get_num_threads(),
@@ -93,8 +86,7 @@ def measure_step(
     sides = (PACKAGE, PLAIN) if beside_plain else (PACKAGE,)
     steps, peaks = _alternating({side: [settings] for side in sides})
     options = [name for name, chosen in (("checkpoint", checkpoint), ("compile", compile)) if chosen]
-    precision = short_name("cpu", amp)
-    name = " ".join([f"training step {size} {precision} {image_size} px batch {batch}", *options])
+    name = " ".join([_name(settings), *options])
     found = []
     for side in sides:
         found.append(Measurement(f"{name}, {side}", "images/s", [batch / wall for wall, _ in steps[side][WARM_UP:]]))
@@ -122,24 +114,13 @@ def measure_processes(
         Images a second of both, the share of one process's throughput that two have, and the same of processor time.
     """
     threads = torch.get_num_threads()
-    alone = {
-        "size": size,
-        "amp": amp,
-        "batch": batch,
-        "image_size": image_size,
-        "patch_size": 16,
-        "predictor": (384, 6),
-        "cross_targets": "all",
-        "blocks": {},
-        "steps": repeats + WARM_UP,
-        "threads": threads,
-    }
+    alone = {"size": size, "amp": amp, "batch": batch, "image_size": image_size, "cross_targets": "all"}
+    alone |= {"predictor": (384, 6), "blocks": {}, "steps": repeats + WARM_UP, "threads": threads}
     half = {**alone, "batch": batch // 2, "threads": max(1, threads // 2), "world_size": 2}
     with TemporaryDirectory() as folder:
         store = str(Path(folder) / "store")
         steps, _ = _alternating({"one": [alone], "two": [{**half, "rank": r, "store": store} for r in range(2)]})
-    precision = short_name("cpu", amp)
-    name = f"training step {size} {precision} {image_size} px batch {batch}"
+    name = _name(alone)
     one, two = steps["one"][WARM_UP:], steps["two"][WARM_UP:]
     found = [
         Measurement(f"{name}, {side} process{'es' * (side == 'two')}", "images/s", [batch / wall for wall, _ in times])
@@ -149,6 +130,11 @@ def measure_processes(
         ratios = [first[number] / second[number] for first, second in zip(one, two, strict=True)]
         found.append(Measurement(f"{name}, two processes over one, {kind}", "x", ratios))
     return found
+
+
+def _name(settings: Mapping[str, Any]) -> str:
+    precision = short_name("cpu", settings["amp"])
+    return f"training step {settings['size']} {precision} {settings['image_size']} px batch {settings['batch']}"
 
 
 def _alternating(
@@ -211,7 +197,7 @@ def _side(connection: Connection, side: str, settings: dict[str, Any]) -> None:
         dist.init_process_group("gloo", place, rank=settings["rank"], world_size=settings["world_size"])
     run = _run_plain if side == PLAIN else _run_package
     try:
-        encoder = radiograph_vit(settings["size"], image_size=settings["image_size"], patch_size=settings["patch_size"])
+        encoder = radiograph_vit(settings["size"], image_size=settings["image_size"])
         predictor = WorldModelPredictor(encoder.grid, encoder.embed_dim, *settings["predictor"], encoder.num_heads)
         model = WorldModel(encoder, predictor, WorldModelSettings(cross_targets=settings["cross_targets"]))
         run(connection, model, _view_batch(settings["batch"], settings["image_size"]), settings)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from monai.transforms import Compose
@@ -41,12 +40,6 @@ def _paired(name: str, work: int, repeats: int, times: Sequence[Callable[[], flo
     ]
 
 
-def _processor_seconds(work: Callable[[], Any]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
-
-
 def measure_views(
     repeats: int, source: int = 512, size: int = 224, films: int = 16, batches: int = 4
 ) -> list[Measurement]:
@@ -64,8 +57,8 @@ def measure_views(
     ours, theirs = PackageViews(size), PillowViews(size)
     ours(grey), theirs(colour)
     sides = [
-        partial(_processor_seconds, lambda: [ours(grey) for _ in range(batches)]),
-        partial(_processor_seconds, lambda: [theirs(colour) for _ in range(batches)]),
+        partial(seconds, lambda: [ours(grey) for _ in range(batches)], time.process_time),
+        partial(seconds, lambda: [theirs(colour) for _ in range(batches)], time.process_time),
     ]
     return _paired(f"views {source}->{size}", films * batches, repeats, sides)
 

@@ -14,7 +14,7 @@ from types import ModuleType
 
 from cxw_monai.io.files.printable import printable
 
-__all__ = ["VERBS", "build_parser", "main"]
+__all__ = ["VERBS", "build_parser", "main", "name_and_value"]
 
 VERBS = {
     "check": "look through a folder of films before training on it",
@@ -48,6 +48,14 @@ exit status:
 
 tab completion: pip install "cxw-monai[completion]", then: eval "$(cxw-monai --print-completion bash)"
 """
+
+
+def name_and_value(text: str) -> tuple[str, str]:
+    """A `type` for argparse: `NAME=VALUE` in two."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    return name, value
 
 
 def _module(verb: str) -> ModuleType:

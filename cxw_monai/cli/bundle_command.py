@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .pairs import name_and_value
+from . import name_and_value
 
 __all__ = ["add_inference_arguments", "run_inference"]
 

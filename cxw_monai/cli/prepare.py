@@ -4,7 +4,7 @@ Example: cxw-monai prepare nih /data/ChestXray-NIHCC prepared/nih
 All sets: cxw-monai prepare --list      Options of one: cxw-monai prepare nih --help
 
 OUT gets manifest.csv, datalist.json (for the bundles' --datalist), summary.json and the masks that had to be made; ROOT
-is only read. Safe to run again after a kill or when more was downloaded. docs/datasets.md tells what each set becomes.
+is only read. Safe to run again after a kill or when more was downloaded. What each set becomes: docs/datasets.md.
 Damaged films and masks are left out: left_out.csv lists them, the last line counts them, and the exit status is 1.
 """
 

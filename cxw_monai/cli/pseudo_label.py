@@ -11,7 +11,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from .pairs import name_and_value
+from . import name_and_value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from difflib import get_close_matches
 from pydoc import locate
 from typing import Any
@@ -29,33 +29,31 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f", did you mean {lower[found[0]]}?" if found else "."
 
 
-def references(config: dict[str, Any]) -> dict[str, set[str]]:
-    """By top-level entry, the ids that it refers to."""
-    return {str(name): set(_references(value)) for name, value in config.items()}
-
-
-def _references(value: Any) -> Iterator[str]:
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a part of a config."""
     if isinstance(value, str):
-        yield from ReferenceResolver.match_refs_pattern(value)
-    elif isinstance(value, dict):
-        for one in value.values():
-            yield from _references(one)
-    elif isinstance(value, (list, tuple)):
-        for one in value:
-            yield from _references(one)
+        yield value
+    elif isinstance(value, (dict, list, tuple)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
+
+
+def _references(source: Source) -> dict[str, set[str]]:
+    """By top-level entry, the ids that it refers to."""
+    return {
+        str(name): {id for text in _texts(value) for id in ReferenceResolver.match_refs_pattern(text)}
+        for name, value in source.config.items()
+    }
+
+
+def _referred(used: Mapping[str, set[str]]) -> set[str]:
+    """Top-level entries that another one refers to."""
+    return {root(id) for name, ids in used.items() for id in ids if root(id) != name}
 
 
 def _macros(source: Source) -> set[str]:
     """Top-level entries that a given file copies with `%`; MONAI has put the copies in their places."""
-
-    def found(value: Any) -> Iterator[str]:
-        if isinstance(value, str) and value.startswith("%"):
-            yield root(value[1:])
-        elif isinstance(value, (dict, list)):
-            for one in value.values() if isinstance(value, dict) else value:
-                yield from found(one)
-
-    return {name for entries in source.given.values() for name in found(entries)}
+    return {root(text[1:]) for entries in source.given.values() for text in _texts(entries) if text.startswith("%")}
 
 
 def check_names(source: Source, fields: Set[str]) -> None:
@@ -75,8 +73,8 @@ def check_names(source: Source, fields: Set[str]) -> None:
     if not source.base:
         return
     known = {root(entry) for content in source.base.values() for entry in content} | fields
-    used = references(source.config)
-    referred = {root(id) for name, ids in used.items() for id in ids if root(id) != name} | _macros(source)
+    used = _references(source)
+    referred = _referred(used) | _macros(source)
     for name in map(str, source.config):
         if name not in known | referred | _MONAI and not _is_comment(name):
             raise SettingError(
@@ -137,6 +135,4 @@ def _check_arguments(parser: ConfigParser) -> None:
 
 def without_effect(source: Source, others: Set[str]) -> list[str]:
     """Options that are settings of other commands (`others`) alone, and to which nothing in this run refers."""
-    used = references(source.config)
-    referred = {root(id) for name, ids in used.items() for id in ids if root(id) != name}
-    return [name for name in source.command.values if name in others - referred]
+    return [name for name in source.command.values if name in others - _referred(_references(source))]

@@ -32,7 +32,7 @@ def settings_of_run(settings: Settings, films: Iterable[Mapping[str, Any]] = ())
         for name, field in type(settings).model_fields.items()
     }
     fixed, others = (
-        {name: _plain(getattr(settings, name)) for name, mark in marks.items() if mark == kept}
+        settings.model_dump(mode="json", include={name for name, mark in marks.items() if mark == kept})
         for kept in ("fixed", "logged")
     )
     source = calling_source()
@@ -46,12 +46,3 @@ def settings_of_run(settings: Settings, films: Iterable[Mapping[str, Any]] = ())
         digest = hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
         others["training_films"] = f"{len(names)} (hash {digest[:12]})"
     return {"fixed": fixed, "others": others}
-
-
-def _plain(value: Any) -> Any:
-    """A value in lists, dictionaries, texts and numbers; others by what they print."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else str(value)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from cxw_monai.settings.common import TrainingSettings
 from cxw_monai.training.batch_plan import BatchPlan
+from cxw_monai.training.best_model import CheckpointSaver
 from cxw_monai.training.non_finite import NonFiniteSteps
+from cxw_monai.training.run_state import RunState
+from cxw_monai.training.step import Stateful, TrainingStep
 
-__all__ = ["batch_plan", "saving", "stepping"]
+__all__ = ["batch_plan", "caching", "new_run_state", "stepping"]
 
 
 def batch_plan(settings: TrainingSettings) -> BatchPlan:
@@ -23,7 +27,25 @@ def stepping(settings: TrainingSettings) -> dict[str, Any]:
     return {**settings.pick("clip_norm", "amp"), "non_finite": skipped}
 
 
-def saving(settings: TrainingSettings) -> dict[str, Any]:
-    """When a run's state is saved, as `TrainingState` takes it."""
+def caching(settings: TrainingSettings, part: str) -> dict[str, Any]:
+    """How films are decoded and cached, as `build_cache` takes it.
+
+    Args:
+        settings: the run's.
+        part: what the films are for, in the name of the report of bad ones (`skipped_PART.csv` in `output_dir`).
+    """
+    given = settings.pick("cache_dir", "on_error", size="cache_size", min_size="patch_size", workers="num_workers")
+    return {**given, "report": f"{settings.output_dir}/skipped_{part}.csv", "reader": settings.reader()}
+
+
+def new_run_state(
+    settings: TrainingSettings,
+    step: TrainingStep,
+    run_settings: Mapping[str, Mapping[str, Any]],
+    parts: Mapping[str, Stateful],
+    best: CheckpointSaver | None = None,
+) -> RunState:
+    """The run's checkpoints."""
     renamed = {"folder": "output_dir", "every": "save_interval", "keep": "keep_checkpoints"}
-    return settings.pick("save_steps", "save_minutes", **renamed)
+    given = settings.pick("save_steps", "save_minutes", **renamed)
+    return RunState(step=step, settings=run_settings, parts=parts, best=best, **given)

@@ -8,13 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai import handlers
 from torch import nn
 
-from .processes import dist_size, is_main_process, unwrapped
+from .processes import from_main_process, is_main_process, unwrapped
 
 __all__ = ["CheckpointSaver", "EarlyStopHandler"]
 
@@ -58,7 +56,8 @@ class CheckpointSaver(handlers.CheckpointSaver):
     def metrics_completed(self, engine: Engine) -> None:
         epoch = engine.state.epoch
         if self.validator.state.epoch == epoch:
-            self._compare(engine, self._agreed(float(self.validator.state.metrics[self.metric]), engine))
+            score = from_main_process(float(self.validator.state.metrics[self.metric]))  # so that all stop together
+            self._compare(engine, score)
         elif epoch == engine.state.max_epochs and self.score is None:
             logger.warning("No epoch was validated: the last one is kept. Set val_interval to at most epochs.")
             self._keep(engine)
@@ -73,15 +72,6 @@ class CheckpointSaver(handlers.CheckpointSaver):
     def _keep(self, engine: Any) -> None:
         if is_main_process():
             self.save(unwrapped(engine.network), self.path)
-
-    @staticmethod
-    def _agreed(score: float, engine: Any) -> float:
-        """The main process's score, so that all processes stop together."""
-        if dist_size() == 1:
-            return score
-        shared = torch.tensor(score, dtype=torch.float64, device=engine.state.device)
-        dist.broadcast(shared, src=0)
-        return shared.item()
 
 
 class EarlyStopHandler(handlers.EarlyStopHandler):

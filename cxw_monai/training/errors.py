@@ -52,7 +52,7 @@ def plain_message(error: BaseException) -> str | None:
     if LOADER.search(text):
         return (
             f"{text.strip().rstrip('.')}: a process that loads images was killed, often for lack of memory. Lower "
-            "num_workers or batch_size, then go on with --resume true."
+            "num_workers or batch_size, then continue with --resume true."
         )
     if RAISED_IN_LOADER.match(text):
         *above, last = text.strip().splitlines()
@@ -62,7 +62,7 @@ def plain_message(error: BaseException) -> str | None:
         ours = isinstance(error, ValueError) and bool(raised) and _on_purpose(*raised[-1])
         return last.partition(": ")[2] or last if ours or isinstance(error, PLAIN) else None
     if isinstance(error, OSError) and error.errno in DISK and error.filename is not None:
-        return f"{error.filename}: {error.strerror}; {DISK[error.errno]}, then go on with --resume true."
+        return f"{error.filename}: {error.strerror}; {DISK[error.errno]}, then continue with --resume true."
     if isinstance(error, PLAIN):
         return text
     ours = isinstance(error, ValueError) and bool(frames) and _on_purpose(frames[-1].filename, frames[-1].line or "")

@@ -1,4 +1,4 @@
-"""Ignite handlers of pretraining: epoch means, the record of a run, sampler epochs."""
+"""Ignite handlers of training: epoch means, the record of a run, sampler epochs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 from ignite.handlers.tqdm_logger import ProgressBar
 
+from cxw_monai.data.dataset import EpochSampler
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.csv_files import read_rows, write_rows
 
@@ -35,12 +36,6 @@ def attached(handler: Handler) -> Handler:
     MONAI's check of a bundle's properties takes no references there, but components alone.
     """
     return handler
-
-
-class EpochSampler(Protocol):
-    """A sampler whose order is a function of the epoch."""
-
-    def set_epoch(self, epoch: int, start: int = 0) -> None: ...
 
 
 class EpochMeans:
@@ -94,7 +89,7 @@ class SamplerEpoch:
     """Tells the sampler the epoch before each epoch, and where to start in one that was resumed half way.
 
     Args:
-        sampler: has `set_epoch(epoch, start)`, both 0-based, `start` in items of this process.
+        sampler: of the training items.
         batch_size: items a micro-batch of this process.
     """
 
@@ -125,7 +120,7 @@ class StepProgress(ProgressBar):
 class RunRecord:
     """Appends the epochs' metrics to `metrics.csv` and draws `curves.png` from it.
 
-    Attach it to the trainer after the handlers that make its metrics. A resumed run goes on in the same file; rows of
+    Attach it to the trainer after the handlers that make its metrics. A resumed run adds to the same file; rows of
     epochs that are run again are replaced.
 
     Args:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 
-__all__ = ["Precision", "allow_tf32", "autocast", "bfloat16_support", "checked_amp", "precision_name", "supported_amp"]
+__all__ = ["Precision", "allow_tf32", "autocast", "bfloat16_support", "checked_amp", "supported_amp"]
 
 logger = logging.getLogger(__name__)
 
@@ -125,11 +125,6 @@ def autocast(device: str | torch.device, amp: str) -> contextlib.AbstractContext
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
 
 
-def precision_name(amp: str) -> str:
-    """The usual name of what `supported_amp` gives."""
-    return {"none": "float32"}.get(amp, amp)
-
-
 class Precision:
     """The precision that a run computes in; among the saved parts of its checkpoints.
 
@@ -156,8 +151,7 @@ class Precision:
             logger.warning(
                 "Up to here this run was computed in %s, from here on in %s%s: its numbers will not be those of a run "
                 "that was not interrupted. For those, %s.",
-                precision_name(self.used),
-                precision_name(now),
+                *("float32" if name == "none" else name for name in (self.used, now)),
                 "" if self.amp == "none" or now == "bfloat16" else ", since the device here does not compute bfloat16",
                 "give --amp none" if self.used == "none" else "resume where bfloat16 is computed, with --amp bfloat16",
             )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
 from types import FrameType, TracebackType
 
-__all__ = ["Preemption", "shield_from_sigterm"]
+__all__ = ["Preemption", "prepare_worker"]
 
 
 class Preemption:
@@ -42,17 +43,24 @@ class Preemption:
         self.requested = True
 
 
-def shield_from_sigterm() -> None:
-    """Let a loader's worker, which calls this, outlive a SIGTERM that does not come from its parent.
+def prepare_worker(worker: int = 0) -> None:
+    """Let a loader's worker share its parent's memory and outlive a scheduler's SIGTERM; a `worker_init_fn`.
+
+    A forked worker shares the pages of all that its parent holds, a million rows of a manifest among them, until it
+    writes to them. Python's garbage collector would: it marks every object it visits. What was there before the fork is
+    kept out of its reach.
 
     Slurm and torchrun send SIGTERM to every process of a run. A worker that ended by it would fail the step that the
     training process is about to finish and save. The parent itself ends its workers with SIGTERM, so that one counts.
     Where the system cannot tell who sent a signal (macOS), workers end as before.
+
+    Args:
+        worker: the worker's number, as the loader gives it.
     """
-    if not hasattr(signal, "sigwaitinfo"):
-        return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    gc.freeze()
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
 
 def _end_with_parent(parent: int) -> None:

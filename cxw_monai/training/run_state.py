@@ -88,10 +88,6 @@ class RunState:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch_completed)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._failed)
 
-    def checkpoints(self) -> list[Path]:
-        """Checkpoints in the folder, oldest first."""
-        return self.files.all()
-
     def _started(self, engine: SupervisedTrainer) -> None:
         self._saved_iteration, self._saved_time = engine.state.iteration, time.monotonic()
 
@@ -166,10 +162,10 @@ class RunState:
                 "look at the images of that batch; then resume from the last epoch (--resume true) or from "
                 "that file (--resume FILE)."
             ) from error
-        if is_main_process() and self.checkpoints():
+        if is_main_process() and (saved := self.files.all()):
             logger.error(
                 "Stopped at step %d. %s is whole: continue from there with --resume true.",
-                *(engine.state.iteration, self.checkpoints()[-1]),
+                *(engine.state.iteration, saved[-1]),
             )
         raise error
 

@@ -12,10 +12,10 @@ from monai.engines import SupervisedTrainer
 from torch import nn
 
 from cxw_monai.io.files.atomic import check_writable
+from cxw_monai.io.results.folders import hold_output
 
 from .batch_plan import BatchPlan
 from .checkpoint_files import CheckpointFiles, read_checkpoint
-from .output_folder import hold_output
 from .processes import is_main_process, unwrapped
 from .run_state import RunState, check_content
 
@@ -58,7 +58,7 @@ def check_run(
         OSError: the folder cannot be written.
     """
     plan.check_films(films, called)
-    if Path(folder).is_dir():
+    if is_main_process() and Path(folder).is_dir():
         hold_output(folder)
     files, choice = CheckpointFiles(folder), _choice(resume)
     if choice is False:
@@ -67,7 +67,8 @@ def check_run(
         found = (Path(choice), read_checkpoint(choice)) if isinstance(choice, str) else files.newest(set_aside=False)
         if found is not None:
             check_content(*found, settings, unwrapped(network))
-    hold_output(folder)
+    if is_main_process():
+        hold_output(folder)
 
 
 def _choice(resume: bool | str | None) -> bool | str:

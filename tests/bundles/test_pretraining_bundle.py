@@ -2,94 +2,47 @@
 
 import csv
 import json
-import os
 import re
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
-import time
-from pathlib import Path
 
-import jsonschema
 import numpy as np
 import pytest
 import torch
 import yaml
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigParser
+from PIL import Image
 
 from cxw_monai.networks import WorldModel
 from cxw_monai.tasks.pretraining.components import new_encoder
 from cxw_monai.training.errors import plain_message, root_cause
+from tests.helpers.bundle_runs import TORCHRUN, BundleRuns, innermost, last_line
 
-BUNDLE = Path(__file__).parents[2] / "bundles" / "chexworld_pretraining"
-CONFIGS = BUNDLE / "configs"
+BUNDLE = BundleRuns(
+    "chexworld_pretraining",
+    network_size="tiny",
+    image_size=96,
+    predictor_dim=24,
+    predictor_depth=1,
+    cache_size=96,
+    batch_size=4,
+    epochs=2,
+    warmup_epochs=1,
+    val_fraction=0.25,
+    val_interval=1,
+    save_interval=1,
+    monitor_every=1,
+    num_workers=0,
+)
+CONFIGS, workflow = BUNDLE.configs, BUNDLE.workflow
 ABLATION = sorted((CONFIGS / "presets" / "ablation").glob("*.yaml"))
-SMALL = {
-    "network_size": "tiny",
-    "image_size": 96,
-    "predictor_dim": 24,
-    "predictor_depth": 1,
-    "cache_size": 96,
-    "batch_size": 4,
-    "epochs": 2,
-    "warmup_epochs": 1,
-    "val_fraction": 0.25,
-    "val_interval": 1,
-    "save_interval": 1,
-    "monitor_every": 1,
-    "num_workers": 0,
-}
-
-
-def command(run_id, configs, **overrides):
-    """`python -m monai.bundle run` with the small settings."""
-    listed = ",".join(f"'configs/{name}'" for name in configs)
-    arguments = [f"--{name}={value}" for name, value in {**SMALL, **overrides}.items()]
-    return [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", f"[{listed}]", *arguments]
-
-
-def bundle_run(run_id, configs, prefix=(), **overrides):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*prefix, *command(run_id, configs, **overrides)[0 if not prefix else 1 :]],
-        cwd=BUNDLE,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-
-
-def workflow(kind, configs, **overrides):
-    """The bundle in this process."""
-    here = Path.cwd()
-    os.chdir(BUNDLE)
-    try:
-        files = [str(CONFIGS / name) for name in configs]
-        flow = ConfigWorkflow(
-            config_file=files,
-            meta_file=str(CONFIGS / "metadata.json"),
-            logging_file=False,
-            workflow_type=kind,
-            **{**SMALL, **overrides},
-        )
-        flow.initialize()
-    finally:
-        os.chdir(here)
-    return flow
-
-
-def last_line(done):
-    return done.stderr.strip().splitlines()[-1]
 
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
     """A folder of a dozen films, one in a subfolder."""
-    from PIL import Image
-
     folder = tmp_path_factory.mktemp("films")
     (folder / "more").mkdir()
     rng = np.random.default_rng(0)
@@ -105,7 +58,7 @@ def films(tmp_path_factory):
 def trained(films, tmp_path_factory):
     """A finished small run: its folder and what it printed."""
     output = tmp_path_factory.mktemp("trained")
-    done = bundle_run("training", ["train.json"], dataset_dir=films, output_dir=output)
+    done = BUNDLE.run("training", ["train.json"], dataset_dir=films, output_dir=output)
     assert done.returncode == 0, done.stderr[-3000:]
     return output, done
 
@@ -131,7 +84,7 @@ def test_training_leaves_checkpoints_curves_and_pictures(trained):
 
 def test_evaluation_compares_with_baselines(trained, films):
     output, _ = trained
-    done = bundle_run("evaluating", ["train.json", "evaluate.json"], dataset_dir=films, output_dir=output)
+    done = BUNDLE.run("evaluating", ["train.json", "evaluate.json"], dataset_dir=films, output_dir=output)
     assert done.returncode == 0, done.stderr[-3000:]
     metrics = json.loads((output / "evaluation.json").read_text())
     assert re.search(r"loss_cross \d\.\d+ .*\| geometry_withheld \d\.\d+ (NOT )?beaten", done.stdout + done.stderr)
@@ -172,24 +125,11 @@ def test_training_properties(films, tmp_path):
 def test_a_killed_run_resumes_to_the_numbers_of_one_that_was_not(films, tmp_path):
     settings = {"dataset_dir": films, "epochs": 8, "cache_dir": tmp_path / "cache", "num_workers": 1}
     killed = tmp_path / "killed"
-    process = subprocess.Popen(
-        command("training", ["train.json"], output_dir=killed, **settings),
-        cwd=BUNDLE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 300
-    while not (killed / "checkpoint_epoch=2.pt").exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    resumed = bundle_run("training", ["train.json"], output_dir=killed, resume="true", **settings)
+    BUNDLE.kill_after(2, killed, **settings)
+    resumed = BUNDLE.run("training", ["train.json"], output_dir=killed, resume="true", **settings)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert "Resumed" in resumed.stdout + resumed.stderr
-    whole = bundle_run("training", ["train.json"], output_dir=tmp_path / "whole", **settings)
+    whole = BUNDLE.run("training", ["train.json"], output_dir=tmp_path / "whole", **settings)
     assert whole.returncode == 0, whole.stderr[-3000:]
     first = torch.load(killed / "model.pt", weights_only=True)
     second = torch.load(tmp_path / "whole/model.pt", weights_only=True)
@@ -199,11 +139,10 @@ def test_a_killed_run_resumes_to_the_numbers_of_one_that_was_not(films, tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("overlays", [["multi_gpu_train.json"], ["multi_gpu_train.json", "fsdp_train.json"]], ids=len)
 def test_two_processes_train_with_the_overlays(overlays, films, tmp_path):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = bundle_run(
+    done = BUNDLE.run(
         "training",
         ["train.json", *overlays],
-        prefix=launch,
+        launch=TORCHRUN,
         dataset_dir=films,
         output_dir=tmp_path,
         batch_size=2,
@@ -225,11 +164,11 @@ def test_a_bad_film_is_named_in_one_line_and_stops_the_run(films, tmp_path):
     for path in films.glob("*.png"):
         (bad / path.name).write_bytes(path.read_bytes())
     (bad / "broken.png").write_bytes((films / "film01.png").read_bytes()[:200])
-    done = bundle_run("training", ["train.json"], dataset_dir=bad, output_dir=tmp_path / "out")
+    done = BUNDLE.run("training", ["train.json"], dataset_dir=bad, output_dir=tmp_path / "out")
     assert done.returncode != 0
     assert last_line(done).startswith(f"error: {bad / 'broken.png'}: ")
     assert "Traceback" not in done.stderr
-    skipped = bundle_run(
+    skipped = BUNDLE.run(
         "training", ["train.json"], dataset_dir=bad, output_dir=tmp_path / "out", on_error="skip", epochs=1
     )
     assert skipped.returncode == 0, skipped.stderr[-3000:]
@@ -258,11 +197,7 @@ def test_wrong_settings_say_what_is_wrong(films, tmp_path, overrides, said):
 
     with pytest.raises(Exception) as caught:  # noqa: PT011
         run()
-    chain, error = [], caught.value
-    while error is not None:
-        chain.append(str(error))
-        error = error.__cause__ or error.__context__
-    assert said in chain[-1], chain
+    assert said in str(innermost(caught.value))
 
 
 def untouched(folder):
@@ -332,13 +267,13 @@ def test_a_resumed_run_says_what_changed(trained, films, tmp_path, caplog, old):
 
 def test_a_broken_manifest_is_named_in_one_line(tmp_path):
     (tmp_path / "broken.json").write_text("{'training': [")
-    done = bundle_run("training", ["train.json"], datalist=tmp_path / "broken.json", output_dir=tmp_path / "out")
+    done = BUNDLE.run("training", ["train.json"], datalist=tmp_path / "broken.json", output_dir=tmp_path / "out")
     assert done.returncode == 1 and "Traceback" not in done.stderr and not (tmp_path / "out").exists()
     assert last_line(done).startswith(f"error: {tmp_path / 'broken.json'}: not readable JSON (Expecting property name")
 
 
 def test_a_misspelt_setting_ends_the_command_before_any_work(films, tmp_path):
-    done = bundle_run("training", ["train.json"], dataset_dir=films, output_dir=tmp_path / "out", regularizer="sigreg")
+    done = BUNDLE.run("training", ["train.json"], dataset_dir=films, output_dir=tmp_path / "out", regularizer="sigreg")
     assert done.returncode == 2 and "Traceback" not in done.stderr and not (tmp_path / "out").exists()
     assert last_line(done).startswith("error: regularizer (given on the command line): the bundle has no such setting")
     assert "did you mean regulariser?" in last_line(done)
@@ -346,7 +281,7 @@ def test_a_misspelt_setting_ends_the_command_before_any_work(films, tmp_path):
 
 def test_weights_of_another_geometry_are_refused(trained, films, tmp_path):
     output, _ = trained
-    done = bundle_run(
+    done = BUNDLE.run(
         "inference", ["inference.json"], dataset_dir=films, output_dir=tmp_path, ckpt=output / "model.pt", patch_size=8
     )
     assert done.returncode != 0
@@ -406,30 +341,7 @@ def test_presets_build_what_they_say(preset, dim, grid, order, truncation):
 
 
 def test_metadata_has_the_mandatory_keys():
-    """The project's own schema, from the keys that MONAI's published one makes mandatory."""
-    metadata = json.loads((CONFIGS / "metadata.json").read_text())
-    text = {"type": "string"}
-    mandatory = (
-        "version",
-        "monai_version",
-        "pytorch_version",
-        "numpy_version",
-        "task",
-        "description",
-        "authors",
-        "copyright",
-    )
-    schema = {
-        "type": "object",
-        "properties": {
-            **dict.fromkeys(mandatory, text),
-            "required_packages_version": {"type": "object"},
-            "network_data_format": {"type": "object", "required": ["inputs", "outputs"]},
-        },
-        "required": [*mandatory, "required_packages_version", "network_data_format"],
-    }
-    jsonschema.validate(metadata, schema)
-    assert metadata["version"] in metadata["changelog"]
+    BUNDLE.checked_metadata()
 
 
 @pytest.mark.slow
@@ -439,13 +351,13 @@ def test_network_checks_and_export(trained, tmp_path):
     common = ["--net_id", "network_def", "--meta_file", "configs/metadata.json"]
     verified = subprocess.run(
         [*base, "verify_net_in_out", *common, "--config_file", "configs/inference.json", "--n", "4"],
-        cwd=BUNDLE, capture_output=True, text=True, timeout=300,
+        cwd=BUNDLE.folder, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert verified.returncode == 0, verified.stderr[-2000:]
     exported = subprocess.run(
         [*base, "ckpt_export", *common, "--config_file", "configs/inference.json", "--network_size", "tiny",
          "--image_size", "96", "--ckpt_file", str(output / "encoder.pt"), "--filepath", str(tmp_path / "model.ts")],
-        cwd=BUNDLE, capture_output=True, text=True, timeout=300,
+        cwd=BUNDLE.folder, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert exported.returncode == 0, exported.stderr[-2000:]
     script = torch.jit.load(str(tmp_path / "model.ts"))
@@ -465,7 +377,7 @@ def test_the_network_of_the_training_config_is_a_world_model():
 @pytest.mark.slow
 def test_mlflow_records_the_run(films, tmp_path):
     pytest.importorskip("mlflow", reason="mlflow is an extra: pip install 'cxw-monai[tracking]'")
-    done = bundle_run("training", ["train.json"], dataset_dir=films, output_dir=tmp_path, tracking="mlflow")
+    done = BUNDLE.run("training", ["train.json"], dataset_dir=films, output_dir=tmp_path, tracking="mlflow")
     assert done.returncode == 0, done.stderr[-3000:]
     with sqlite3.connect(tmp_path / "mlruns.db") as database:
         recorded = dict(database.execute("select key, count(*) from metrics group by key"))

@@ -2,95 +2,48 @@
 
 import csv
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
-import jsonschema
 import numpy as np
 import pytest
 import torch
 import yaml
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigParser
 
 from cxw_monai.networks import RadiographEmbedder, radiograph_vit
 from cxw_monai.rendering import make_dataset
 from cxw_monai.tasks.segmentation.settings import FineTuningSettings
 from cxw_monai.weights.segmenter import load_segmenter, read_settings
+from tests.helpers.bundle_runs import TORCHRUN, BundleRuns, innermost, last_line
 from tests.helpers.phantom import write_phantom
 
-BUNDLE = Path(__file__).parents[2] / "bundles" / "chexworld_segmentation"
-CONFIGS = BUNDLE / "configs"
-SHIPPED = BUNDLE / "models" / "model.pt"
+BUNDLE = BundleRuns(
+    "chexworld_segmentation",
+    network_size="tiny",
+    image_size=64,
+    cache_size=64,
+    base_channels=4,
+    batch_size=3,
+    epochs=4,
+    lr=2e-3,
+    warmup_epochs=1,
+    val_fraction=0.25,
+    val_interval=2,
+    save_interval=1,
+    num_workers=0,
+)
+CONFIGS, workflow = BUNDLE.configs, BUNDLE.workflow
+SHIPPED = BUNDLE.folder / "models" / "model.pt"
 FIVE = ["lung_left", "lung_right", "heart", "clavicle_left", "clavicle_right"]
-SMALL = {
-    "network_size": "tiny",
-    "image_size": 64,
-    "cache_size": 64,
-    "base_channels": 4,
-    "batch_size": 3,
-    "epochs": 4,
-    "lr": 2e-3,
-    "warmup_epochs": 1,
-    "val_fraction": 0.25,
-    "val_interval": 2,
-    "save_interval": 1,
-    "num_workers": 0,
-}
-
-
-def command(run_id, configs, **overrides):
-    """`python -m monai.bundle run` with the small settings."""
-    listed = ",".join(f"'configs/{name}'" for name in configs)
-    arguments = [f"--{name}={value}" for name, value in {**SMALL, **overrides}.items()]
-    return [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", f"[{listed}]", *arguments]
-
-
-def bundle_run(run_id, configs, prefix=(), **overrides):
-    return subprocess.run(
-        [*prefix, *command(run_id, configs, **overrides)[0 if not prefix else 1 :]],
-        cwd=BUNDLE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-
-
-def workflow(kind, configs, **overrides):
-    """The bundle in this process."""
-    here = Path.cwd()
-    os.chdir(BUNDLE)
-    try:
-        flow = ConfigWorkflow(
-            config_file=[str(CONFIGS / name) for name in configs],
-            meta_file=str(CONFIGS / "metadata.json"),
-            logging_file=False,
-            workflow_type=kind,
-            **{**SMALL, **overrides},
-        )
-        flow.initialize()
-    finally:
-        os.chdir(here)
-    return flow
 
 
 def root_message(call):
     """What the first error of a chain says."""
     with pytest.raises(Exception) as caught:  # noqa: PT011
         call()
-    error = caught.value
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    return str(error)
-
-
-def last_line(done):
-    return done.stderr.strip().splitlines()[-1]
+    return str(innermost(caught.value))
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +72,7 @@ def cache(tmp_path_factory):
 def trained(manifest, cache, tmp_path_factory):
     """A finished small run with a test at its end: its folder and what it printed."""
     output = tmp_path_factory.mktemp("trained")
-    done = bundle_run(
+    done = BUNDLE.run(
         "training", ["train.json"], datalist=manifest, output_dir=output, cache_dir=cache, test_fraction=0.2
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -224,7 +177,7 @@ def test_a_started_training_keeps_its_structures(trained, manifest, cache, struc
 
 
 def test_unknown_structures_are_left_out_of_every_score(trained, manifest, cache, tmp_path):
-    done = bundle_run(
+    done = BUNDLE.run(
         "evaluating",
         ["train.json", "evaluate.json"],
         datalist=manifest,
@@ -245,21 +198,8 @@ def test_unknown_structures_are_left_out_of_every_score(trained, manifest, cache
 def test_a_killed_run_resumes_to_the_numbers_of_one_that_was_not(trained, manifest, cache, tmp_path):
     whole, _ = trained
     settings = {"datalist": manifest, "output_dir": tmp_path, "cache_dir": cache, "test_fraction": 0.2}
-    process = subprocess.Popen(
-        command("training", ["train.json"], **settings),
-        cwd=BUNDLE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 600
-    while not (tmp_path / "checkpoint_epoch=2.pt").exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    resumed = bundle_run(
+    BUNDLE.kill_after(2, **settings)
+    resumed = BUNDLE.run(
         "training", ["train.json"], resume="true", num_workers=1, **{**settings, "output_dir": tmp_path}
     )
     assert resumed.returncode == 0, resumed.stderr[-3000:]
@@ -272,11 +212,10 @@ def test_a_killed_run_resumes_to_the_numbers_of_one_that_was_not(trained, manife
 
 @pytest.mark.slow
 def test_two_processes_train_with_the_multi_gpu_overlay(manifest, cache, tmp_path):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = bundle_run(
+    done = BUNDLE.run(
         "training",
         ["train.json", "multi_gpu_train.json"],
-        prefix=launch,
+        launch=TORCHRUN,
         datalist=manifest,
         output_dir=tmp_path,
         cache_dir=cache,
@@ -334,7 +273,7 @@ def test_settings_reach_the_network_and_the_optimiser(manifest, cache, tmp_path)
 
 def test_starts_from_the_shipped_encoder_unless_told_otherwise(manifest, cache, tmp_path):
     settings = {"datalist": str(manifest), "output_dir": str(tmp_path), "cache_dir": str(cache), "network_size": None}
-    shipped = torch.load(BUNDLE.parent / "chexworld_pretraining" / "models" / "model.pt", weights_only=True)
+    shipped = torch.load(BUNDLE.folder.parent / "chexworld_pretraining" / "models" / "model.pt", weights_only=True)
     network = workflow("train", ["train.json"], **settings).network_def
     weight = network.encoder.blocks[3].attn.qkv.weight
     assert torch.equal(weight, shipped["encoder.blocks.3.attn.qkv.weight"])
@@ -385,7 +324,7 @@ def test_a_bad_mask_is_named_in_one_line(manifest, tmp_path):
     content = bad.read_bytes()
     bad.write_bytes(content[:40])
     try:
-        done = bundle_run("training", ["train.json"], datalist=manifest, output_dir=tmp_path)
+        done = BUNDLE.run("training", ["train.json"], datalist=manifest, output_dir=tmp_path)
     finally:
         bad.write_bytes(content)
     assert done.returncode != 0
@@ -409,30 +348,8 @@ def test_presets_build_what_they_say(preset):
     parser.get_parsed_content("train::preprocessing")
 
 
-def test_metadata_has_the_mandatory_keys():
-    """The project's own schema, from the keys that MONAI's published one makes mandatory."""
-    metadata = json.loads((CONFIGS / "metadata.json").read_text())
-    text = (
-        "version",
-        "monai_version",
-        "pytorch_version",
-        "numpy_version",
-        "task",
-        "description",
-        "authors",
-        "copyright",
-    )
-    schema = {
-        "type": "object",
-        "properties": {
-            **dict.fromkeys(text, {"type": "string"}),
-            "required_packages_version": {"type": "object"},
-            "network_data_format": {"type": "object", "required": ["inputs", "outputs"]},
-        },
-        "required": [*text, "required_packages_version", "network_data_format"],
-    }
-    jsonschema.validate(metadata, schema)
-    assert metadata["version"] in metadata["changelog"]
+def test_metadata_has_the_mandatory_keys_and_the_models_structures():
+    metadata = BUNDLE.checked_metadata()
     channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
     assert list(channels.values()) == list(read_settings(SHIPPED).structures)
 
@@ -447,7 +364,11 @@ def test_network_checks_and_export(tmp_path):
                    ["ckpt_export", *common, "--ckpt_file", ckpt, "--key_in_ckpt", "model",
                     "--filepath", str(tmp_path / "model.ts")]):  # fmt: skip
         done = subprocess.run(
-            [sys.executable, "-m", "monai.bundle", *action], cwd=BUNDLE, capture_output=True, text=True, timeout=600
+            [sys.executable, "-m", "monai.bundle", *action],
+            cwd=BUNDLE.folder,
+            capture_output=True,
+            text=True,
+            timeout=600,
         )
         assert done.returncode == 0, done.stderr[-2000:]
     script, network = torch.jit.load(str(tmp_path / "model.ts")).eval(), load_segmenter(ckpt)

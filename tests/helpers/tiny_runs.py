@@ -30,9 +30,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from cxw_monai.data.cache import build_cache
+from cxw_monai.data.dataset import EpochSampler
 from cxw_monai.losses import DiceBCELoss
 from cxw_monai.networks import RadiographSegmenter, RadiographViT, WorldModel, WorldModelPredictor
-from cxw_monai.tasks.pretraining.dataset import EpochSampler, ViewPairDataset
+from cxw_monai.tasks.pretraining.dataset import ViewPairDataset
+from cxw_monai.tasks.pretraining.step import PretrainingStep
 from cxw_monai.tasks.segmentation.dataset import SegmentationDataset, annotated_films
 from cxw_monai.tasks.segmentation.dice_scores import DiceScores
 from cxw_monai.tasks.segmentation.evaluation import FilmScoring, SegmentationEvaluationStep
@@ -41,7 +43,6 @@ from cxw_monai.training import (
     EpochMeans,
     NonFiniteSteps,
     PretrainingSchedules,
-    PretrainingStep,
     RunRecord,
     RunState,
     SamplerEpoch,

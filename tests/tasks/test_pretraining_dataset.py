@@ -12,8 +12,9 @@ from monai.transforms import Compose, MapTransform, Randomizable
 from torch.utils.data import DataLoader
 
 from cxw_monai.data.cache import build_cache
+from cxw_monai.data.dataset import EpochSampler
 from cxw_monai.data.manifest import find_images
-from cxw_monai.tasks.pretraining.dataset import EpochSampler, ViewPairDataset
+from cxw_monai.tasks.pretraining.dataset import ViewPairDataset
 
 
 class RandCornerd(Randomizable, MapTransform):

@@ -10,9 +10,10 @@ from monai.transforms import Compose
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from cxw_monai.data.dataset import EpochSampler
 from cxw_monai.io import RadiographError
-from cxw_monai.tasks.pretraining.dataset import EpochSampler
-from cxw_monai.tasks.segmentation.dataset import SegmentationDataset, annotated_films, read_mask
+from cxw_monai.io.formats.pictures import read_mask
+from cxw_monai.tasks.segmentation.dataset import SegmentationDataset, annotated_films
 from cxw_monai.tasks.segmentation.items import annotated_items, segmentation_splits, segmentation_subset
 from cxw_monai.transforms import ActionSampler, Perturbd, RandActiond
 from cxw_monai.transforms.warp import RandFilmWarpd

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from cxw_monai.networks import RadiographViT, WorldModel, WorldModelPredictor, WorldModelSettings
-from cxw_monai.training import allow_tf32, world_view_inputs
+from cxw_monai.tasks.pretraining.step import world_view_inputs
+from cxw_monai.training import allow_tf32
 from cxw_monai.transforms import TokenMaskSampler
 from cxw_monai.transforms.perturb import perturb
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cxw_monai.training import CollapseWarning, embedding_statistics
+from cxw_monai.tasks.pretraining.monitors import CollapseWarning, embedding_statistics
 
 
 def test_identical_embeddings_are_collapsed():

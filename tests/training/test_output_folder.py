@@ -10,7 +10,7 @@ import torch
 
 from cxw_monai.io.results import folders
 from cxw_monai.io.results.folders import LOCK, MARKER, is_result_folder
-from cxw_monai.training import check_run, hold_output, output_folder, release_output
+from cxw_monai.training import check_run, hold_output, release_output, training
 from cxw_monai.training.batch_plan import BatchPlan
 
 CONFIGS = sorted((Path(__file__).parents[2] / "bundles").glob("*/configs/*.json"))
@@ -31,11 +31,15 @@ def test_a_run_holds_its_output_before_it_writes(config):
     assert "pictures." not in json.dumps(content["initialize"])
 
 
-def test_a_training_run_is_refused_while_another_one_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr(folders, "_PATIENCE", 0.0)
+def _arguments():
     plan = BatchPlan(batch_size=1, world_size=1, accumulation_steps=1, global_batch_size=None, base_lr=1.0)
     network = torch.nn.Linear(1, 1)
-    run = (False, {}, network, torch.optim.SGD(network.parameters()), plan, 5)
+    return (False, {}, network, torch.optim.SGD(network.parameters()), plan, 5)
+
+
+def test_a_training_run_is_refused_while_another_one_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "_PATIENCE", 0.0)
+    run = _arguments()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "checkpoint_epoch=1.pt").write_bytes(b"of the run that goes on")
     with folders.output_lock(tmp_path / "out"), pytest.raises(folders.OutputBusyError):
@@ -58,6 +62,6 @@ def test_a_new_folder_is_held_and_marked_and_given_back(tmp_path):
 
 
 def test_only_the_main_process_takes_the_lock(tmp_path, monkeypatch):
-    monkeypatch.setattr(output_folder, "is_main_process", lambda: False)
-    hold_output(tmp_path / "out")
+    monkeypatch.setattr(training, "is_main_process", lambda: False)
+    check_run(tmp_path / "out", *_arguments())
     assert not (tmp_path / "out").exists()

@@ -8,26 +8,26 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.transforms import Compose
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from cxw_monai.data.cache import build_cache
+from cxw_monai.data.dataset import EpochSampler
 from cxw_monai.networks import RadiographEmbedder, RadiographViT, WorldModel, WorldModelPredictor, WorldModelSettings
-from cxw_monai.tasks.pretraining.dataset import EpochSampler, ViewPairDataset
+from cxw_monai.tasks.pretraining.dataset import ViewPairDataset
+from cxw_monai.tasks.pretraining.step import PretrainingStep, world_view_inputs
 from cxw_monai.training import (
     EpochMeans,
     NonFiniteLossError,
     PretrainingSchedules,
-    PretrainingStep,
     RunRecord,
     RunState,
     SamplerEpoch,
     parameter_groups,
     run_training,
-    world_view_inputs,
 )
 from cxw_monai.transforms import ActionSampler, RandActiond, RandWorldViewPaird, TokenMaskSampler, perturb
 from cxw_monai.weights.encoder import CheckpointError, load_weights
@@ -71,7 +71,6 @@ def make_run(
     model=None,
     handlers=(),
     every=1,
-    monitor_every=1,
 ):
     """A trainer and its run state, as the bundle's config puts them together."""
     network = model or world_model()
@@ -271,22 +270,6 @@ def test_a_failure_within_accumulated_steps_goes_back_to_the_groups_start(cache,
     assert_same(weights(whole), weights(again))
 
 
-def test_epoch_means_weigh_images_and_forget_what_an_epoch_did_not_report():
-    engine = Engine(lambda engine, batch: [batch])
-    EpochMeans().attach(engine)
-    epochs = iter([[(1.0, 7.0, 3), (5.0, None, 1)], [(4.0, None, 2), (4.0, None, 2)]])
-
-    def batches():
-        for loss, rank, count in next(epochs):
-            yield {"scalars": {"loss": loss, **({} if rank is None else {"rank": rank})}, "count": count}
-
-    seen = []
-    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: seen.append(dict(engine.state.metrics)))
-    for _ in range(2):
-        engine.run(batches(), max_epochs=engine.state.epoch + 1, epoch_length=2)
-    assert seen == [{"loss": 2.0, "rank": 7.0}, {"loss": 4.0}]
-
-
 def test_a_finished_run_stays_as_it_is(cache, tmp_path, caplog):
     trainer, state = make_run(cache, tmp_path, epochs=1)
     run_training(trainer, state)
@@ -308,7 +291,7 @@ def test_a_new_run_does_not_overwrite_an_old_one(cache, tmp_path):
 def test_checkpoints_are_thinned_and_the_last_epoch_is_always_saved(cache, tmp_path):
     trainer, state = make_run(cache, tmp_path, epochs=5, every=2)
     run_training(trainer, state)
-    assert [path.name for path in state.checkpoints()] == ["checkpoint_epoch=4.pt", "checkpoint_epoch=5.pt"]
+    assert [path.name for path in state.files.all()] == ["checkpoint_epoch=4.pt", "checkpoint_epoch=5.pt"]
     assert not list(tmp_path.glob("*.part"))
 
 

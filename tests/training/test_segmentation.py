@@ -12,9 +12,9 @@ from monai.transforms import Compose
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from cxw_monai.data.dataset import EpochSampler
 from cxw_monai.losses import DiceBCELoss
 from cxw_monai.networks import RadiographSegmenter, RadiographViT
-from cxw_monai.tasks.pretraining.dataset import EpochSampler
 from cxw_monai.tasks.segmentation.dataset import SegmentationDataset, annotated_films
 from cxw_monai.tasks.segmentation.dice_scores import DiceScores
 from cxw_monai.tasks.segmentation.evaluation import (
@@ -233,7 +233,7 @@ def test_a_run_without_progress_stops_and_stays_stopped(films, tmp_path):
     still = {"epochs": 20, "every": 7, "lr": 0.0, "decoder": "linear"}  # without batch statistics nothing changes
     run = Run(films, tmp_path, patience=2, **still).run()
     assert run.trainer.state.epoch == 3  # the first is the best, two more do not pass it
-    assert [path.name for path in run.state.checkpoints()] == ["checkpoint_epoch=3.pt"]
+    assert [path.name for path in run.state.files.all()] == ["checkpoint_epoch=3.pt"]
     again = Run(films, tmp_path, patience=2, **still).run(resume=True)
     assert again.trainer.state.epoch == 3 and again.best.waited == 2
     longer = Run(films, tmp_path, patience=3, **still).run(resume=True)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from cxw_monai.tasks.pretraining.dataset import EpochSampler
+from cxw_monai.data.dataset import EpochSampler
 from cxw_monai.training import (
     EpochMeans,
     RunState,
@@ -78,7 +78,7 @@ def test_a_new_task_resumes_to_the_same_bits_from_the_middle_of_an_epoch(tmp_pat
     cut.add_event_handler(Events.ITERATION_STARTED, stop)
     with pytest.raises(KeyboardInterrupt):
         run_training(cut, state)
-    assert state.checkpoints()[-1].name == "checkpoint_epoch=1_step=6.pt"
+    assert state.files.all()[-1].name == "checkpoint_epoch=1_step=6.pt"
     torch.manual_seed(99)
     again, state = make_run(tmp_path / "cut")
     run_training(again, state, resume=True)

@@ -71,7 +71,7 @@ def output_lock(folder: str | PathLike[str]) -> Iterator[None]:
 def hold_output(folder: str | PathLike[str]) -> None:
     """Take an :func:`output_lock` until :func:`release_output` or the end of this process.
 
-    A process that has it already keeps it.
+    A process that has it already keeps it. A folder that is new or empty is marked as one of results.
 
     Raises:
         OutputBusyError, OSError: as :func:`output_lock`.
@@ -81,6 +81,7 @@ def hold_output(folder: str | PathLike[str]) -> None:
         lock = _locked(folder)
         if lock is not None:
             _held[key] = lock
+    mark_own(folder)
 
 
 def release_output(folder: str | PathLike[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from monai.transforms import Compose
@@ -18,14 +18,12 @@ from cxw_monai.networks import (
     configure_blocks,
     radiograph_vit,
 )
-from cxw_monai.tasks.components import saving, stepping
+from cxw_monai.tasks.components import caching, stepping
 from cxw_monai.training.batch_plan import BatchPlan
-from cxw_monai.training.run_state import RunState, Stateful
 from cxw_monai.training.schedules import PretrainingSchedules
 from cxw_monai.transforms import ActionSampler, RandActiond, RandWorldViewPaird, TokenMaskSampler
 from cxw_monai.weights.encoder import load_weights
 
-from .evaluation import chosen_items
 from .settings import EmbeddingSettings, EvaluationSettings, PretrainingSettings
 from .step import PretrainingStep
 
@@ -35,7 +33,6 @@ __all__ = [
     "evaluated_films",
     "new_encoder",
     "new_network",
-    "new_run_state",
     "new_step",
     "on_device",
     "schedules",
@@ -62,21 +59,20 @@ def split_films(settings: PretrainingSettings) -> Films:
 
 
 def evaluated_films(settings: EvaluationSettings, data: Films) -> list[Item]:
-    """The films of an evaluation."""
-    return chosen_items(settings.subset, data.everything, data.validation)
+    """The films of an evaluation: those held out of a training with the same settings, or all.
+
+    Raises:
+        ValueError: for another subset.
+    """
+    chosen = {"held_out": data.validation, "all": data.everything}
+    if settings.subset not in chosen:
+        raise ValueError(f"subset must be one of {', '.join(chosen)}, got {settings.subset!r}.")
+    return chosen[settings.subset]
 
 
 def cached_films(settings: PretrainingSettings, items: Sequence[Item], part: str) -> RadiographCache:
-    """Decoded films.
-
-    Args:
-        settings: the run's.
-        items: their items.
-        part: what they are for, in the name of the report of bad films (`skipped_PART.csv` in `output_dir`).
-    """
-    report = f"{settings.output_dir}/skipped_{part}.csv"
-    given = settings.pick("cache_dir", "on_error", size="cache_size", min_size="patch_size", workers="num_workers")
-    return build_cache(items, report=report, verify=settings.verify_cache, reader=settings.reader(), **given)
+    """Decoded films; see `caching` for `part`."""
+    return build_cache(items, verify=settings.verify_cache, **caching(settings, part))
 
 
 def new_encoder(settings: PretrainingSettings | EmbeddingSettings) -> RadiographViT:
@@ -140,13 +136,3 @@ def new_step(
 ) -> PretrainingStep:
     """The trainer's iteration update."""
     return PretrainingStep(masks, schedules, monitor_every=settings.monitor_every, **stepping(settings))
-
-
-def new_run_state(
-    settings: PretrainingSettings,
-    step: PretrainingStep,
-    run_settings: Mapping[str, Mapping[str, Any]],
-    parts: Mapping[str, Stateful],
-) -> RunState:
-    """The run's checkpoints."""
-    return RunState(step=step, settings=run_settings, parts=parts, **saving(settings))

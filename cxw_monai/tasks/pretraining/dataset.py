@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from cxw_monai.data.cache import RadiographCache
-from cxw_monai.data.dataset import EpochSampler, SeededDataset
+from cxw_monai.data.dataset import SeededDataset
 
-__all__ = ["EpochSampler", "ViewPairDataset"]
+__all__ = ["ViewPairDataset"]
 
 
 class ViewPairDataset(SeededDataset):

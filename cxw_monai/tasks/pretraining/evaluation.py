@@ -22,7 +22,7 @@ from cxw_monai.transforms import IDENTITY_ACTION, TokenMaskSampler
 from .monitors import embedding_statistics
 from .step import world_view_inputs
 
-__all__ = ["EvaluationStep", "chosen_items", "comparison_lines", "write_evaluation"]
+__all__ = ["EvaluationStep", "comparison_lines", "write_evaluation"]
 
 logger = logging.getLogger(__name__)
 
@@ -114,23 +114,6 @@ def withheld(model: WorldModel, inputs: WorldModelInputs) -> dict[str, WorldMode
         changed["geometry_withheld"] = inputs.replace(rel_12=zeros, rel_21=zeros)
         changed["geometry_shuffled"] = inputs.replace(rel_12=inputs.rel_12.roll(1, 0), rel_21=inputs.rel_21.roll(1, 0))
     return changed
-
-
-def chosen_items(subset: str, items: list[dict[str, Any]], held_out: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The films of an evaluation.
-
-    Args:
-        subset: `held_out` films of a training with the same settings, or `all`.
-        items: all films.
-        held_out: those.
-
-    Raises:
-        ValueError: for another subset.
-    """
-    chosen = {"held_out": held_out, "all": items}
-    if subset not in chosen:
-        raise ValueError(f"subset must be one of {', '.join(chosen)}, got {subset!r}.")
-    return chosen[subset]
 
 
 def comparison_lines(metrics: Mapping[str, float]) -> list[str]:

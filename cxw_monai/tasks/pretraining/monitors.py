@@ -13,15 +13,13 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
-__all__ = ["CollapseWarning", "EmbeddingStatistics", "embedding_statistics"]
+__all__ = ["CollapseWarning", "embedding_statistics"]
 
 logger = logging.getLogger(__name__)
 
-EmbeddingStatistics = dict[str, float]
-
 
 @torch.no_grad()
-def embedding_statistics(embeddings: Tensor, limit: int = 2048) -> EmbeddingStatistics:
+def embedding_statistics(embeddings: Tensor, limit: int = 2048) -> dict[str, float]:
     """Spread of a set of embeddings.
 
     Args:

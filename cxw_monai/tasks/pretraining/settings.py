@@ -11,12 +11,12 @@ from cxw_monai.settings.types import AtLeast0, Count, Lower, Names, OneOrMore, P
 __all__ = ["EmbeddingSettings", "EvaluationSettings", "PretrainingSettings"]
 
 
-def _tells_flips(data: dict[str, Any]) -> bool:
+def _has_flips(data: dict[str, Any]) -> bool:
     return data["flip_prob"] > 0 and "global" in data["objectives"] and data["condition_on_geometry"]
 
 
 class PretrainingSettings(TrainingSettings):
-    """Training of a world model; what the objectives mean is told in `WorldModelSettings`."""
+    """Training of a world model; see `WorldModelSettings` for the objectives."""
 
     val_interval: Count = setting(5, "epochs between validations", resume="free")
     cache_size: Count = setting(512, "shorter side of a decoded film in px, at most")
@@ -55,7 +55,7 @@ class PretrainingSettings(TrainingSettings):
     regulariser: Text = setting("none", "none, sigreg or variance_covariance", resume="fixed")
     regulariser_weight: Share = setting(0.05, "share of the regulariser in the loss, 0 to 1")
     # views
-    flip_embedding: bool = setting(_tells_flips, "whether the predictor is told of mirrored crops", resume="fixed")
+    flip_embedding: bool = setting(_has_flips, "whether the predictor gets which crops are mirrored", resume="fixed")
     crop_scale: Pair = setting([0.3, 1.0], "area of a crop as a share of the film's, low and high")
     min_overlap: Share | None = setting(None, "least overlap of the two crops, 0 to 1")
     base_jitter_prob: Share = setting(0.8, "probability of jitter in both views, 0 to 1")

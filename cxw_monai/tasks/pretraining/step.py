@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cxw_monai._moved import old_names
 from cxw_monai.networks import WorldModelInputs, WorldModelOutput
 from cxw_monai.training.checkpoint_files import write_checkpoint
 from cxw_monai.training.non_finite import NonFiniteSteps
@@ -20,14 +19,6 @@ from cxw_monai.transforms import TokenMaskSampler, perturb
 from .monitors import embedding_statistics
 
 __all__ = ["PretrainingStep", "world_view_inputs"]
-
-__getattr__ = old_names(
-    __name__,
-    {
-        "NonFiniteLossError": "cxw_monai.training.non_finite:NonFiniteLossError",
-        "unwrapped": "cxw_monai.training.processes:unwrapped",
-    },
-)
 
 
 def world_view_inputs(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +10,25 @@ import torch
 from monai.transforms import Compose
 from torch import nn
 
+from cxw_monai.data.splits import Splits
 from cxw_monai.networks import RadiographSegmenter
-from cxw_monai.tasks.components import saving, stepping
+from cxw_monai.tasks.components import caching, stepping
 from cxw_monai.training.batch_plan import BatchPlan
-from cxw_monai.training.best_model import CheckpointSaver
-from cxw_monai.training.run_state import RunState, Stateful
-from cxw_monai.training.schedules import CosineSchedule
+from cxw_monai.training.schedules import CosineSchedule, warmup_cosine
 from cxw_monai.transforms import ActionSampler, Perturbd, RandActiond
 from cxw_monai.transforms.warp import RandFilmWarpd
 from cxw_monai.weights.segmenter import SegmenterSettings, new_segmenter, save_segmenter, segmenter_settings
 
 from .dataset import AnnotatedFilms, annotated_films
-from .items import SegmentationSplits, segmentation_splits, segmentation_subset
+from .items import segmentation_splits, segmentation_subset
 from .settings import FineTuningSettings, ScoringSettings
-from .step import SegmentationStep, warmup_cosine
+from .step import SegmentationStep
 
 __all__ = [
     "augmentation",
     "films",
     "network_settings",
     "new_network",
-    "new_run_state",
     "new_step",
     "on_device",
     "schedule",
@@ -49,7 +47,7 @@ def _manifest(settings: FineTuningSettings) -> dict[str, Any]:
     return {"datalist": found} | settings.pick("seed", *names)
 
 
-def split_films(settings: FineTuningSettings) -> SegmentationSplits:
+def split_films(settings: FineTuningSettings) -> Splits:
     """Films for training, validation and test, each patient on one side."""
     return segmentation_splits(**_manifest(settings))
 
@@ -60,18 +58,8 @@ def scored_films(settings: ScoringSettings) -> list[Item]:
 
 
 def films(settings: FineTuningSettings, items: Sequence[Item], part: str) -> AnnotatedFilms:
-    """Decoded films and masks.
-
-    Args:
-        settings: the run's.
-        items: their items.
-        part: what they are for, in the name of the report of bad films (`skipped_PART.csv` in `output_dir`).
-    """
-    report = f"{settings.output_dir}/skipped_{part}.csv"
-    given = settings.pick(
-        "structures", "cache_dir", "on_error", size="cache_size", min_size="patch_size", workers="num_workers"
-    )
-    return annotated_films(items, report=report, reader=settings.reader(), **given)
+    """Decoded films and masks; see `caching` for `part`."""
+    return annotated_films(items, settings.structures, **caching(settings, part))
 
 
 def network_settings(settings: FineTuningSettings) -> SegmenterSettings:
@@ -115,14 +103,3 @@ def new_step(settings: FineTuningSettings, loss: nn.Module, schedule: CosineSche
 def writer(network_settings: SegmenterSettings) -> Callable[[RadiographSegmenter, Path], None]:
     """Writes a network as a file that `load_segmenter` needs nothing else for."""
     return lambda network, path: save_segmenter(network, network_settings, path)
-
-
-def new_run_state(
-    settings: FineTuningSettings,
-    step: SegmentationStep,
-    best: CheckpointSaver,
-    run_settings: Mapping[str, Mapping[str, Any]],
-    parts: Mapping[str, Stateful],
-) -> RunState:
-    """The run's checkpoints."""
-    return RunState(step=step, best=best, settings=run_settings, parts=parts, **saving(settings))

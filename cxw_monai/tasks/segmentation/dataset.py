@@ -15,10 +15,9 @@ import torch
 from cxw_monai.data.cache import RadiographCache, build_cache
 from cxw_monai.data.dataset import SeededDataset
 from cxw_monai.data.mask_store import MaskStore, build_masks, packed_type
-from cxw_monai.io.formats.pictures import read_mask
 from cxw_monai.io.results.film_names import film_name
 
-__all__ = ["AnnotatedFilms", "SegmentationDataset", "annotated_films", "read_mask"]
+__all__ = ["AnnotatedFilms", "SegmentationDataset", "annotated_films"]
 
 Item = dict[str, Any]
 

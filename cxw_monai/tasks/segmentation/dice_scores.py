@@ -33,6 +33,7 @@ class DiceScores:
     def __init__(self, structures: Sequence[str]) -> None:
         self.structures = tuple(structures)
         self.names: list[str] = []
+        self.patients: list[str | None] = []
         self.metrics: list[dict[str, np.ndarray]] = []
 
     def measure(
@@ -56,12 +57,12 @@ class DiceScores:
         """Add a film.
 
         Args:
-            name: what the film is called in the table.
-            patient_id: not used here.
+            name: what the film is called in tables and page.
+            patient_id: films of one patient are resampled together; written nowhere. None for a patient of its own.
             pred, label: bool `[S, H, W]`.
             known: bool `[S]`, which structures were annotated; the others are left out.
             spacing_mm: row and column spacing, None where it is not known.
-            image: not used here.
+            image: uint8 or uint16 `[H, W]`, bone bright, for a page; None leaves the film out of it.
 
         Raises:
             ValueError: arrays of other shapes.
@@ -70,7 +71,15 @@ class DiceScores:
         if len(known) != len(self.structures):
             raise ValueError(f"{name}: {len(known)} masks for the structures {', '.join(self.structures)}.")
         self.names.append(name)
+        self.patients.append(patient_id)
         self.metrics.append(metrics)
+        if image is not None and known.any():
+            self.show(name, image, pred, label, spacing_mm)
+
+    def show(
+        self, name: str, image: np.ndarray, pred: np.ndarray, label: np.ndarray, spacing_mm: tuple[float, float] | None
+    ) -> None:
+        """Keep the film that was added last for a page; here there is none."""
 
     def values(self) -> dict[str, np.ndarray]:
         """`[N, S]` by the names that `measure` gives.

@@ -113,8 +113,7 @@ class FilmScoring:
             self.scores.add(films.name(index), films.patient(index), pred, label, *about)
 
     def _completed(self, engine: Engine) -> None:
-        summary = self.scores.summary()
-        engine.state.metrics.update({k: v for k, v in summary.items() if isinstance(v, (int, float))})
+        engine.state.metrics.update(self.scores.summary())
 
 
 def evaluate_films(evaluator: SupervisedEvaluator, scores: FilmScoring, folder: str | Path) -> None:

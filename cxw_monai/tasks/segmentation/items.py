@@ -12,7 +12,7 @@ from typing import Any
 from cxw_monai.data.manifest import load_items
 from cxw_monai.data.splits import Splits, split_items
 
-__all__ = ["SUBSETS", "SegmentationSplits", "annotated_items", "segmentation_splits", "segmentation_subset"]
+__all__ = ["SUBSETS", "annotated_items", "segmentation_splits", "segmentation_subset"]
 
 SUBSETS = ("train", "validation", "test", "all")
 
@@ -20,8 +20,6 @@ _logger = logging.getLogger(__name__)
 
 Item = dict[str, Any]
 StructureMap = Mapping[str, "str | Sequence[str]"]
-SegmentationSplits = Splits
-"""The name in version 0.1."""
 
 
 def annotated_items(

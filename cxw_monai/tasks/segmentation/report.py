@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,6 @@ class FilmCase:
         pred, label: bool `[S, H, W]`.
         spacing_mm: row and column spacing, None where it is not known.
         metrics: as `film_metrics` gives them.
-        dice: mean Dice of the known structures, by which films are sorted.
     """
 
     name: str
@@ -60,10 +59,11 @@ class FilmCase:
     label: np.ndarray
     spacing_mm: tuple[float, float] | None
     metrics: dict[str, np.ndarray]
-    dice: float = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "dice", float(np.nanmean(self.metrics["dice"])))
+    @property
+    def dice(self) -> float:
+        """Mean Dice of the known structures, by which films are sorted."""
+        return float(np.nanmean(self.metrics["dice"]))
 
     @property
     def known(self) -> np.ndarray:

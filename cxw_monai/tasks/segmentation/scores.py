@@ -41,36 +41,15 @@ class SegmentationScores(DiceScores):
             raise ValueError(f"overlays must be 0 or more, got {overlays}.")
         super().__init__(structures)
         self.draws, self.seed, self.overlays = draws, seed, overlays
-        self.patients: list[str | None] = []
         self.worst: list[FilmCase] = []
 
-    def add(
-        self,
-        name: str,
-        patient_id: str | None,
-        pred: np.ndarray,
-        label: np.ndarray,
-        known: np.ndarray,
-        spacing_mm: tuple[float, float] | None = None,
-        image: np.ndarray | None = None,
+    def show(
+        self, name: str, image: np.ndarray, pred: np.ndarray, label: np.ndarray, spacing_mm: tuple[float, float] | None
     ) -> None:
-        """Add a film.
-
-        Args:
-            name: what the film is called in tables and page.
-            patient_id: films of one patient are resampled together; written nowhere. None for a patient of its own.
-            pred, label, known, spacing_mm: see `DiceScores.add`.
-            image: uint8 or uint16 `[H, W]`, bone bright, for the page; None leaves the film out of it.
-
-        Raises:
-            ValueError: arrays of other shapes.
-        """
-        super().add(name, patient_id, pred, label, known, spacing_mm)
-        self.patients.append(patient_id)
-        if image is not None and known.any():
-            case = FilmCase(name, image, pred.astype(bool), label.astype(bool), spacing_mm, self.metrics[-1])
-            bisect.insort(self.worst, case, key=lambda case: (case.dice, case.name))
-            del self.worst[self.overlays :]
+        """Keep a film for the page, if it is among the worst."""
+        case = FilmCase(name, image, pred.astype(bool), label.astype(bool), spacing_mm, self.metrics[-1])
+        bisect.insort(self.worst, case, key=lambda case: (case.dice, case.name))
+        del self.worst[self.overlays :]
 
     def write(self, folder: str | Path) -> None:
         """Write the results.

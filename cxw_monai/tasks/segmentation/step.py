@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from cxw_monai._moved import old_names
 from cxw_monai.training.non_finite import NonFiniteSteps
 from cxw_monai.training.step import TrainingStep
 
@@ -14,20 +13,6 @@ __all__ = ["MaskLoss", "SegmentationStep"]
 
 MaskLoss = Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]]
 """Takes logits and label `[B, S, H, W]` and known `[B, S]`; gives `loss` and its terms."""
-
-_HERE = "cxw_monai.tasks.segmentation"
-__getattr__ = old_names(
-    __name__,
-    {
-        "DiceBCELoss": "cxw_monai.losses:DiceBCELoss",
-        "FilmScores": f"{_HERE}.evaluation:FilmScoring",
-        "SegmentationEvaluationStep": f"{_HERE}.evaluation:SegmentationEvaluationStep",
-        "channels_of": f"{_HERE}.evaluation:channels_of",
-        "evaluate_films": f"{_HERE}.evaluation:evaluate_films",
-        "test_best": f"{_HERE}.evaluation:test_best",
-        "warmup_cosine": "cxw_monai.training.schedules:warmup_cosine",
-    },
-)
 
 
 class SegmentationStep(TrainingStep):
