@@ -40,13 +40,13 @@ class BundleRuns:
         command = self.command(*arguments, **settings)
         return subprocess.run(command, **self.process, capture_output=True, text=True, timeout=900)
 
-    def kill_after(self, epochs: int, output_dir: Path, **settings: Any) -> None:
+    def kill_after(self, checkpoint: int, output_dir: Path, **settings: Any) -> None:
         """Train until a checkpoint is there, then kill the process and its workers."""
         command = self.command("training", ["train.json"], output_dir=output_dir, **settings)
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         process = subprocess.Popen(command, **self.process, **quiet, start_new_session=True)
         deadline = time.monotonic() + 600
-        while not (output_dir / f"checkpoint_epoch={epochs}.pt").exists():
+        while not (output_dir / f"checkpoint_epoch={checkpoint}.pt").exists():
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
