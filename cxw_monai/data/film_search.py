@@ -16,7 +16,7 @@ __all__ = ["IMAGE_EXTENSIONS", "find_images"]
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ".nii", ".nii.gz", ".nrrd")
 """Extensions that :func:`find_images` takes, in any case."""
 
-_MASK_FOLDER = "masks"
+_MASK_FOLDERS = {"masks", "finding_masks"}  # as public data sets and rendering write them
 _SHOWN = 5  # folders named in the log
 
 _logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def find_images(folder: str | PathLike[str]) -> list[dict[str, Any]]:
 
     Taken: files with one of :data:`IMAGE_EXTENSIONS` (any case), and files without an extension (or named by a UID,
     whose last part is a number) that carry DICOM's ``DICM`` mark. Left out: hidden files and folders (a leading dot),
-    folders named ``masks``, and folders that hold results of this package
+    folders named ``masks`` or ``finding_masks``, and folders that hold results of this package
     (:mod:`cxw_monai.io.results.folders`); one line in the log counts these. Links to folders are followed, each
     folder once.
 
@@ -64,7 +64,7 @@ def _walk(root: Path, left_out: list[str]) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        if Path(parent) != root and (os.path.basename(parent).lower() == _MASK_FOLDER or is_result_folder(parent)):
+        if Path(parent) != root and (os.path.basename(parent).lower() in _MASK_FOLDERS or is_result_folder(parent)):
             left_out.append(parent)
             folders.clear()
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ class CheckpointSaver(handlers.CheckpointSaver):
         metric: name of the score; higher is better.
 
     Attributes:
-        score: the best one so far, of epoch `epoch`; None before the first validation.
+        score: the best one so far, of epoch `epoch`; None before the first that is a number.
         waited: validations since then.
     """
 
@@ -58,12 +59,18 @@ class CheckpointSaver(handlers.CheckpointSaver):
         if self.validator.state.epoch == epoch:
             score = from_main_process(float(self.validator.state.metrics[self.metric]))  # so that all stop together
             self._compare(engine, score)
-        elif epoch == engine.state.max_epochs and self.score is None:
+        elif epoch == engine.state.max_epochs and self.score is None and self.epoch == 0:
             logger.warning("No epoch was validated: the last one is kept. Set val_interval to at most epochs.")
             self._keep(engine)
 
     def _compare(self, engine: Engine, score: float) -> None:
-        if self.score is None or score > self.score:
+        if math.isnan(score):  # such as the Dice of structures that no validation film has
+            logger.warning("Epoch %d: %s is undefined on the validation films.", engine.state.epoch, self.metric)
+            self.waited += 1
+            if self.score is None:  # the latest, until an epoch has a score
+                self.epoch = engine.state.epoch
+                self._keep(engine)
+        elif self.score is None or score > self.score:
             self.score, self.epoch, self.waited = score, engine.state.epoch, 0
             self._keep(engine)
         else:
@@ -107,8 +114,9 @@ class EarlyStopHandler(handlers.EarlyStopHandler):
     def __call__(self, engine: Engine) -> None:
         if self.exhausted and self.best.validator.state.epoch == engine.state.epoch:
             best = self.best
+            score = "an undefined one" if best.score is None else f"{best.score:.4f}"
             logger.info(
-                "Stopped after epoch %d: no better %s than %.4f of epoch %d in %d validations.",
-                *(engine.state.epoch, best.metric, best.score, best.epoch, best.waited),
+                "Stopped after epoch %d: no better %s than %s of epoch %d in %d validations.",
+                *(engine.state.epoch, best.metric, score, best.epoch, best.waited),
             )
             engine.terminate()

@@ -228,7 +228,7 @@ def test_a_run_is_resumed_only_as_it_was_begun(tmp_path):
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     film = save_blob(tmp_path / "a.png")
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(ValueError, match=r"out.*: (File exists|Not a directory); mend that"):
+    with pytest.raises(ValueError, match=r"out.*: (File exists|Not a directory); correct that"):
         segmenter([film], tmp_path / "out", Brightness(), ["bright", "dark"]).run()
 
 

@@ -255,5 +255,5 @@ def test_a_record_that_is_none_is_told(tmp_path, content):
 def test_an_output_that_cannot_be_written_stops_the_run(tmp_path):
     film(tmp_path / "films" / "x.png", 5)
     (tmp_path / "out").mkdir(mode=stat.S_IRUSR | stat.S_IXUSR)
-    with pytest.raises(ValueError, match="out: Permission denied; mend that"):
+    with pytest.raises(ValueError, match="out: Permission denied; correct that"):
         segmented(tmp_path / "films", tmp_path / "out")

@@ -119,17 +119,17 @@ class ToySettings:
 
 
 def test_a_new_task_is_a_line_in_the_table(tmp_path, monkeypatch):
-    monkeypatch.setitem(kinds.TASKS, "classification", ToySettings)
+    monkeypatch.setitem(kinds.TASKS, "toy", ToySettings)
     settings = ToySettings(("effusion", "edema"), (8, 8), 64)
     network = settings.network().eval()
     save_network(network, settings, tmp_path / "model.pt")
     kind, loaded, found, _ = load_network(tmp_path)
-    assert (kind, found) == ("classification", settings)
+    assert (kind, found) == ("toy", settings)
     assert torch.equal(loaded(torch.ones(1, 1, 8, 8)), network(torch.ones(1, 1, 8, 8)))
     with pytest.raises(CheckpointError, match="not a segmentation model of this package"):
         load_segmenter(tmp_path)
     torch.save({"model": {"a": torch.ones(1)}, "settings": {}}, tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match="not a segmentation or classification model of this package"):
+    with pytest.raises(CheckpointError, match="not a segmentation or toy model of this package"):
         load_network(tmp_path)
 
 
