@@ -125,7 +125,9 @@ class FilmSegmenter:
         except OSError as error:
             where = error.filename or self.output_dir
             reason = error.strerror or type(error).__name__
-            raise ValueError(f"{where}: {reason}; correct that or give another --output, and continue with --resume true") from None
+            raise ValueError(
+                f"{where}: {reason}; correct that or give another --output, and continue with --resume true"
+            ) from None
 
     def _run(self) -> dict[str, Any]:
         self._record()

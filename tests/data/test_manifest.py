@@ -21,7 +21,9 @@ def _touch(folder, *names, content=b"x"):
 
 def test_find_images_takes_images_and_bare_dicom_in_a_fixed_order(tmp_path):
     _touch(tmp_path, "b/2.PNG", "b/10.jpeg", "a.nii.gz", "c.Tif", "d.dcm", "f.nrrd", "notes.txt", "plain")
-    _touch(tmp_path, ".hidden.png", ".cache/x.png", "masks/lung/a.png", "b/Masks/a.png", "finding_masks/Pneumothorax/a.png")
+    _touch(
+        tmp_path, ".hidden.png", ".cache/x.png", "masks/lung/a.png", "b/Masks/a.png", "finding_masks/Pneumothorax/a.png"
+    )
     dicom = bytes(128) + b"DICM"
     _touch(tmp_path, "e/IM0001", "e/1.2.840.5", content=dicom)
     _touch(tmp_path, "e/report.pdf", content=dicom)
