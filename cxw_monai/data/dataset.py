@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from monai.transforms import Randomizable
 from torch.utils.data import Dataset, Sampler
 
-__all__ = ["EpochSampler", "SeededDataset"]
+__all__ = ["EpochSampler", "SeededDataset", "source_mix"]
 
 Item = dict[str, Any]
 
@@ -94,6 +94,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         rank: this process, in 0..world_size-1.
         world_size: number of processes.
         drop_last: leave the remainder out (training) rather than pad it (every image is seen).
+        mix: numbers of the images that an epoch takes from each group, in the place of every image once; see
+            :func:`source_mix`.
 
     Raises:
         ValueError: an argument is out of its range, or fewer images than processes are left.
@@ -107,7 +109,9 @@ class EpochSampler(Sampler[tuple[int, int]]):
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = True,
+        mix: Sequence[tuple[np.ndarray, int]] | None = None,
     ) -> None:
+        length = sum(count for _, count in mix) if mix else length
         if seed < 0:
             raise ValueError(f"seed must be 0 or more, got {seed}")
         if world_size < 1 or not 0 <= rank < world_size:
@@ -120,6 +124,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.rank = rank
         self.world_size = world_size
         self.drop_last = drop_last
+        self.mix = mix
         self.epoch = 0
         self.start = 0
 
@@ -144,10 +149,56 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return self.length // self.world_size if self.drop_last else -(-self.length // self.world_size)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.arange(self.length)
+        keys = (
+            self._mixed_keys() if self.mix else np.array([np.full(self.length, self.epoch), np.arange(self.length)]).T
+        )
         if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+            keys = keys[np.random.default_rng([self.seed, self.epoch]).permutation(self.length)]
         total = len(self) * self.world_size
-        share = np.resize(order, total)[self.rank :: self.world_size]  # cut, or repeated from its beginning
-        epoch = self.epoch
-        return iter([(epoch, int(index)) for index in share[self.start :]])
+        share = keys[np.resize(np.arange(self.length), total)]  # cut, or repeated from its beginning
+        return iter([(int(epoch), int(index)) for epoch, index in share[self.rank :: self.world_size][self.start :]])
+
+    def _mixed_keys(self) -> np.ndarray:
+        """This epoch's part of each group's endless row of passes, each pass in an order of its own: `[length, 2]`.
+
+        The pass stands in the place of the epoch: an image that comes twice in an epoch then comes as two samples.
+        """
+        parts = []
+        for number, (members, count) in enumerate(self.mix or ()):
+            passes, places = np.divmod(np.arange(self.epoch * count, (self.epoch + 1) * count), len(members))
+            for one in np.unique(passes):
+                order = np.random.default_rng([self.seed, number, int(one)]).permutation(members)
+                indices = order[places[passes == one]]
+                parts.append(np.array([np.full(len(indices), one), indices]).T)
+        return np.concatenate(parts)
+
+
+def source_mix(
+    sources: Sequence[str], shares: Mapping[str, float], epoch_images: int | None = None
+) -> list[tuple[np.ndarray, int]]:
+    """What an epoch takes from each source, for :class:`EpochSampler`.
+
+    A source of few images is repeated and one of many is taken in parts, epoch after epoch; within a source every image
+    comes equally often.
+
+    Args:
+        sources: the source of each image.
+        shares: each source's share of an epoch, above 0; they are divided by their sum.
+        epoch_images: images of an epoch; by default as many as there are.
+
+    Returns:
+        For each source the numbers of its images, and how many of them an epoch takes (at least one).
+
+    Raises:
+        ValueError: a source without a share, a share without a source or not above 0, or too few images an epoch.
+    """
+    found = sorted(set(sources))
+    if set(found) != set(shares):
+        raise ValueError(f"source_shares must name each source of the films: {found}, got {sorted(shares)}.")
+    if min(shares.values()) <= 0:
+        raise ValueError(f"source_shares must be above 0, got {dict(shares)}: leave a source out of the manifest.")
+    total = len(sources) if epoch_images is None else epoch_images
+    if total < len(found):
+        raise ValueError(f"epoch_films must be at least the number of sources, {len(found)}, got {total}.")
+    named, whole = np.asarray(sources), sum(shares.values())
+    return [(np.flatnonzero(named == name), max(1, round(total * shares[name] / whole))) for name in found]

@@ -10,7 +10,7 @@ import torch
 from cxw_monai.io.radiograph import MAX_PIXELS
 
 from .base import Settings
-from .types import AtLeast0, Count, Device, Lower, Number, Pair, Percent, Positive, Share, Text, Whole, setting
+from .types import AtLeast0, Count, Device, Lower, Number, Pair, Percent, Positive, Share, Table, Text, Whole, setting
 
 __all__ = ["ReaderSettings", "TrainingSettings", "loader_processes"]
 
@@ -64,6 +64,12 @@ class TrainingSettings(ReaderSettings):
     save_steps: Count | None = setting(None, "micro-batches between checkpoints", resume="free")
     save_minutes: Positive | None = setting(15, "minutes between checkpoints", resume="free")
     keep_checkpoints: Count | None = setting(2, "how many checkpoints stay; null for all", resume="free")
+    source_shares: Table | None = setting(
+        None, "share of an epoch's films by the manifest's column source; null takes every film once", resume="fixed"
+    )
+    epoch_films: Count | None = setting(
+        None, "films of an epoch with source_shares; null for as many as there are", resume="fixed"
+    )
     patch_size: Count = setting(16, "side of a patch in px", resume="fixed")
     accumulation_steps: Count = setting(1, "micro-batches of an optimiser step")
     global_batch_size: Count | None = setting(None, "films of an optimiser step, over all processes")

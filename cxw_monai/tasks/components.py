@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cxw_monai.data.dataset import EpochSampler, source_mix
 from cxw_monai.settings.common import TrainingSettings
 from cxw_monai.training.batch_plan import BatchPlan
 from cxw_monai.training.best_model import CheckpointSaver
@@ -12,7 +13,7 @@ from cxw_monai.training.non_finite import NonFiniteSteps
 from cxw_monai.training.run_state import RunState
 from cxw_monai.training.step import Stateful, TrainingStep
 
-__all__ = ["batch_plan", "caching", "new_run_state", "stepping"]
+__all__ = ["batch_plan", "caching", "epoch_sampler", "new_run_state", "stepping"]
 
 
 def batch_plan(settings: TrainingSettings) -> BatchPlan:
@@ -36,6 +37,25 @@ def caching(settings: TrainingSettings, part: str) -> dict[str, Any]:
     """
     given = settings.pick("cache_dir", "on_error", size="cache_size", min_size="patch_size", workers="num_workers")
     return {**given, "report": f"{settings.output_dir}/skipped_{part}.csv", "reader": settings.reader()}
+
+
+def epoch_sampler(settings: TrainingSettings, items: Sequence[Mapping[str, Any]]) -> EpochSampler:
+    """The order of the training films, each once an epoch, or as `source_shares` says.
+
+    Args:
+        settings: the run's.
+        items: the films in the order of the data set, with `source` where shares are set.
+
+    Raises:
+        ValueError: what `source_mix` or `EpochSampler` refuses.
+    """
+    mix = None
+    if settings.source_shares:
+        sources = [str(item.get("source") or "") for item in items]
+        mix = source_mix(sources, {k: float(v) for k, v in settings.source_shares.items()}, settings.epoch_films)
+    elif settings.epoch_films:
+        raise ValueError("epoch_films needs source_shares: without them an epoch is every film once.")
+    return EpochSampler(len(items), settings.seed, rank=settings.rank, world_size=settings.world_size, mix=mix)
 
 
 def new_run_state(

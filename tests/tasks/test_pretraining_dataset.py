@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import threading
 
 import numpy as np
@@ -12,7 +13,7 @@ from monai.transforms import Compose, MapTransform, Randomizable
 from torch.utils.data import DataLoader
 
 from cxw_monai.data.cache import build_cache
-from cxw_monai.data.dataset import EpochSampler
+from cxw_monai.data.dataset import EpochSampler, source_mix
 from cxw_monai.data.manifest import find_images
 from cxw_monai.tasks.pretraining.dataset import ViewPairDataset
 
@@ -201,3 +202,39 @@ def test_set_epoch_arguments_are_checked():
         sampler.set_epoch(-1)
     with pytest.raises(ValueError, match=r"start must lie in 0\.\.10, got 11"):
         sampler.set_epoch(0, start=11)
+
+
+def _mixed(epoch, world_size=1, rank=0):
+    mix = source_mix(["a"] * 3 + ["b"] * 10, {"a": 2, "b": 1}, 12)  # 8 of three films, 4 of ten
+    sampler = EpochSampler(13, seed=1, rank=rank, world_size=world_size, mix=mix)
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+def test_shares_of_sources_decide_what_an_epoch_takes():
+    seen = [key for epoch in range(15) for key in _mixed(epoch)]
+    assert len(seen) == 15 * 12
+    assert len(set(seen)) == len(seen)  # a film that comes twice in an epoch is drawn anew
+    counts = np.bincount([index for _, index in seen], minlength=13)
+    assert counts.tolist() == [40, 40, 40] + [6] * 10  # 15 epochs of 8 and 4, each film of a source equally often
+    assert [sum(index < 3 for _, index in _mixed(epoch)) for epoch in range(4)] == [8] * 4
+
+
+def test_a_mixed_epoch_is_the_same_again_and_shared_out_among_processes():
+    assert _mixed(3) == _mixed(3)
+    assert _mixed(3) != _mixed(4)
+    assert sorted(_mixed(2)) == sorted(_mixed(2, 2, 0) + _mixed(2, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("shares", "films", "message"),
+    [
+        ({"a": 1}, None, "must name each source of the films: ['a', 'b']"),
+        ({"a": 1, "b": 1, "c": 1}, None, "must name each source"),
+        ({"a": 1, "b": 0}, None, "must be above 0"),
+        ({"a": 1, "b": 1}, 1, "at least the number of sources, 2"),
+    ],
+)
+def test_shares_that_do_not_fit_the_films_are_refused(shares, films, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        source_mix(["a", "b"], shares, films)
