@@ -65,7 +65,7 @@ class TrainingSettings(ReaderSettings):
     save_minutes: Positive | None = setting(15, "minutes between checkpoints", resume="free")
     keep_checkpoints: Count | None = setting(2, "how many checkpoints stay; null for all", resume="free")
     source_shares: Table | None = setting(
-        None, "share of an epoch's films by the manifest's column source; null takes every film once", resume="fixed"
+        None, "share of an epoch's films by the manifest's column source; null takes every film once"
     )
     epoch_films: Count | None = setting(
         None, "films of an epoch with source_shares; null for as many as there are", resume="fixed"

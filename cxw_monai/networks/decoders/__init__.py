@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .hybrid import HybridDecoder
 from .layers import BatchNorm2d, synchronise_batch_norm
 from .linear import LinearDecoder
 from .unet import UNetDecoder
@@ -10,6 +11,7 @@ from .upernet import UPerNetDecoder
 __all__ = [
     "DECODERS",
     "BatchNorm2d",
+    "HybridDecoder",
     "LinearDecoder",
     "UNetDecoder",
     "UPerNetDecoder",
@@ -17,12 +19,12 @@ __all__ = [
     "synchronise_batch_norm",
 ]
 
-DECODERS = ("unet", "upernet", "linear")
+DECODERS = ("unet", "hybrid", "upernet", "linear")
 
 
 def make_decoder(
     name: str, embed_dim: int, depth: int, patch_size: int, image_channels: int, outputs: int, base_channels: int = 32
-) -> UNetDecoder | UPerNetDecoder | LinearDecoder:
+) -> UNetDecoder | HybridDecoder | UPerNetDecoder | LinearDecoder:
     """Decoder of a name, for an encoder's sizes.
 
     Every decoder has `layers` (numbers of the encoder blocks that it reads), `stride` (the image's height and width
@@ -30,13 +32,13 @@ def make_decoder(
     image `[B, C, H, W]` to logits `[B, S, H, W]`.
 
     Args:
-        name: `unet`, `upernet` or `linear`.
+        name: `unet`, `hybrid`, `upernet` or `linear`.
         embed_dim: channels D of a token.
         depth: number of the encoder's blocks.
         patch_size: side of a patch in px.
         image_channels: channels C of the normalised image.
         outputs: number of structures S.
-        base_channels: width of the U-Net's finest level, of which `upernet` takes four times; unused by `linear`.
+        base_channels: width of the U-Nets' finest level, of which `upernet` takes four times; unused by `linear`.
 
     Raises:
         ValueError: for another name, or sizes that the decoder does not take.
@@ -45,6 +47,8 @@ def make_decoder(
         raise ValueError(f"structures and base_channels must be 1 or more, got {outputs} and {base_channels}.")
     if name == "unet":
         return UNetDecoder(embed_dim, patch_size, image_channels, outputs, base_channels)
+    if name == "hybrid":
+        return HybridDecoder(embed_dim, patch_size, image_channels, outputs, base_channels)
     if name == "upernet":
         return UPerNetDecoder(embed_dim, depth, patch_size, outputs, 4 * base_channels)
     if name == "linear":

@@ -1,0 +1,147 @@
+"""One manifest of the films that the shipped segmenter learns from, whose sources have different outlines.
+
+`lung_field_*` is the visible lung field, which ends at the heart's edge; `lung_*` is the lung behind heart and
+mediastinum too, down to the visible diaphragm. A structure that a source has no outline of stays unknown on its films.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.transforms.utils import get_largest_connected_component_mask
+from PIL import Image
+
+from cxw_monai.data.manifest import read_datalist
+from cxw_monai.io.files.atomic import atomic_file
+from cxw_monai.io.files.csv_files import CsvWriter
+from cxw_monai.io.formats.pictures import read_mask
+
+__all__ = ["SOURCES", "STRUCTURES", "two_lungs", "write_films"]
+
+STRUCTURES = (
+    *("lung_field_left", "lung_field_right", "lung_left", "lung_right"),
+    *("heart", "mediastinum", "clavicle_left", "clavicle_right"),
+)
+COLUMNS = ("image", "id", "patient_id", "split", "source", *(f"mask_{name}" for name in STRUCTURES))
+SMALLER_LUNG = 0.15  # of both lungs' area, at least
+
+logger = logging.getLogger(__name__)
+
+Item = dict[str, Any]
+Masks = dict[str, Path | np.ndarray]
+"""Files, or masks `[H, W]` to write, by structure."""
+
+
+def two_lungs(union: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """The left and the right lung of an upright film's mask of both.
+
+    Args:
+        union: `[H, W]`, bool.
+
+    Returns:
+        The two largest parts, the patient's left one (at the image's right) first; None where there are no two parts
+        that each have a fair share of the area and lie beside each other.
+    """
+    first = np.asarray(get_largest_connected_component_mask(union)).astype(bool)
+    rest = union & ~first
+    if not rest.any():
+        return None
+    second = np.asarray(get_largest_connected_component_mask(rest)).astype(bool)
+    if second.sum() < SMALLER_LUNG * union.sum():
+        return None
+    places = [np.flatnonzero(part.any(axis=0)).mean() for part in (first, second)]
+    if abs(places[0] - places[1]) < union.shape[1] / 8:
+        return None
+    return (first, second) if places[0] > places[1] else (second, first)
+
+
+def _wingspan(item: Item, folder: Path) -> Masks:
+    """Visible lung fields and heart, by hand, of adults; none where the heart lies above a lung (names exchanged)."""
+    columns = {"lung_field_left": "left_lung", "lung_field_right": "right_lung", "heart": "heart"}
+    masks: Masks = {name: folder / str(item[f"mask_{column}"]) for name, column in columns.items()}
+    rows = {name: np.argwhere(read_mask(file))[:, 0].mean() for name, file in masks.items()}  # type: ignore[arg-type]
+    if rows["heart"] < max(rows.values()):
+        logger.warning("%s: its heart lies above a lung, so its masks are taken for exchanged: left out.", item["image"])
+        return {}
+    return masks
+
+
+def _kermany(item: Item, folder: Path) -> Masks:
+    """Lungs, behind the heart too, in one mask, of children."""
+    if not item.get("mask_lungs_v7"):
+        return {}
+    lungs = two_lungs(read_mask(folder / str(item["mask_lungs_v7"])))
+    return {} if lungs is None else {"lung_left": lungs[0], "lung_right": lungs[1]}
+
+
+def _rendered(item: Item, folder: Path) -> Masks:
+    """All structures, from a CT's labels."""
+    columns = {"lung_left": "lung_field_left", "lung_right": "lung_field_right", "heart": "heart_outline"}
+    columns |= {name: name for name in ("mediastinum", "clavicle_left", "clavicle_right")}
+    masks: Masks = {name: folder / str(item[f"mask_{column}"]) for name, column in columns.items()}
+    covered = read_mask(masks["heart"]) | read_mask(masks["mediastinum"])  # type: ignore[arg-type]
+    for side in ("left", "right"):
+        masks[f"lung_field_{side}"] = read_mask(masks[f"lung_{side}"]) & ~covered  # type: ignore[arg-type]
+    return masks
+
+
+def _agreed(item: Item, folder: Path) -> Masks:
+    """Masks that earlier models agree on, under the structures' own names."""
+    return {name: folder / str(item[f"mask_{name}"]) for name in STRUCTURES if item.get(f"mask_{name}")}
+
+
+SOURCES: Mapping[str, Callable[[Item, Path], Masks]] = {
+    "wingspan": _wingspan,
+    "kermany": _kermany,
+    "rendered": _rendered,
+    "agreed": _agreed,
+}
+"""How the outlines of each source are read from an item of its manifest."""
+
+
+def _rows(source: str, manifest: Path, output: Path) -> Iterator[list[str]]:
+    for item in read_datalist(manifest, section="all"):
+        split = str(item.get("split") or "training")
+        masks = SOURCES[source](item, manifest.parent) if split in ("training", "validation") else {}
+        if not masks:
+            continue
+        name = str(item.get("id") or Path(item["image"]).stem)
+        files = {}
+        for structure, mask in masks.items():
+            file = mask
+            if isinstance(mask, np.ndarray):
+                file = output / "masks" / structure / f"{source}_{name}.png"
+                if not file.exists():
+                    with atomic_file(file) as stream:
+                        Image.fromarray(mask.astype(np.uint8) * 255).save(stream, format="PNG")
+            files[structure] = str(Path(file).resolve())
+        patient = str(item.get("patient_id") or name)
+        yield [item["image"], f"{source}_{name}", f"{source}_{patient}", split, source, *map(files.get, STRUCTURES)]
+
+
+def write_films(sources: Mapping[str, Path], output: Path) -> Path:
+    """Write `manifest.csv`, and the masks that have to be made, into a folder; films of a test split stay out.
+
+    Args:
+        sources: manifest of each of `SOURCES` that is at hand.
+        output: folder to make or continue.
+
+    Returns:
+        The manifest, with `source` and `mask_<structure>` of `STRUCTURES`.
+
+    Raises:
+        ValueError: an unknown source.
+    """
+    unknown = sorted(set(sources) - set(SOURCES))
+    if unknown:
+        raise ValueError(f"No source {unknown[0]!r}; there are {', '.join(SOURCES)}.")
+    output.mkdir(parents=True, exist_ok=True)
+    rows = [row for name, manifest in sources.items() for row in _rows(name, manifest.resolve(), output.resolve())]
+    path = output / "manifest.csv"
+    with atomic_file(path, "w", newline="", encoding="utf-8") as stream:
+        CsvWriter(stream).writerows([COLUMNS, *rows])
+    return path
