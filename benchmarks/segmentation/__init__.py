@@ -1,1 +1,1 @@
-"""What the shipped segmenter is made of and worth: its training films, its comparison, its scores on films never seen."""
+"""What the shipped segmenter is made of and worth: its training films, and its scores on films that it never saw."""

@@ -7,6 +7,7 @@ mediastinum too, down to the visible diaphragm. A structure that a source has no
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ STRUCTURES = (
 )
 COLUMNS = ("image", "id", "patient_id", "split", "source", *(f"mask_{name}" for name in STRUCTURES))
 SMALLER_LUNG = 0.15  # of both lungs' area, at least
+HELD_OUT = 20  # one patient in so many validates, where a source has no splits
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +67,9 @@ def _wingspan(item: Item, folder: Path) -> Masks:
     masks: Masks = {name: folder / str(item[f"mask_{column}"]) for name, column in columns.items()}
     rows = {name: np.argwhere(read_mask(file))[:, 0].mean() for name, file in masks.items()}  # type: ignore[arg-type]
     if rows["heart"] < max(rows.values()):
-        logger.warning("%s: its heart lies above a lung, so its masks are taken for exchanged: left out.", item["image"])
+        logger.warning(
+            "%s: its heart lies above a lung, so its masks are taken for exchanged: left out.", item["image"]
+        )
         return {}
     return masks
 
@@ -105,11 +109,13 @@ SOURCES: Mapping[str, Callable[[Item, Path], Masks]] = {
 
 def _rows(source: str, manifest: Path, output: Path) -> Iterator[list[str]]:
     for item in read_datalist(manifest, section="all"):
-        split = str(item.get("split") or "training")
+        name = str(item.get("id") or Path(item["image"]).stem)
+        patient = str(item.get("patient_id") or name)
+        drawn = "training" if zlib.crc32(patient.encode()) % HELD_OUT else "validation"
+        split = str(item.get("split") or drawn)
         masks = SOURCES[source](item, manifest.parent) if split in ("training", "validation") else {}
         if not masks:
             continue
-        name = str(item.get("id") or Path(item["image"]).stem)
         files = {}
         for structure, mask in masks.items():
             file = mask
@@ -119,7 +125,6 @@ def _rows(source: str, manifest: Path, output: Path) -> Iterator[list[str]]:
                     with atomic_file(file) as stream:
                         Image.fromarray(mask.astype(np.uint8) * 255).save(stream, format="PNG")
             files[structure] = str(Path(file).resolve())
-        patient = str(item.get("patient_id") or name)
         yield [item["image"], f"{source}_{name}", f"{source}_{patient}", split, source, *map(files.get, STRUCTURES)]
 
 

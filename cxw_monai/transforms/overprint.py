@@ -135,7 +135,11 @@ class RandShutterd(RandomizableTransform, MapTransform):
             if self._do_transform:
                 grey = float(self.R.choice([0.0, 0.0, 0.0, 0.02, 1.0]))
                 for side in range(4):
-                    covered, depth, tilt = self.R.random() < 0.5, self.R.uniform(*self.depth), self.R.uniform(-1, 1)
+                    covered, depth, tilt = (
+                        self.R.random() < 0.5,
+                        self.R.uniform(self.depth[0], self.depth[1]),
+                        self.R.uniform(-1, 1),
+                    )
                     if covered:
                         turned = torch.rot90(image[0], side)  # a view
                         rows, columns = turned.shape

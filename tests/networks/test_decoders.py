@@ -94,10 +94,11 @@ def test_a_shifted_input_gives_an_output_shifted_by_as_many_pixels(name, patch, 
             nn.init.zeros_(stage[1][1].weight)
             nn.init.zeros_(stage[1][1].bias)
     cells = network.stride // patch
-    maps, image = inputs(network, patch, 20, 20)
+    maps, image = inputs(network, patch, 12 * cells + 20, 12 * cells + 20)
     expected = network(maps, image).roll(network.stride, axis)
     shifted = network([tokens.roll(cells, axis) for tokens in maps], image.roll(network.stride, axis))
-    inside = slice(6 * patch + network.stride, 14 * patch)  # out of reach of the edges
+    margin = 6 * network.stride + 6 * patch
+    inside = slice(margin + network.stride, margin + 8 * patch)  # out of reach of the edges
     torch.testing.assert_close(shifted[..., inside, inside], expected[..., inside, inside], rtol=0, atol=1e-10)
     assert (shifted - expected).abs().max() > 1e-3  # the edges do differ
 

@@ -1,10 +1,12 @@
 """U-Net on the image with a ViT's tokens at its coarsest level.
 
-Source: TransUNet (arXiv 2102.04306) joins a convolutional path and a transformer. There the transformer reads the path's
-coarsest map; here it reads the image, so that a pretrained encoder can be used as it is.
+Source: TransUNet (arXiv 2102.04306) joins a convolutional path and a transformer. There the transformer reads the
+path's coarsest map; here it reads the image, so that a pretrained encoder can be used as it is.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 from torch import Tensor, nn
@@ -19,16 +21,17 @@ HYBRID_STRIDE = 16
 
 
 def halved(in_channels: int, out_channels: int) -> nn.Sequential:
-    """A convolution of stride 2 and a residual block."""
-    return nn.Sequential(conv_norm_act(in_channels, out_channels, stride=2), ResidualBlock(out_channels, out_channels))
+    """A convolution of stride 2, whose even kernel lies centred over the two pixels it joins, and a residual block."""
+    joined = conv_norm_act(in_channels, out_channels, kernel_size=4, stride=2)
+    return nn.Sequential(joined, ResidualBlock(out_channels, out_channels))
 
 
 class HybridDecoder(nn.Module):
     """U-Net of its own on the image; the last token map joins it at 1/16 of the image's size.
 
-    Edges come from the image at 1/2 to 1/8 of its size, and what lies where from the tokens, which see the whole film. The
-    logits are computed at half the image's size and enlarged bilinearly, which keeps outlines smooth. Channels are c at
-    1/2, 2 c at 1/4, 4 c at 1/8 and 8 c at 1/16.
+    Edges come from the image at 1/2 to 1/8 of its size, and what lies where from the tokens, which see the whole film.
+    The logits are computed at half the image's size and enlarged bilinearly, which keeps outlines smooth. Channels are
+    c at 1/2, 2 c at 1/4, 4 c at 1/8 and 8 c at 1/16.
 
     Args:
         embed_dim: channels D of a token.
@@ -46,11 +49,14 @@ class HybridDecoder(nn.Module):
     ) -> None:
         super().__init__()
         if patch_size not in (8, 16):
-            raise ValueError(f"The hybrid decoder takes patches of 8 or 16 px, got {patch_size}: use upernet or linear.")
+            raise ValueError(
+                f"The hybrid decoder takes patches of 8 or 16 px, got {patch_size}: use upernet or linear."
+            )
         c = base_channels
         self.layers = [-1]
         self.stride = HYBRID_STRIDE
-        self.down = nn.ModuleList([halved(image_channels, c), halved(c, 2 * c), halved(2 * c, 4 * c), halved(4 * c, 8 * c)])
+        widths = (image_channels, c, 2 * c, 4 * c, 8 * c)
+        self.down = nn.ModuleList(halved(*pair) for pair in itertools.pairwise(widths))
         self.tokens = nn.Sequential(
             nn.AvgPool2d(HYBRID_STRIDE // patch_size), conv_norm_act(embed_dim, 8 * c, kernel_size=1)
         )

@@ -1,0 +1,156 @@
+"""Training films of several sources, and scores on manual masks, on made-up films."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.segmentation.films import SOURCES, STRUCTURES, two_lungs, write_films
+from benchmarks.segmentation.score import predicted, read_scores, score_films, summary
+
+
+def _box(rows, columns, shape=(40, 60)):
+    mask = np.zeros(shape, dtype=bool)
+    mask[slice(*rows), slice(*columns)] = True
+    return mask
+
+
+def _save(path: Path, mask) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((np.asarray(mask) * 255).astype(np.uint8)).save(path)
+    return str(path.relative_to(path.parents[1]))
+
+
+def _manifest(folder: Path, rows: list[dict[str, object]]) -> Path:
+    columns = sorted({name for row in rows for name in row})
+    with (folder / "manifest.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "manifest.csv"
+
+
+def _film(folder: Path, name: str) -> str:
+    grey = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    Image.fromarray(grey).save(folder / "images" / f"{name}.png")
+    return f"images/{name}.png"
+
+
+RIGHT, LEFT, HEART = _box((5, 30), (5, 25)), _box((5, 30), (38, 55)), _box((20, 35), (26, 44))
+
+
+def test_a_mask_of_both_lungs_becomes_the_left_and_the_right_one():
+    lungs = two_lungs(RIGHT | LEFT)
+    assert lungs is not None
+    assert np.array_equal(lungs[0], LEFT)
+    assert np.array_equal(lungs[1], RIGHT)
+
+
+@pytest.mark.parametrize("union", [RIGHT, _box((5, 30), (5, 55)), RIGHT | _box((35, 37), (50, 52)), RIGHT & False])
+def test_a_mask_without_two_lungs_beside_each_other_is_none(union):
+    assert two_lungs(union) is None
+
+
+def _wingspan(folder: Path) -> Path:
+    rows = []
+    for name, masks in {"good": (HEART, LEFT), "exchanged": (LEFT, HEART)}.items():
+        files = {"heart": masks[0], "left_lung": masks[1], "right_lung": RIGHT}
+        row = {"image": _film(folder, name), "id": name, "patient_id": name, "split": "training"}
+        rows.append(row | {f"mask_{s}": _save(folder / f"masks_{s}" / f"{name}.png", m) for s, m in files.items()})
+    return _manifest(folder, rows)
+
+
+def test_films_of_two_sources_stand_in_one_manifest_each_with_what_it_outlines(tmp_path, caplog):
+    kermany = tmp_path / "kermany"
+    rows = [
+        {"image": _film(kermany, split), "id": split, "patient_id": split, "split": split}
+        | {"mask_lungs_v7": _save(kermany / "masks" / f"{split}.png", RIGHT | LEFT)}
+        for split in ("training", "test")
+    ]
+    sources = {"wingspan": _wingspan(tmp_path / "wingspan"), "kermany": _manifest(kermany, rows)}
+    with write_films(sources, tmp_path / "films").open(newline="") as stream:
+        found = {row["id"]: row for row in csv.DictReader(stream)}
+    assert sorted(found) == ["kermany_training", "wingspan_good"]  # no test film, none with exchanged masks
+    assert "left out, its heart lies above a lung" in caplog.text
+    known = {name: [s for s in STRUCTURES if row[f"mask_{s}"]] for name, row in found.items()}
+    assert known["kermany_training"] == ["lung_left", "lung_right"]
+    assert known["wingspan_good"] == ["lung_field_left", "lung_field_right", "heart"]
+    left = np.asarray(Image.open(found["kermany_training"]["mask_lung_left"])) > 0
+    assert np.array_equal(left, LEFT)
+
+
+def test_a_rendered_lung_field_is_the_lung_less_heart_and_mediastinum(tmp_path):
+    masks = {"lung_field_left": LEFT, "lung_field_right": RIGHT, "heart_outline": HEART, "mediastinum": HEART}
+    masks |= {"clavicle_left": LEFT, "clavicle_right": RIGHT}
+    item = {f"mask_{name}": _save(tmp_path / name / "1.png", mask) for name, mask in masks.items()}
+    found = SOURCES["rendered"](item, tmp_path)
+    assert sorted(found) == sorted(STRUCTURES)
+    assert np.array_equal(found["lung_field_left"], LEFT & ~HEART)
+    assert found["lung_left"] == tmp_path / "lung_field_left" / "1.png"
+
+
+def test_an_unknown_source_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="No source 'other'"):
+        write_films({"other": tmp_path}, tmp_path)
+
+
+def test_a_lung_field_of_an_older_model_is_its_lung_less_heart_and_mediastinum():
+    masks = {"lung_left": LEFT, "heart": HEART}
+    assert np.array_equal(predicted(masks, "lung_field_left"), LEFT & ~HEART)
+    assert np.array_equal(predicted({**masks, "lung_field_left": RIGHT}, "lung_field_left"), RIGHT)
+    assert np.array_equal(predicted(masks, "heart_mediastinum"), HEART)
+    assert predicted(masks, "lung_field_right") is None
+    assert predicted({"clavicle_left": LEFT}, "lungs") is None
+
+
+class _Known:
+    """Stands for a model that draws the given masks."""
+
+    def __init__(self, masks):
+        self.structures = tuple(masks)
+        self.predictor = self
+        self._masks = np.stack(list(masks.values()))
+
+    def masks(self, film):
+        return self._masks
+
+
+def test_scores_are_those_computed_by_hand(tmp_path):
+    manifest = _wingspan(tmp_path / "wingspan")
+    drawn = {"lung_field_left": LEFT, "lung_field_right": RIGHT, "heart": _box((20, 35), (26, 49))}
+    rows = score_films(_Known(drawn), "wingspan", manifest, tmp_path / "scores.csv")
+    good = next(row for row in rows if row["id"] == "good")
+    assert good["dice_lung_field_left"] == 1
+    assert good["dice_heart"] == pytest.approx(2 * 15 * 18 / (15 * 18 + 15 * 23))
+    assert good["hd95_heart"] == pytest.approx(5 * 512 / 60)  # the left edge is right, the right one 5 px off
+    assert good["ctr_label"] == pytest.approx(18 / 50)
+    assert good["ctr_error"] == pytest.approx(23 / 50 - 18 / 50)
+    assert good["gross"] == 0
+    assert next(row for row in rows if row["id"] == "exchanged")["gross"] == 1
+    again = read_scores(tmp_path / "scores.csv")
+    assert again[1]["id"] == rows[1]["id"]
+    assert again[1]["dice_heart"] == pytest.approx(rows[1]["dice_heart"], abs=1e-5)
+
+
+def test_the_summary_has_bias_and_size_of_the_errors_and_the_worst_film():
+    rows = [
+        {"id": str(n), "patient_id": str(n), "dice_heart": dice, "ctr": 0.5, "ctr_label": 0.5, "ctr_error": error}
+        for n, (dice, error) in enumerate([(0.9, 0.02), (0.7, -0.04), (0.8, 0.0)])
+    ]
+    found = summary(rows)
+    assert found["dice_heart"][0] == pytest.approx(0.8)
+    assert found["dice_heart"][3] == 0.7
+    assert found["ctr_error"][0] == pytest.approx(-0.02 / 3)
+    assert found["ctr_off"][0] == pytest.approx(0.02)
+    assert found["dice_heart"][1] < 0.8 < found["dice_heart"][2]
+
+
+def test_no_film_with_a_mask_is_refused(tmp_path):
+    manifest = _manifest(tmp_path, [{"image": _film(tmp_path, "a"), "id": "a"}])
+    with pytest.raises(ValueError, match="no film of it has a mask"):
+        score_films(_Known({"lung_field_left": LEFT}), "wingspan", manifest, tmp_path / "s.csv")
