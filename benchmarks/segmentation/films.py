@@ -67,9 +67,7 @@ def _wingspan(item: Item, folder: Path) -> Masks:
     masks: Masks = {name: folder / str(item[f"mask_{column}"]) for name, column in columns.items()}
     rows = {name: np.argwhere(read_mask(file))[:, 0].mean() for name, file in masks.items()}  # type: ignore[arg-type]
     if rows["heart"] < max(rows.values()):
-        logger.warning(
-            "%s: its heart lies above a lung, so its masks are taken for exchanged: left out.", item["image"]
-        )
+        logger.warning("%s: left out, its heart lies above a lung (masks under each other's names).", item["image"])
         return {}
     return masks
 

@@ -58,6 +58,8 @@ class RandOverprintd(RandomizableTransform, MapTransform):
         """Grey values and opacity `[1, H, W]` of what is printed."""
         ink, opacity = Image.new("L", (width, height)), Image.new("L", (width, height))
         draws = ImageDraw.Draw(ink), ImageDraw.Draw(opacity)
+        for draw in draws:
+            draw.fontmode = "1"  # smooth edges would be dark, half of the ink at half of the opacity
         for shape in ("texts", "arrows", "curves"):
             least, largest = self.ranges[shape]
             for _ in range(self.R.randint(least, largest + 1)):
@@ -141,9 +143,10 @@ class RandShutterd(RandomizableTransform, MapTransform):
                         self.R.uniform(-1, 1),
                     )
                     if covered:
-                        turned = torch.rot90(image[0], side)  # a view
-                        rows, columns = turned.shape
+                        turned = torch.rot90(image, side, (1, 2))
+                        rows, columns = turned.shape[1:]
                         edge = rows * (depth + self.slant * tilt * (torch.linspace(0, 1, columns) - 0.5))
-                        turned[torch.arange(rows)[:, None] < edge] = grey
-            sample[key] = image
+                        turned[:, torch.arange(rows)[:, None] < edge] = grey
+                        image = torch.rot90(turned, -side, (1, 2))
+            sample[key] = image.contiguous()
         return sample
