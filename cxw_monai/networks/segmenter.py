@@ -25,7 +25,7 @@ class RadiographSegmenter(nn.Module):
     Args:
         encoder: the ViT; its normalisation serves the decoder too.
         structures: names of the S structures in the order of the output's channels, or their number.
-        decoder: `unet` (full resolution, patches of 8 or 16 px), `upernet` or `linear` (see `decoders`).
+        decoder: `unet` or `hybrid` (patches of 8 or 16 px), `upernet` or `linear` (see `decoders`).
         base_channels: width of the decoder; see `decoders.make_decoder`.
         frozen_blocks: the stem and this many first blocks keep their weights and stay in evaluation mode (no
             stochastic depth); -1, or all of them, freezes the final norm too.

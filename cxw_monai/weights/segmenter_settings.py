@@ -67,7 +67,7 @@ class SegmenterSettings:
         image_size: (height, width) in px that films are stretched to.
         size: the encoder's, one of `VIT_SIZES`.
         patch_size: side of a patch in px.
-        decoder: `unet`, `upernet` or `linear`.
+        decoder: one of `cxw_monai.networks.decoders.DECODERS`.
         base_channels: width of the decoder.
         in_channels: channels of the encoder's stem.
         encoder_image_size: (height, width) in px of the encoder's pretraining, whose positions it knows.

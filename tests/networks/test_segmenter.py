@@ -44,10 +44,10 @@ def test_padding_is_the_repeated_edge_at_the_bottom_and_the_right(name, patch):
 def test_a_shifted_image_gives_a_mask_shifted_by_as_many_pixels(name, patch):
     network = segmenter(name, patch, position_resize="bicubic").double()
     network.encoder.pos_embed.data.zero_()  # without positions nothing but the edges tells where a patch lies
-    image, (rows, columns) = images(1, 1, 192, 176).double(), (16, 32)
+    image, (rows, columns) = images(1, 1, 320, 304).double(), (16, 32)
     expected = network(image).roll((rows, columns), (2, 3))
     shifted = network(image.roll((rows, columns), (2, 3)))
-    inside = (..., slice(96, 128), slice(96, 112))  # out of reach of the edges
+    inside = (..., slice(160, 192), slice(160, 176))  # out of reach of the edges
     torch.testing.assert_close(shifted[inside], expected[inside], rtol=0, atol=1e-8)
     assert (expected[inside] - expected.roll(1, 2)[inside]).abs().max() > 1e-4  # one pixel's shift would be seen
 

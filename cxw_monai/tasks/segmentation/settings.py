@@ -31,7 +31,7 @@ class FineTuningSettings(TrainingSettings):
         None, "the encoder's: tiny, small, base, large, huge; null for its file's", resume="fixed"
     )
     image_size: Size = setting(224, "side of the network's input in px, or height and width", resume="fixed")
-    decoder: Text = setting("unet", "unet, upernet or linear", resume="fixed")
+    decoder: Text = setting("unet", "unet, hybrid, upernet or linear", resume="fixed")
     base_channels: Count = setting(16, "channels of the decoder's last stage", resume="fixed")
     drop_path_rate: AtLeast0 = setting(0.1, "stochastic depth of the encoder, in [0, 1)", lt=1)
     encoder_ckpt: Text | None = setting(
