@@ -7,10 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from benchmarks.segmentation.__main__ import main
+from benchmarks.segmentation.compare import Comparison, chosen_films
 from benchmarks.segmentation.films import SOURCES, STRUCTURES, two_lungs, write_films
-from benchmarks.segmentation.score import predicted, read_scores, score_films, summary
+from benchmarks.segmentation.pictures import draw_films, worst_first
+from benchmarks.segmentation.score import OUTLINES, predicted, read_scores, score_films, summary
+from cxw_monai.weights.segmenter import load_segmenter, new_segmenter, save_segmenter, segmenter_settings
 
 
 def _box(rows, columns, shape=(40, 60)):
@@ -154,3 +159,58 @@ def test_no_film_with_a_mask_is_refused(tmp_path):
     manifest = _manifest(tmp_path, [{"image": _film(tmp_path, "a"), "id": "a"}])
     with pytest.raises(ValueError, match="no film of it has a mask"):
         score_films(_Known({"lung_field_left": LEFT}), "wingspan", manifest, tmp_path / "s.csv")
+
+
+def test_the_worst_films_come_first_on_a_sheet(tmp_path):
+    rows = [{"id": "good", "dice_heart": 0.9, "dice_lungs": 0.5}, {"id": "exchanged", "dice_heart": 0.4}]
+    assert worst_first(rows) == ["exchanged", "good"]
+    manifest = _wingspan(tmp_path / "wingspan")
+    model = _Known({"lung_field_left": LEFT, "lung_field_right": RIGHT, "heart": HEART})
+    sheet = tmp_path / "sheet.png"
+    draw_films(model, manifest, ["exchanged", "good"], OUTLINES["wingspan"], model.structures, sheet)
+    picture = np.asarray(Image.open(sheet))
+    assert picture.shape == (240, 1920, 3)
+    assert (picture[:160, 240:480] == 255).all(axis=2).any()  # a manual outline, on the second film
+    assert not picture[:, 480:].any()
+
+
+def test_a_share_of_the_patients_holds_those_of_a_smaller_share():
+    items = [{"patient_id": str(n // 2), "image": str(n)} for n in range(40)]
+    shares = [{item["image"] for item in chosen_films(items, share, seed=1)} for share in (0.01, 0.2, 0.5, 1)]
+    assert [len(films) for films in shares] == [2, 8, 20, 40]  # each patient with both films
+    assert shares[0] < shares[1] < shares[2] < shares[3]
+    assert {item["image"] for item in chosen_films(items, 0.2, seed=2)} != shares[1]
+
+
+def _training_films(tmp_path: Path) -> tuple[Path, Path]:
+    manifest = _wingspan(tmp_path / "wingspan")
+    return write_films({"wingspan": manifest}, tmp_path / "films"), manifest
+
+
+def test_a_comparison_has_a_row_a_run_and_does_none_twice(tmp_path, monkeypatch):
+    films, manifest = _training_films(tmp_path)
+    rows = list(csv.DictReader(manifest.open()))
+    rows[1]["split"] = "validation"
+    _manifest(manifest.parent, rows)
+    comparison = Comparison(films, "wingspan", {}, {"wingspan": manifest}, tmp_path / "out", steps=1, image_size=32)
+    for arm in ("unet", "random"):
+        comparison.run(arm, 1.0, 0)
+    table = list(csv.DictReader(comparison.table.open()))
+    assert [row["arm"] for row in table] == ["unet", "random"]
+    assert all(0 <= float(row["wingspan_dice_heart"]) < 0.9 for row in table)
+    monkeypatch.setattr("benchmarks.segmentation.compare.trained", None)  # would fail if it were called
+    comparison.run("unet", 1.0, 0)
+    with pytest.raises(ValueError, match="No arm 'other'"):
+        comparison.run("other", 1.0, 0)
+
+
+def test_shipped_weights_are_half_as_large_and_draw_the_same(tmp_path):
+    settings = segmenter_settings(["heart"], 32, "tiny", 16, "hybrid", 4)
+    network = new_segmenter(settings).eval()
+    save_segmenter(network, settings, tmp_path / "run.pt")
+    assert main(["ship", "--model", str(tmp_path / "run.pt"), "--output", str(tmp_path)]) == 0
+    assert (tmp_path / "model.pt").stat().st_size < 0.55 * (tmp_path / "run.pt").stat().st_size
+    shipped, image = load_segmenter(tmp_path / "model.pt"), torch.rand(1, 1, 32, 32)
+    assert next(shipped.parameters()).dtype == torch.float32
+    with torch.no_grad():
+        torch.testing.assert_close(shipped(image), network(image), rtol=0, atol=0.02)
