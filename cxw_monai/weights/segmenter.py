@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 from cxw_monai.networks import VIT_SIZES, RadiographSegmenter, resize_encoder
@@ -16,6 +17,8 @@ from .segmenter_settings import SegmenterSettings, checked_image_size
 
 __all__ = [
     "SegmenterSettings",
+    "continued_segmenter",
+    "continued_settings",
     "load_segmenter",
     "new_segmenter",
     "read_segmenter",
@@ -103,6 +106,51 @@ def new_segmenter(
             height, width = settings.encoder_image_size
             state = resize_encoder(state, settings.patch_size, (height // old, width // old))
         load_state(network.encoder, state, weights.path, "make settings and network with the same encoder_ckpt")
+    return network
+
+
+def continued_settings(
+    start_from: Source, structures: Sequence[str], image_size: int | Sequence[int]
+) -> SegmenterSettings:
+    """Settings of a segmenter that goes on from another one's weights: its sizes, with structures and input of its own.
+
+    Raises:
+        ValueError: the image is no multiple of the patch, or the structures are none.
+        CheckpointError: the file is damaged or no saved segmenter.
+    """
+    settings = read_settings(start_from)
+    sides = checked_image_size(image_size, settings.patch_size)
+    return replace(settings, structures=tuple(structures), image_size=sides)
+
+
+def continued_segmenter(
+    settings: SegmenterSettings, start_from: Source, drop_path: float = 0.0, freeze: str | int = "none"
+) -> RadiographSegmenter:
+    """A segmenter to train that goes on from another one's weights.
+
+    The last convolution's rows go over by the structures' names; a structure that the other one lacks starts afresh.
+
+    Args:
+        settings: of `continued_settings`.
+        start_from: file or bundle of a segmenter.
+        drop_path, freeze: see `new_segmenter`.
+
+    Raises:
+        ValueError: for another `freeze`.
+        CheckpointError: the file is damaged or no saved segmenter.
+    """
+    weights = read_weights(start_from)
+    network = new_segmenter(settings, drop_path=drop_path, freeze=freeze)
+    known, state = {name: n for n, name in enumerate(read_settings(weights).structures)}, dict(weights.state)
+    for name in ("decoder.head.weight", "decoder.head.bias"):
+        fresh = network.state_dict()[name]
+        rows = fresh.view(len(settings.structures), -1, *fresh.shape[1:]).clone()  # the linear decoder has several each
+        theirs = state[name].view(len(known), -1, *fresh.shape[1:])
+        for row, structure in zip(rows, settings.structures, strict=True):
+            if structure in known:
+                row.copy_(theirs[known[structure]])
+        state[name] = rows.view_as(fresh)
+    load_state(network, state, weights.path, "give model.pt of a segmentation run")
     return network
 
 

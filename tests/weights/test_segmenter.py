@@ -7,6 +7,8 @@ from cxw_monai.networks import RadiographEmbedder, WorldModel, WorldModelPredict
 from cxw_monai.weights.files import CheckpointError
 from cxw_monai.weights.kinds import read_weights
 from cxw_monai.weights.segmenter import (
+    continued_segmenter,
+    continued_settings,
     load_segmenter,
     new_segmenter,
     read_settings,
@@ -143,3 +145,25 @@ def test_a_bundle_that_is_not_beside_is_found_by_its_name_and_a_file_is_not(tmp_
             CheckpointError, match="no such file; fetch that bundle, give encoder_ckpt a file, or 'none'"
         ):
             segmenter_settings(**SIZES, encoder_ckpt=tmp_path / missing)
+
+
+@pytest.mark.parametrize("decoder", ["unet", "hybrid", "upernet", "linear"])
+def test_going_on_keeps_the_structures_that_are_known(decoder, tmp_path):
+    settings = segmenter_settings(["heart", "lung_left"], 32, "tiny", 16, decoder, 4)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        trained = new_segmenter(settings).eval()
+    save_segmenter(trained, settings, tmp_path / "model.pt")
+    again = continued_settings(tmp_path / "model.pt", ["lung_left", "rib", "heart"], 64)
+    network = continued_segmenter(again, tmp_path / "model.pt").eval()
+    assert (again.decoder, again.image_size, network.structures) == (decoder, (64, 64), ("lung_left", "rib", "heart"))
+    image = torch.rand(1, 1, 32, 32)
+    with torch.no_grad():
+        ours, theirs = network(image), trained(image)
+    torch.testing.assert_close(ours[:, [2, 0]], theirs, rtol=0, atol=1e-6)
+    assert not torch.allclose(ours[:, 1], theirs[:, 0], atol=1e-3)
+
+
+def test_going_on_from_an_encoder_alone_is_refused(pretrained):
+    with pytest.raises(CheckpointError, match="not a segmentation model"):
+        continued_settings(pretrained[0] / "encoder.pt", ["heart"], 32)

@@ -17,7 +17,14 @@ from cxw_monai.training.batch_plan import BatchPlan
 from cxw_monai.training.schedules import CosineSchedule, warmup_cosine
 from cxw_monai.transforms import ActionSampler, Perturbd, RandActiond
 from cxw_monai.transforms.warp import RandFilmWarpd
-from cxw_monai.weights.segmenter import SegmenterSettings, new_segmenter, save_segmenter, segmenter_settings
+from cxw_monai.weights.segmenter import (
+    SegmenterSettings,
+    continued_segmenter,
+    continued_settings,
+    new_segmenter,
+    save_segmenter,
+    segmenter_settings,
+)
 
 from .dataset import AnnotatedFilms, annotated_films
 from .items import segmentation_splits, segmentation_subset
@@ -64,12 +71,17 @@ def films(settings: FineTuningSettings, items: Sequence[Item], part: str) -> Ann
 
 def network_settings(settings: FineTuningSettings) -> SegmenterSettings:
     """What the network's file keeps beside its weights."""
+    if settings.start_from is not None:
+        return continued_settings(settings.start_from, settings.structures, settings.image_size)
     names = ("structures", "image_size", "patch_size", "decoder", "base_channels", "encoder_ckpt", "encoder_weights")
     return segmenter_settings(**settings.pick(*names, size="network_size"))
 
 
 def new_network(settings: FineTuningSettings, network_settings: SegmenterSettings) -> RadiographSegmenter:
     """A segmenter to train."""
+    if settings.start_from is not None:
+        given = settings.pick("start_from", "freeze", drop_path="drop_path_rate")
+        return continued_segmenter(network_settings, **given)
     given = settings.pick("encoder_ckpt", "encoder_weights", "freeze", drop_path="drop_path_rate")
     return new_segmenter(network_settings, **given)
 

@@ -39,6 +39,9 @@ class FineTuningSettings(TrainingSettings):
         "file or bundle of an encoder; none for fresh weights",
         resume="free",
     )
+    start_from: Text | None = setting(
+        None, "file or bundle of a segmenter to go on from, whose sizes count in the place of these", resume="free"
+    )
     encoder_weights: Text = setting("target", "which of a world model's encoders", resume="free")
     freeze: Whole | Text = setting(
         "none", "none, encoder, or how many first blocks", resume="fixed", union_mode="left_to_right"
