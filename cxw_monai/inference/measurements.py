@@ -6,9 +6,11 @@ declared. Without it, and in any other format, structures are magnified by the d
 (by some 5 to 20 % in chest films, the heart more than the thorax in AP films): compare films of one protocol only.
 Ratios within a film don't depend on the spacing.
 
-The cardiothoracic ratio is that of Danzer (Am J Med Sci 1919; 157:513-521): the heart's greatest transverse extent,
-from its rightmost to its leftmost point whatever their rows, over the greatest inner width of the thorax, which is the
-greatest distance in one row from the outer edge of one lung to that of the other.
+The cardiothoracic ratio is that of Danzer (Am J Med Sci 1919; 157:513-521), the heart's greatest transverse extent over
+the inner width of the thorax, as measured in the manual masks of Dong et al. 2018
+(https://github.com/eveningdong/cardiothoracic_ratio_estimation_dataset): both from the rightmost to the leftmost point,
+in whatever rows these are; the thorax's points are those of the lungs. Where a film has lung fields, they are taken,
+else the whole lungs, whose lateral edges are the same.
 """
 
 from __future__ import annotations
@@ -18,30 +20,42 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from cxw_monai.io.structures import split_side
+from cxw_monai.io.structures import describe_structure, split_side
 
-__all__ = ["measure", "measurement_columns"]
+__all__ = ["describe_columns", "measure", "measurement_columns"]
 
 Value = float | int | None
 
-_RATIOS = (
-    "cardiothoracic_ratio",
-    "heart_diameter_px",
-    "heart_diameter_mm",
-    "heart_first_column",
-    "heart_last_column",
-    "thorax_diameter_px",
-    "thorax_diameter_mm",
-    "thorax_row",
-    "thorax_first_column",
-    "thorax_last_column",
-    "lung_left_right_area_ratio",
-)
+_LUNGS = ("lung_field", "lung")  # the thorax's width is that of the first that is there
+_RATIOS = {
+    "cardiothoracic_ratio": "heart_diameter_px over thorax_diameter_px",
+    **{
+        f"{name}_diameter_{unit}": f"from {name}_first_column to {name}_last_column, {words}"
+        for name in ("heart", "thorax")
+        for unit, words in (("px", "both included"), ("mm", "in mm at the plane of the declared spacing"))
+    },
+    "heart_first_column": "the heart's first column from the image's left, whatever its row; counted from 0",
+    "heart_last_column": "the heart's last column, whatever its row",
+    "thorax_first_column": "the first column of the lungs (lung fields, where there are any), whatever its row",
+    "thorax_last_column": "the last column of the lungs (lung fields, where there are any), whatever its row",
+    **{f"{name}_left_right_area_ratio": f"area of {name}_left over that of {name}_right" for name in _LUNGS},
+}
 
 
 def measurement_columns(structures: Sequence[str]) -> list[str]:
     """Names of what :func:`measure` gives: two areas per structure, then the ratios and what they are made of."""
-    return [f"area_{unit}_{name}" for name in structures for unit in ("px", "mm2")] + list(_RATIOS)
+    return list(describe_columns(structures))
+
+
+def describe_columns(structures: Sequence[str]) -> dict[str, str]:
+    """What each of :func:`measurement_columns` is, with the definition of the structure whose area it is."""
+    units = {"px": "pixels of the film", "mm2": "mm2 at the plane of the declared spacing"}
+    areas = {
+        f"area_{unit}_{name}": " ".join(filter(None, (f"Area in {words}.", describe_structure(name).definition)))
+        for name in structures
+        for unit, words in units.items()
+    }
+    return areas | _RATIOS
 
 
 def measure(masks: np.ndarray, structures: Sequence[str], spacing_mm: tuple[float, float] | None) -> dict[str, Value]:
@@ -58,7 +72,7 @@ def measure(masks: np.ndarray, structures: Sequence[str], spacing_mm: tuple[floa
 
     Returns:
         A value per name of :func:`measurement_columns`; None where a structure has no pixels or isn't there, or where
-        mm are not known. Rows and columns count from 0; first and last ones belong to the structure.
+        mm are not known. Columns count from 0; first and last ones belong to the structure.
 
     Raises:
         ValueError: masks of another form.
@@ -73,23 +87,19 @@ def measure(masks: np.ndarray, structures: Sequence[str], spacing_mm: tuple[floa
         found[f"area_mm2_{name}"] = pixels * spacing_mm[0] * spacing_mm[1] if spacing_mm else None
         if pixels:
             by_name.setdefault(split_side(name), mask)
-    left, right = by_name.get(("lung", "left")), by_name.get(("lung", "right"))
-    if left is not None and right is not None:
-        found["lung_left_right_area_ratio"] = np.count_nonzero(left) / np.count_nonzero(right)
-    both = by_name.get(("lungs", None), by_name.get(("lung", None)))
-    thorax = _thorax(left, right) if left is not None and right is not None else None
-    if thorax is None and both is not None:
-        thorax = _widest_row(_largest_parts(both, 2))
-    heart = by_name.get(("heart", None))
+    for name in _LUNGS:
+        left, right = by_name.get((name, "left")), by_name.get((name, "right"))
+        if left is not None and right is not None:
+            found[f"{name}_left_right_area_ratio"] = np.count_nonzero(left) / np.count_nonzero(right)
+    thorax, heart = _thorax(by_name), by_name.get(("heart", None))
     if thorax is not None:
-        found["thorax_row"] = thorax[0]
-        found |= _diameter("thorax", thorax[1], thorax[2], spacing_mm)
+        found |= _diameter("thorax", *thorax, spacing_mm)
     if heart is not None:
         columns = np.flatnonzero(_largest_parts(heart, 1).any(axis=0))
         found |= _diameter("heart", int(columns[0]), int(columns[-1]), spacing_mm)
-    if thorax is not None and heart is not None:
-        _, first, last = thorax
-        found["cardiothoracic_ratio"] = (int(columns[-1]) - int(columns[0]) + 1) / (last - first + 1)
+    across, inner = found["heart_diameter_px"], found["thorax_diameter_px"]
+    if across is not None and inner is not None:
+        found["cardiothoracic_ratio"] = across / inner
     return found
 
 
@@ -114,18 +124,20 @@ def _largest_parts(mask: np.ndarray, count: int) -> np.ndarray:
     return np.asarray(np.isin(labels, np.argsort(sizes)[-count:]))
 
 
-def _thorax(left: np.ndarray, right: np.ndarray) -> tuple[int, int, int] | None:
-    """Row, first and last column of the greatest width over both lungs, in the rows that both reach; None if none."""
-    left, right = _largest_parts(left, 1), _largest_parts(right, 1)
-    rows = np.logical_and(left.any(axis=1), right.any(axis=1))
-    return _widest_row((left | right) & rows[:, None]) if rows.any() else None
-
-
-def _widest_row(mask: np.ndarray) -> tuple[int, int, int]:
-    """Row, first and last column of the row (the middle one of several) with the greatest extent."""
-    width = mask.shape[1]
-    first, last = mask.argmax(axis=1), width - 1 - mask[:, ::-1].argmax(axis=1)
-    extent = np.where(mask.any(axis=1), last - first, -1)
-    widest = np.flatnonzero(extent == extent.max())
-    row = int(widest[len(widest) // 2])
-    return row, int(first[row]), int(last[row])
+def _thorax(masks: dict[tuple[str, str | None], np.ndarray]) -> tuple[int, int] | None:
+    """First and last column of both lungs; None where one is missing, or where they share no row."""
+    for name in _LUNGS:
+        left, right = masks.get((name, "left")), masks.get((name, "right"))
+        both = masks.get((f"{name}s", None), masks.get((name, None)))
+        if left is not None and right is not None:
+            left, right = _largest_parts(left, 1), _largest_parts(right, 1)
+            if not (left.any(axis=1) & right.any(axis=1)).any():
+                continue
+            both = left | right
+        elif both is not None:
+            both = _largest_parts(both, 2)
+        else:
+            continue
+        columns = np.flatnonzero(both.any(axis=0))
+        return int(columns[0]), int(columns[-1])
+    return None

@@ -3,6 +3,7 @@
 ::
 
     DIR/measurements.csv              one row a film (:mod:`cxw_monai.inference.measurements`)
+    DIR/measurements.json             what each of its columns is, with the definitions of the structures
     DIR/summary.json                  counts over the run
     DIR/<film>/masks/<structure>.png        0 and 255
     DIR/<film>/nifti/<structure>.nii.gz     0 and 1
@@ -43,18 +44,32 @@ from cxw_monai.io.results.folders import is_result_folder, mark_own
 from cxw_monai.io.results.mask_files import check_structures, stores_columns_first, write_nifti_masks, write_png_masks
 from cxw_monai.io.results.overlay import write_overlay
 
-from .measurements import measure, measurement_columns
+from .measurements import describe_columns, measure
 
 __all__ = ["FORMATS", "SegmentationWriter"]
 
 FORMATS = ("png", "nifti", "seg", "overlay", "csv")
 """What can be written."""
 
-_TABLE, _SUMMARY = "measurements.csv", "summary.json"
+_TABLE, _COLUMNS, _SUMMARY = "measurements.csv", "measurements.json", "summary.json"
 _FILE = ("file", "file_bytes", "file_modified_ns", "file_sha256")
-_GRID = ("rows", "columns", "row_spacing_mm", "column_spacing_mm", "spacing_from", "seg_note", "implausible")
+_ABOUT = {
+    "image": "the film's name: its path below the input",
+    "folder": "the film's folder in the output",
+    "file": "path of the file that the masks were made from",
+    "file_bytes": "its size",
+    "file_modified_ns": "its time of change, in ns since 1970",
+    "file_sha256": "SHA-256 of its content",
+    "rows": "of the film, upright",
+    "columns": "of the film, upright",
+    "row_spacing_mm": "distance of the rows' centres in mm; empty where it isn't known",
+    "column_spacing_mm": "distance of the columns' centres in mm; empty where it isn't known",
+    "spacing_from": "where the spacing is from",
+    "seg_note": "why there is no DICOM SEG",
+    "implausible": "what speaks against the masks; empty where nothing was found",
+}
 _RESULTS = ("masks", "nifti", "segmentation.dcm", "overlay.png")
-_RESERVED = (_TABLE, _SUMMARY, "failures.csv", "settings.json", *_RESULTS)
+_RESERVED = (_TABLE, _COLUMNS, _SUMMARY, "failures.csv", "settings.json", *_RESULTS)
 _logger = logging.getLogger(__name__)
 
 
@@ -110,8 +125,12 @@ class SegmentationWriter:
         if root is None and paths:
             root = os.path.commonpath([os.path.dirname(path) for path in paths])
         self._names = {path: film_name(path, root) for path in paths}
-        columns = ["image", "folder", *_FILE, *_GRID, *measurement_columns(self.structures)]
-        self._table = _Table(self.output_dir / _TABLE, columns, resume) if "csv" in self.formats else None
+        self._table = None
+        if "csv" in self.formats:
+            columns = _ABOUT | describe_columns(self.structures)
+            self._table = _Table(self.output_dir / _TABLE, list(columns), resume)
+            with atomic_file(self.output_dir / _COLUMNS, "w", encoding="utf-8") as stream:
+                json.dump(columns, stream, indent=2)
         self._rows = {} if self._table is None else {row["image"]: row for row in self._table.rows}
         kept = {name: row["folder"] for name, row in self._rows.items()}
         self._folders = result_folders(paths, root, _RESERVED, kept)

@@ -8,7 +8,7 @@ threads.
 
     DIR/...             what :class:`~cxw_monai.inference.outputs.SegmentationWriter` writes
     DIR/failures.csv    films that could not be segmented: name, reason, remedy
-    DIR/settings.json   the model's hash and what the masks were made with
+    DIR/settings.json   the model's hash, what the masks were made with, and what the structures' names mean
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from cxw_monai.io.files.identity import FileIdentity, file_identity, file_state
 from cxw_monai.io.results.dicom_seg import SegAlgorithm
 from cxw_monai.io.results.film_names import film_name
 from cxw_monai.io.results.folders import output_lock
+from cxw_monai.io.structures import definitions
 from cxw_monai.training.errors import install_error_hook, runs_bundle_command
 from cxw_monai.training.precision import supported_amp
 
@@ -254,7 +255,7 @@ class FilmSegmenter:
                 part.unlink()
             return
         with atomic_file(path, "w", encoding="utf-8") as stream:
-            json.dump(made, stream, indent=2)
+            json.dump(made | {"definitions": definitions(self.structures)}, stream, indent=2)
 
 
 def _settings_of(path: Path) -> dict[str, Any]:

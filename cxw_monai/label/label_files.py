@@ -65,7 +65,7 @@ def write_result(
     """
     ending, source = label_ending(path), film.meta["path"]
     if ending == ".png":
-        upright = film.meta["pixel_map"].turn(paint(masks))
+        upright = film.meta["pixel_map"].turn(paint(masks, structures))
         with atomic_file(path) as stream:
             Image.fromarray(upright).save(stream, format="PNG")
     elif ending == ".dcm":
@@ -73,7 +73,7 @@ def write_result(
     elif ending == ".seg.nrrd":
         _write_layers(path, source, _exchanged(masks, source), structures)
     elif ending in (".nii.gz", ".nii", ".nrrd"):
-        image = itk.image_from_array(_exchanged(paint(masks), source)[None])  # [1, Y, X]
+        image = itk.image_from_array(_exchanged(paint(masks, structures), source)[None])  # [1, Y, X]
         spacing, origin, direction = itk_place(source)
         image.SetSpacing(spacing)
         image.SetOrigin(origin)

@@ -1,7 +1,8 @@
 """One map of numbers for structures that may overlap, and back.
 
 Annotation tools show and save one number a pixel, but a heart lies on the mediastinum and a clavicle on a lung. In a
-map, structure ``i`` of the model's list has the number ``i + 1``, and a later one lies on top of an earlier one.
+map, structure ``i`` of the model's list has the number ``i + 1``; which one lies on top is that of
+:func:`~cxw_monai.io.structures.drawing_order`: parts on what they are parts of, else later ones on earlier ones.
 """
 
 from __future__ import annotations
@@ -10,27 +11,30 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cxw_monai.io.structures import drawing_order, fronts_of, parts_of
+
 __all__ = ["annotated_masks", "hidden_pixels", "paint", "structure_values"]
 
 
-def paint(masks: np.ndarray) -> np.ndarray:
+def paint(masks: np.ndarray, structures: Sequence[str]) -> np.ndarray:
     """The map of masks.
 
     Args:
         masks: bool ``[S, H, W]``, at most 255 structures.
+        structures: S names.
 
     Returns:
-        uint8 ``[H, W]``: 0 where no mask is, else the number of the last one, from 1.
+        uint8 ``[H, W]``: 0 where no mask is, else the number of the one on top, from 1.
     """
     found = np.zeros(masks.shape[1:], dtype=np.uint8)
-    for number, mask in enumerate(masks, start=1):
-        found[mask] = number
+    for place in drawing_order(structures):
+        found[masks[place]] = place + 1
     return found
 
 
-def hidden_pixels(masks: np.ndarray) -> list[int]:
+def hidden_pixels(masks: np.ndarray, structures: Sequence[str]) -> list[int]:
     """For each of bool ``[S, H, W]``, how many of its pixels others lie on in the map."""
-    shown = paint(masks)
+    shown = paint(masks, structures)
     return [int(np.count_nonzero(mask & (shown != number))) for number, mask in enumerate(masks, start=1)]
 
 
@@ -66,7 +70,9 @@ def annotated_masks(
     """Masks that a person's map stands for.
 
     Where the map is still what the model's masks look like, it says nothing about what lies beneath, so the masks stay
-    as they were shown. Where it was changed, a pixel belongs to what was painted there and to nothing else.
+    as they were shown. Where it was changed, a pixel belongs to what was painted there, to what that is a part of (a
+    lung field's pixel to the lung), and to nothing else; but what is drawn behind heart and mediastinum by its
+    definition stays behind them.
 
     Args:
         label_map: integers ``[H, W]``.
@@ -75,15 +81,25 @@ def annotated_masks(
         structures: S names.
 
     Returns:
-        bool ``[H, W]`` for each structure that has a pixel in the map. One that has none wasn't drawn: it is unknown.
+        bool ``[H, W]`` for each structure that has a pixel in the map. One that has none wasn't drawn: it is unknown;
+        but for one that had none before either, since others hid it, and of which the map still covers all that was
+        hidden by more than its parts.
     """
     ours = np.zeros(label_map.shape, dtype=np.uint8)
     for number, name in enumerate(structures, start=1):
         if name in values:
             ours[label_map == values[name]] = number
-    unchanged = ours == paint(shown)
-    return {
-        name: np.where(unchanged, shown[number - 1], ours == number)
-        for number, name in enumerate(structures, start=1)
-        if (ours == number).any()
-    }
+    before = paint(shown, structures)
+    numbers = {name: number for number, name in enumerate(structures, start=1)}
+    found = {}
+    for name, number in numbers.items():
+        parts = [numbers[one] for one in parts_of(name, structures)]
+        fronts = [numbers[one] for one in fronts_of(name, structures)]
+        mask = shown[number - 1]
+        behind = mask & ~np.isin(before, [number, *parts])
+        covered = np.isin(ours, [*parts, *fronts])
+        hidden = mask.any() and not (before == number).any() and covered.any() and covered[behind].all()
+        if hidden or (ours == number).any():
+            kept = (ours == before) | np.isin(ours, fronts)
+            found[name] = np.where(kept, mask, np.isin(ours, [number, *parts]))
+    return found

@@ -19,6 +19,7 @@ from cxw_monai import __version__
 from cxw_monai.inference.settings import SegmentSettings
 from cxw_monai.io import RadiographError
 from cxw_monai.io.results.dicom_seg import SegAlgorithm
+from cxw_monai.io.structures import describe_structure, structure_colours
 from cxw_monai.weights.encoder import CheckpointError
 
 from .label_files import RESULT_ENDINGS, write_result
@@ -73,7 +74,12 @@ class SegmentationInfer(InferTask):
         self.model = model
 
     def info(self) -> dict[str, Any]:
-        return super().info() | {"result_extensions": list(RESULT_ENDINGS)}
+        names = self.model.structures
+        labels = [
+            {"name": name, "idx": number, "color": list(colour), "definition": describe_structure(name).definition}
+            for number, (name, colour) in enumerate(zip(names, structure_colours(names), strict=True), start=1)
+        ]
+        return super().info() | {"label_info": labels, "result_extensions": list(RESULT_ENDINGS)}
 
     def is_valid(self) -> bool:
         return self.model.path.is_file()
@@ -107,7 +113,7 @@ class SegmentationInfer(InferTask):
             about = {
                 "label_names": {name: number for number, name in enumerate(names, start=1)},
                 "pixels": dict(zip(names, (int(mask.sum()) for mask in masks), strict=True)),
-                "hidden_pixels": dict(zip(names, hidden_pixels(masks), strict=True)),
+                "hidden_pixels": dict(zip(names, hidden_pixels(masks, names), strict=True)),
                 "shape": list(masks.shape[1:]),
                 "implausible": doubts,
                 "model": self.model.version,

@@ -19,7 +19,18 @@ ON_IMPLAUSIBLE = ("keep", "flag", "skip")
 """What is done about implausible masks: nothing is looked at, they are given with a mark, they are not given."""
 
 _LONGEST = 1024  # px of the longer side that films are thinned out to
-CHEST = {"lung", "lungs", "heart", "mediastinum", "cardiomediastinum", "pneumothorax", "pleural_effusion", "effusion"}
+CHEST = {
+    "lung",
+    "lungs",
+    "lung_field",
+    "lung_fields",
+    "heart",
+    "mediastinum",
+    "cardiomediastinum",
+    "pneumothorax",
+    "pleural_effusion",
+    "effusion",
+}
 """Structures, without their side, that only a chest film shows."""
 
 _FILM = {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from cxw_monai.inference.measurements import measure, measurement_columns
+from cxw_monai.inference.measurements import describe_columns, measure, measurement_columns
 
 STRUCTURES = ("lung_right", "left_lung", "heart")
 
@@ -28,9 +31,9 @@ def test_rectangles_by_hand():
         "area_px_heart": 1800, "area_mm2_heart": 180.0,
         "cardiothoracic_ratio": 60 / 170,
         "heart_diameter_px": 60, "heart_diameter_mm": 12.0, "heart_first_column": 70, "heart_last_column": 129,
-        "thorax_diameter_px": 170, "thorax_diameter_mm": 34.0, "thorax_row": 35,
+        "thorax_diameter_px": 170, "thorax_diameter_mm": 34.0,
         "thorax_first_column": 20, "thorax_last_column": 189,
-        "lung_left_right_area_ratio": 4 / 3,
+        "lung_left_right_area_ratio": 4 / 3, "lung_field_left_right_area_ratio": None,
     })  # fmt: skip
 
 
@@ -38,19 +41,83 @@ def test_without_a_spacing_millimetres_are_empty_and_ratios_stay():
     found = measure(_rectangles(), STRUCTURES, None)
     assert [name for name, value in found.items() if value is None] == [
         "area_mm2_lung_right", "area_mm2_left_lung", "area_mm2_heart", "heart_diameter_mm", "thorax_diameter_mm",
+        "lung_field_left_right_area_ratio",
     ]  # fmt: skip
     assert found["cardiothoracic_ratio"] == 60 / 170
 
 
-def test_the_heart_counts_its_ends_in_whatever_rows_and_the_thorax_one_row():
+def test_heart_and_thorax_count_their_ends_in_whatever_rows():
     masks = np.zeros((3, 60, 100), dtype=bool)
-    masks[0, 10:20, 10:30], masks[0, 20:50, 5:30] = True, True  # right lung, wider below
-    masks[1, 10:30, 60:95], masks[1, 30:50, 60:80] = True, True  # left lung, wider above
+    masks[0, 10:30, 10:30], masks[0, 30:50, 5:30] = True, True  # right lung, wider below
+    masks[1, 10:30, 60:95], masks[1, 30:50, 60:80] = True, True  # left lung, wider above: no row has 5 and 94
     masks[2, 20:25, 30:50], masks[2, 25:40, 45:75] = True, True  # heart: 30 to 74 over two levels
     found = measure(masks, STRUCTURES, None)
-    # rows 10-19: 10 to 94 (85); 20-29: 5 to 94 (90); 30-49: 5 to 79 (75)
-    assert (found["thorax_row"], found["thorax_diameter_px"]) == (25, 90)
+    assert (found["thorax_first_column"], found["thorax_last_column"], found["thorax_diameter_px"]) == (5, 94, 90)
     assert (found["heart_diameter_px"], found["cardiothoracic_ratio"]) == (45, 0.5)
+
+
+BOTH = ("lung_left", "lung_right", "heart", "lung_field_left", "lung_field_right")
+
+
+def _both_kinds() -> np.ndarray:
+    """Lungs as in :func:`_rectangles`, the left one behind the heart from column 100; fields without the heart."""
+    right, left, heart = _rectangles()
+    left[10:60, 100:110] = True  # 50 x 90
+    right[10:60, 15:20] = True  # 50 x 65, 5 columns wider than the field
+    field = right & ~heart
+    field[:, 15:20] = False  # 50 x 60, less 20 x 10 of the heart
+    return np.stack([left, right, heart, left & ~heart, field])
+
+
+def test_lung_fields_are_measured_beside_whole_lungs_and_give_the_thorax():
+    found = measure(_both_kinds(), BOTH, (0.5, 0.2))
+    assert (found["area_px_lung_left"], found["area_px_lung_right"]) == (50 * 90, 50 * 65)
+    assert (found["area_px_lung_field_left"], found["area_px_lung_field_right"]) == (
+        50 * 90 - 20 * 30,
+        50 * 60 - 20 * 10,
+    )
+    assert found["area_mm2_lung_field_left"] == pytest.approx(390.0)
+    assert found["lung_left_right_area_ratio"] == 4500 / 3250
+    assert found["lung_field_left_right_area_ratio"] == 3900 / 2800
+    assert (found["thorax_first_column"], found["thorax_last_column"]) == (20, 189)
+    assert found["cardiothoracic_ratio"] == 60 / 170
+
+
+@pytest.mark.parametrize("missing", [3, 4])
+def test_whole_lungs_give_the_thorax_where_a_field_is_missing(missing):
+    masks = _both_kinds()
+    masks[missing] = False
+    found = measure(masks, BOTH, None)
+    assert found["cardiothoracic_ratio"] == 60 / 175 and found["lung_field_left_right_area_ratio"] is None
+
+
+@pytest.mark.parametrize("lungs", ["lung", "lung_field"])
+def test_either_lung_alone_gives_the_ratio(lungs):
+    found = measure(_rectangles(), (f"{lungs}_right", f"{lungs}_left", "heart"), None)
+    assert found["cardiothoracic_ratio"] == 60 / 170 and found[f"{lungs}_left_right_area_ratio"] == 4 / 3
+
+
+def test_columns_say_which_lung_they_are_of():
+    about = describe_columns(BOTH)
+    assert list(about) == measurement_columns(BOTH) and all(about.values())
+    assert "visible part of the lung" in about["area_px_lung_field_left"]
+    assert "behind heart and mediastinum" in about["area_mm2_lung_left"] and "mm2" in about["area_mm2_lung_left"]
+    assert describe_columns(["my_finding"])["area_px_my_finding"] == "Area in pixels of the film."
+
+
+def test_the_ratio_is_that_of_published_manual_masks(shared_data):
+    """Dong 2018: `label_...` is the published ratio, `ctr_of_masks` that of the same masks at 512 px, to 4 decimals."""
+    folder = shared_data / "wingspan_heart_lungs"
+    away = []
+    with (folder / "manifest.csv").open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            files = [row["mask_left_lung"], row["mask_right_lung"], row["mask_heart"]]
+            masks = np.stack([np.asarray(Image.open(folder / file)) > 0 for file in files])
+            ratio = measure(masks, ("lung_field_left", "lung_field_right", "heart"), None)["cardiothoracic_ratio"]
+            assert ratio == pytest.approx(float(row["ctr_of_masks"]), abs=5.1e-5), row["id"]
+            if published := row["label_cardiothoracic_ratio"]:
+                away.append(abs(ratio - float(published)))
+    assert len(away) == 152 and np.mean(away) < 0.0015 and max(away) < 0.0055
 
 
 def test_stray_pixels_move_no_diameter_but_count_as_area():
@@ -104,7 +171,6 @@ def test_millimetres_do_not_depend_on_the_grid(spacing):
     assert found["heart_diameter_mm"] == pytest.approx(140, abs=2 * spacing[1])
     assert found["thorax_diameter_mm"] == pytest.approx(300, abs=2 * spacing[1])
     assert found["cardiothoracic_ratio"] == pytest.approx(140 / 300, abs=0.01)
-    assert (found["thorax_row"] + 0.5) * spacing[0] == pytest.approx(180, abs=2)
 
 
 def test_masks_of_another_form_are_refused():

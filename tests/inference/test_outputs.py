@@ -17,6 +17,7 @@ from PIL import Image
 
 from cxw_monai.inference.outputs import SegmentationWriter
 from cxw_monai.io import Radiograph, read_radiograph
+from cxw_monai.io.structures import definitions
 from tests.helpers import dicom_files as _files
 
 STRUCTURES = ("lung_right", "lung_left", "heart")
@@ -56,6 +57,9 @@ def test_all_formats_of_a_dicom_film(tmp_path, caplog):
     folder = tmp_path / "out" / "in"
     assert writer.folder(film) == folder
     np.testing.assert_array_equal(_png_masks(folder), _masks(120, 90))
+    about = json.loads((tmp_path / "out" / "measurements.json").read_text(encoding="utf-8"))
+    assert list(about) == list(_rows(tmp_path / "out")[0]) and all(about.values())
+    assert about[f"area_mm2_{STRUCTURES[0]}"].endswith(definitions(STRUCTURES)[STRUCTURES[0]])
     for name, mask in zip(STRUCTURES, _masks(120, 90), strict=True):
         image = nib.load(folder / "nifti" / f"{name}.nii.gz")
         np.testing.assert_array_equal(np.asanyarray(image.dataobj)[:, :, 0].T, mask)

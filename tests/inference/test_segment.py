@@ -17,6 +17,7 @@ from cxw_monai.inference import run as segment
 from cxw_monai.inference.predictor import restore_masks
 from cxw_monai.inference.settings import SegmentSettings, film_inferer, find_films, on_device
 from cxw_monai.io.pixel_map import PixelMap
+from cxw_monai.io.structures import definitions
 from cxw_monai.networks import radiograph_segmenter
 from cxw_monai.training import precision
 from tests.helpers.film_segmenter import film_segmenter
@@ -125,6 +126,8 @@ def test_only_the_largest_part_is_kept_where_asked(tmp_path):
     organs.run()
     assert mask(tmp_path / "organs", "two", "heart").sum() == 1600  # a heart is in one piece, an opacity need not be
     assert organs.keep_largest == [True, False]
+    told = json.loads((tmp_path / "organs" / "settings.json").read_text())
+    assert told["definitions"] == definitions(["heart", "opacity"]) and len(told["definitions"]) == 2
     probabilities = np.zeros((1, 4, 6), np.float32)
     found = restore_masks(probabilities, PixelMap((4, 6)), 0.5, [True])
     assert not found.any()  # a structure that isn't there stays so
@@ -147,7 +150,7 @@ def test_masks_depend_neither_on_batches_nor_on_threads(radiograph_folder, tmp_p
         settings = {"batch_size": batch, "num_workers": workers, "formats": ["png", "nifti", "csv"]}
         segmenter(films, output, network, structures, size=64, window=window, **settings).run()
         found.append(_everything(output))
-    assert len(found[0]) == 5 * 4 + 4
+    assert len(found[0]) == 5 * 4 + 5
     assert found[0] == found[1] == found[2]
 
 

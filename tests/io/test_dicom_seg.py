@@ -20,7 +20,16 @@ from pydicom.sr.codedict import codes
 from cxw_monai.io import RadiographError
 from cxw_monai.io.dicom.file import is_dicom_header
 from cxw_monai.io.results.dicom_seg import SEG_TYPES, SegAlgorithm, write_dicom_seg
-from cxw_monai.io.structures import PRIVATE_SCHEME, describe_structure, is_one_part, split_side, structure_colours
+from cxw_monai.io.structures import (
+    PRIVATE_SCHEME,
+    definitions,
+    describe_structure,
+    drawing_order,
+    is_one_part,
+    parts_of,
+    split_side,
+    structure_colours,
+)
 from tests.helpers import dicom_files as _files
 
 STRUCTURES = ("lung_left", "right_lung", "heart", "my_finding", "pneumothorax")
@@ -200,7 +209,7 @@ def test_codes_and_sides_of_the_segments(tmp_path):
 
 def test_every_code_of_the_table_is_in_the_standards_dictionary():
     module = importlib.import_module("cxw_monai.io.structures")
-    triplets = {entry[1] for entry in module._TABLE.values()} | set(module.SIDES.values())
+    triplets = {entry.type for entry in module._TABLE.values()} | set(module.SIDES.values())
     triplets |= {module.ANATOMY, module.ABNORMAL, module.OBJECT, module.UNKNOWN}
     for value, scheme, meaning in triplets:
         table = importlib.import_module("pydicom.sr._concepts_dict").concepts[scheme]
@@ -210,10 +219,67 @@ def test_every_code_of_the_table_is_in_the_standards_dictionary():
     assert set(module._ALIASES.values()) <= set(module._TABLE)
 
 
+EIGHT = (
+    *("lung_field_left", "lung_field_right", "lung_left", "lung_right"),
+    *("heart", "mediastinum", "clavicle_left", "clavicle_right"),
+)
+
+
+def test_segments_say_which_lung_they_are(tmp_path):
+    masks = np.zeros((len(EIGHT), 24, 32), bool)
+    masks[:, 3:9, 4:20] = True
+    write_dicom_seg(tmp_path / "s.dcm", _film(tmp_path / "a.dcm", 24, 32), masks, EIGHT, created=CREATED)
+    found = {one.SegmentLabel: one for one in hd.seg.segread(tmp_path / "s.dcm").SegmentSequence}
+    assert list(found) == list(EIGHT)
+    assert {name: one.SegmentDescription for name, one in found.items()} == definitions(EIGHT)
+    assert "behind heart and mediastinum" in found["lung_left"].SegmentDescription
+    assert found["lung_field_left"].SegmentDescription.startswith("The visible part of the lung")
+    types = {name: one.SegmentedPropertyTypeCodeSequence[0] for name, one in found.items()}
+    assert {name: one.CodeValue for name, one in types.items()} == {
+        **dict.fromkeys(EIGHT[:4], codes.SCT.Lung.value),
+        **{"heart": codes.SCT.Heart.value, "mediastinum": codes.SCT.Mediastinum.value},
+        **dict.fromkeys(EIGHT[6:], codes.SCT.Clavicle.value),
+    }
+    modifiers = {
+        name: [
+            (item.CodingSchemeDesignator, item.CodeMeaning) for item in one.SegmentedPropertyTypeModifierCodeSequence
+        ]
+        for name, one in types.items()
+        if "SegmentedPropertyTypeModifierCodeSequence" in one
+    }
+    assert modifiers == {
+        "lung_field_left": [("SCT", "Left"), (PRIVATE_SCHEME, "Visible lung field")],
+        "lung_field_right": [("SCT", "Right"), (PRIVATE_SCHEME, "Visible lung field")],
+        **{name: [("SCT", name.partition("_")[2].title())] for name in (*EIGHT[2:4], *EIGHT[6:])},
+    }
+    schemes = pydicom.dcmread(tmp_path / "s.dcm").CodingSchemeIdentificationSequence
+    assert [item.CodingSchemeDesignator for item in schemes] == [PRIVATE_SCHEME]
+    _validate(tmp_path / "s.dcm", None)
+
+
+def test_every_structure_of_the_table_has_a_definition_that_a_segment_can_hold():
+    names = {*importlib.import_module("cxw_monai.io.structures")._TABLE, *EIGHT}
+    sentences = definitions(sorted(names))
+    assert set(sentences) == names and all(text.endswith(".") and len(text) <= 200 for text in sentences.values())
+    assert definitions(["lungs", "my_finding"]) == {"lungs": sentences["lung"]}
+    assert sentences["lung_left"] == f"{sentences['lung'][:-1]} (the patient's left)."
+    assert len({sentences[name] for name in EIGHT}) == len(EIGHT)
+
+
+def test_parts_lie_on_what_they_are_parts_of():
+    names = ["heart", "clavicle_left", "lung_field_left", "lung_left", "mediastinum", "x"]
+    assert [names[place] for place in drawing_order(names)] == [
+        "lung_left", "mediastinum", "heart", "lung_field_left", "clavicle_left", "x",
+    ]  # fmt: skip
+    assert parts_of("lung_left", [*names, "lung_field_right"]) == ["lung_field_left"]
+    assert parts_of("mediastinum", names) == ["heart"] and parts_of("heart", names) == parts_of("x", names) == []
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
         ("lung_left", ("lung", "left")),
+        ("lung_field_left", ("lung_field", "left")),
         ("Left Lung", ("lung", "left")),
         ("clavicle-RIGHT", ("clavicle", "right")),
         ("heart", ("heart", None)),
@@ -360,6 +426,6 @@ def test_a_synthetic_film_validates(tmp_path):
 
 
 def test_single_organs_are_in_one_part():
-    one = ("heart", "mediastinum", "lung_left", "Right lung", "clavicle_right", "cardiomediastinum")
-    many = ("lungs", "lung", "ribs", "clavicles", "opacity", "nodule", "tube", "something_left")
+    one = (*EIGHT, "Right lung", "cardiomediastinum")
+    many = ("lungs", "lung", "lung_fields", "ribs", "clavicles", "opacity", "nodule", "tube", "something_left")
     assert [is_one_part(name) for name in (*one, *many)] == [True] * len(one) + [False] * len(many)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cxw_monai.io.results.overlay import FILL, draw_overlay, write_overlay
-from cxw_monai.io.structures import structure_colours
+from cxw_monai.io.structures import definitions, structure_colours
 
 HEART = structure_colours(["heart"])[0]
 # Viénot, Brettel and Mollon 1999 in linear RGB, rounded: what protanopes and deuteranopes see.
@@ -64,6 +64,21 @@ def test_bright_stays_bright_and_the_legend_lies_below(tmp_path):
     assert set(structure_colours(["lung_left", "lung_right", "heart"])) <= colours
 
 
+def test_the_picture_says_which_lung_it_shows(tmp_path):
+    names = ["lung_field_left", "lung_left", "my_finding"]
+    write_overlay(tmp_path / "o.png", np.zeros((600, 700)), np.zeros((3, 600, 700), bool), names)
+    with Image.open(tmp_path / "o.png") as picture:
+        assert picture.text == definitions(names) and set(picture.text) == set(names[:2])
+
+
+def test_the_outline_of_a_part_lies_on_that_of_the_whole():
+    names = ["lung_field_left", "lung_left"]
+    field, lung = _rectangle((40, 50), 5, 35, 20, 40), _rectangle((40, 50), 5, 35, 10, 40)
+    picture = draw_overlay(np.zeros((40, 50)), np.concatenate([field, lung]), names)
+    field_colour, lung_colour = structure_colours(names)
+    assert tuple(picture[20, 39]) == field_colour and tuple(picture[20, 10]) == lung_colour
+
+
 @pytest.mark.parametrize(
     ("shape", "spacing", "expected"),
     [
@@ -84,7 +99,8 @@ def test_size_of_the_picture(tmp_path, shape, spacing, expected):
 
 
 def test_colours_of_the_common_structures_differ_for_dichromats():
-    names = ["lung_left", "lung_right", "heart", "clavicle_left", "clavicle_right", "trachea"]
+    names = ["lung_left", "lung_right", "heart", "mediastinum", "clavicle_left", "clavicle_right"]
+    names += ["lung_field_left", "lung_field_right"]
     colours = (np.array(structure_colours(names)) / 255) ** 2.2
     for matrix in [np.eye(3), *DICHROMATS]:
         seen = np.clip(colours @ matrix.T, 0, 1) ** (1 / 2.2) * 255

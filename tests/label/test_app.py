@@ -17,6 +17,7 @@ from fastapi import HTTPException  # noqa: E402
 
 from cxw_monai.data.manifest import find_images  # noqa: E402
 from cxw_monai.io import read_radiograph  # noqa: E402
+from cxw_monai.io.structures import definitions, structure_colours  # noqa: E402
 from cxw_monai.label.app import EMBEDDING, SEGMENTATION, CxwLabelApp  # noqa: E402
 from cxw_monai.label.label_files import RESULT_ENDINGS, read_label, write_result  # noqa: E402
 from cxw_monai.label.label_maps import paint  # noqa: E402
@@ -68,7 +69,11 @@ def test_what_is_told(app, film_files):
     assert set(found["models"]) == {SEGMENTATION, EMBEDDING} and set(found["trainers"]) == {SEGMENTATION}
     assert set(found["strategies"]) == {"random", "uncertainty"} and found["labels"] == list(NAMES)
     assert found["datastore"]["total"] == len(film_files) == 6
-    assert found["models"][SEGMENTATION]["result_extensions"] == list(RESULT_ENDINGS)
+    model = found["models"][SEGMENTATION]
+    assert model["result_extensions"] == list(RESULT_ENDINGS)
+    assert {one["name"]: one["idx"] for one in model["label_info"]} == NUMBERS
+    assert {one["name"]: one["definition"] for one in model["label_info"]} == definitions(NAMES)
+    assert [tuple(one["color"]) for one in model["label_info"]] == structure_colours(NAMES)
     assert app._infers[SEGMENTATION].get_path() == str(app.label_model.path)
 
 
@@ -84,7 +89,7 @@ def test_masks_come_in_every_format_on_the_films_own_grid(app, film_files, tmp_p
         if ending == ".seg.nrrd":
             np.testing.assert_array_equal(np.stack([masks[one] for one in NAMES]), expected)
         else:
-            np.testing.assert_array_equal(label_map, paint(expected))
+            np.testing.assert_array_equal(label_map, paint(expected, NAMES))
         told = answer["params"]
         assert told["pixels"] == dict(zip(NAMES, expected.sum(axis=(1, 2)).tolist(), strict=True))
         assert (
@@ -235,7 +240,7 @@ def test_a_result_is_kept_as_a_label_where_it_is_asked_for(app, tmp_path):
     assert answer["label"] == "film_png" and app.datastore().get_labeled_images() == []  # an original, not a final one
     kept = tmp_path / "studies" / "labels" / "original" / "film_png.png"
     assert not [item for item in find_images(tmp_path / "studies") if "labels" in item["image"]]  # no films to train on
-    np.testing.assert_array_equal(np.asarray(Image.open(kept)), paint(masks_of(app, "film_png")))
+    np.testing.assert_array_equal(np.asarray(Image.open(kept)), paint(masks_of(app, "film_png"), NAMES))
     results = app.batch_infer({"model": SEGMENTATION, "images": "all"})
     assert set(results) == set(app.datastore().list_images())
     assert len(list((tmp_path / "studies" / "labels" / "original").glob("film_*"))) == 6

@@ -46,7 +46,7 @@ def test_a_map_comes_back_on_the_stored_grid(tmp_path, kind, ending):
     masks = masks_of(film)
     write_result(tmp_path / f"label{ending}", film, masks, NAMES)
     found, _ = read_label(tmp_path / f"label{ending}", film, NAMES, VALUES)
-    assert np.array_equal(found, paint(masks))
+    assert np.array_equal(found, paint(masks, NAMES))
 
 
 @pytest.mark.parametrize("kind", ["png", "tif", "nii.gz"])
@@ -86,9 +86,9 @@ def test_a_png_map_of_a_turned_film_is_upright(tmp_path):
 
 def test_bytes_row_by_row_are_a_map(tmp_path):
     film = read_radiograph(make_film(tmp_path, "png"))
-    (tmp_path / "label.bin").write_bytes(paint(masks_of(film)).tobytes())
+    (tmp_path / "label.bin").write_bytes(paint(masks_of(film), NAMES).tobytes())
     found, _ = read_label(tmp_path / "label.bin", film, NAMES, VALUES)
-    assert np.array_equal(found, paint(masks_of(film)))
+    assert np.array_equal(found, paint(masks_of(film), NAMES))
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,7 @@ def _build(
     """The SEG, still without patient, study and dates."""
     digest = hashlib.sha256(np.packbits(masks).tobytes()).hexdigest()
     identity = [header.SOPInstanceUID, *map(str, masks.shape), *vars(algorithm).values(), *names, digest, seg_type]
-    private = any(not describe_structure(name).known for name in names)
+    private = any(not meaning.known or meaning.modifier for meaning in map(describe_structure, names))
     number = header.get("SeriesNumber")
     seg = hd.seg.Segmentation(
         source_images=[_reference(header)],
@@ -279,7 +279,7 @@ def _uid(role: str, identity: Sequence[str]) -> UID:
 
 
 def _segments(names: Sequence[str], algorithm: SegAlgorithm) -> list[hd.seg.SegmentDescription]:
-    """A description per structure, with its codes, its side and its colour."""
+    """A description per structure, with its definition, its codes, its side and its colour."""
     identification = hd.AlgorithmIdentificationSequence(
         name=algorithm.name,
         family=Code("123110", "DCM", "Artificial Intelligence"),
@@ -288,19 +288,21 @@ def _segments(names: Sequence[str], algorithm: SegAlgorithm) -> list[hd.seg.Segm
     )
     descriptions = []
     for number, (name, colour) in enumerate(zip(names, structure_colours(names), strict=True), start=1):
-        code = describe_structure(name)
+        meaning = describe_structure(name)
         description = hd.seg.SegmentDescription(
             segment_number=number,
             segment_label=name,
-            segmented_property_category=Code(*code.category),
-            segmented_property_type=Code(*code.type),
+            segmented_property_category=Code(*meaning.category),
+            segmented_property_type=Code(*meaning.type),
             algorithm_type=hd.seg.SegmentAlgorithmTypeValues(algorithm.type),
             algorithm_identification=identification,
         )
         description.RecommendedDisplayCIELabValue = _cielab(colour)
-        if code.side_code:
-            side = hd.sr.CodedConcept(*code.side_code)
-            description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]
+        if meaning.definition:
+            description.SegmentDescription = meaning.definition
+        modifiers = [hd.sr.CodedConcept(*code) for code in (meaning.side_code, meaning.modifier) if code]
+        if modifiers:
+            description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = modifiers
         descriptions.append(description)
     return descriptions
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from os import PathLike
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from scipy.ndimage import binary_erosion
 
 from cxw_monai.io.files.atomic import atomic_file
-from cxw_monai.io.structures import structure_colours
+from cxw_monai.io.structures import definitions, describe_structure, drawing_order, structure_colours
 
 __all__ = ["draw_overlay", "write_overlay"]
 
@@ -25,8 +25,8 @@ def draw_overlay(film: np.ndarray, masks: np.ndarray, structures: Sequence[str])
     """Fills and contours on a film, pixel for pixel.
 
     A contour is the outermost ring of the mask's own pixels, so its outer edge is the mask's exact boundary. It is one
-    pixel wide per 512 px of the film's longer side. Masks that overlap mix their fills; contours of later ones lie on
-    top.
+    pixel wide per 512 px of the film's longer side. Masks that overlap mix their fills; contours lie on each
+    other in :func:`~cxw_monai.io.structures.drawing_order`.
 
     Args:
         film: ``[H, W]`` in [0, 1], bone bright.
@@ -45,11 +45,11 @@ def draw_overlay(film: np.ndarray, masks: np.ndarray, structures: Sequence[str])
     width = max(1, round(max(film.shape) / 512))
     picture = np.repeat(np.clip(film, 0, 1)[:, :, None] * np.float32(255), 3, axis=2)  # [H, W, 3]
     colours = np.array(structure_colours(structures), dtype=np.float32)
-    boxes = [_box(mask) for mask in masks]
-    for mask, box, colour in zip(masks, boxes, colours, strict=True):
+    layers = [(masks[place], _box(masks[place]), colours[place]) for place in drawing_order(structures)]
+    for mask, box, colour in layers:
         inside = mask[box]
         picture[box][inside] = (1 - FILL) * picture[box][inside] + FILL * colour
-    for mask, box, colour in zip(masks, boxes, colours, strict=True):
+    for mask, box, colour in layers:
         inside = mask[box]
         if inside.size:
             picture[box][inside & ~binary_erosion(inside, iterations=width)] = colour
@@ -73,7 +73,7 @@ def write_overlay(
     spacing_mm: tuple[float, float] | None = None,
     max_side: int = 2048,
 ) -> None:
-    """Write the overlay as a PNG, with a legend below the film.
+    """Write the overlay as a PNG, with a legend below the film, and the structures' definitions as texts of the PNG.
 
     Args:
         path: the PNG.
@@ -102,15 +102,23 @@ def write_overlay(
     sheet = Image.new("RGB", (picture.width, picture.height + legend.height))
     sheet.paste(picture, (0, 0))
     sheet.paste(legend, (0, picture.height))
+    texts = PngImagePlugin.PngInfo()
+    for name, definition in definitions(structures).items():
+        texts.add_text(name, definition)
     with atomic_file(path) as stream:
-        sheet.save(stream, format="PNG", compress_level=1)  # three times as fast, a fifth larger
+        sheet.save(stream, format="PNG", pnginfo=texts, compress_level=1)  # three times as fast, a fifth larger
 
 
 def _legend(width: int, structures: Sequence[str], found: Sequence[bool]) -> Image.Image:
-    """A strip of names, each after a square of its colour, in as many columns as fit."""
-    labels = [
-        name.replace("_", " ") + ("" if there else " (none found)")
+    """A strip of names, with what an ambiguous one means, each after a square of its colour, in as many columns as
+    fit."""
+    notes = [
+        (describe_structure(name).short, "" if there else "none found")
         for name, there in zip(structures, found, strict=True)
+    ]
+    labels = [
+        name.replace("_", " ") + (f" ({', '.join(filter(None, note))})" if any(note) else "")
+        for name, note in zip(structures, notes, strict=True)
     ]
     size = max(11, round(width / 48))
     font = ImageFont.load_default(size)

@@ -158,7 +158,7 @@ def _save(
 ) -> None:
     """Labels saved as OHIF and as 3D Slicer do come to Orthanc as DICOM SEG."""
     structures = server.get("/info/").json()["labels"]
-    (folder / "ohif.bin").write_bytes(paint(drawn["film_cr_2"]).tobytes())
+    (folder / "ohif.bin").write_bytes(paint(drawn["film_cr_2"], structures).tobytes())
     names = [{"name": name, "idx": number} for number, name in enumerate(structures, start=1)]
     saved = server.save_label(series["film_cr_2"], folder / "ohif.bin", label_info=names)
     assert saved.ok, saved.text

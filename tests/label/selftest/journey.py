@@ -130,7 +130,10 @@ def infer_each_format(journey: Journey) -> str:
         found = journey.result(name, ".seg.nrrd", answer.content)
         assert np.array_equal(found, stored), f"{name}: {np.count_nonzero(found != stored)} other pixels"
         answer = journey.server.infer(MODEL, name, result_extension=ending)
-        assert np.array_equal(journey.result(name, ending, answer.content), paint(stored)), (name, ending)
+        assert np.array_equal(journey.result(name, ending, answer.content), paint(stored, journey.model.structures)), (
+            name,
+            ending,
+        )
     return "equal to the bundle's inference, pixel by pixel, on the original grid"
 
 
