@@ -26,12 +26,12 @@ __all__ = ["Run", "few_shot_runs", "film_scores", "from_rendered_runs", "run_all
 
 STRUCTURES = ("lung_left", "lung_right", "mediastinum")
 MASK_COLUMNS = {
-    "mask_lung_field_left": ("mask_lung_field_left", "mask_left_lung", "mask_lung_left"),
-    "mask_lung_field_right": ("mask_lung_field_right", "mask_right_lung", "mask_lung_right"),
+    "mask_lung_left": ("mask_lung_left", "mask_lung_field_left", "mask_left_lung"),
+    "mask_lung_right": ("mask_lung_right", "mask_lung_field_right", "mask_right_lung"),
     "mask_mediastinum": ("mask_mediastinum", "mask_cardiomediastinum"),
 }
 """Columns of the preset that are scored, and what they are called in other manifests, the first that exists."""
-UNSCORED = ("mask_heart_outline", "mask_clavicle_left", "mask_clavicle_right")
+UNSCORED = ("mask_heart", "mask_clavicle_left", "mask_clavicle_right")
 """Columns of the preset that are learnt from rendered films but need not be drawn on real ones."""
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ VERBS = {
     "check": "look through a folder of films before training on it",
     "prepare": "manifest, masks and splits of a public data set, or of any folder",
     "render": "radiographs of virtual patients, with masks, landmarks and findings",
-    "segment": "masks of lungs, mediastinum, heart and clavicles",
+    "segment": "masks of lungs and lung fields, mediastinum, heart and clavicles",
     "embed": "one embedding per film",
     "probe": "what a linear classifier reads off frozen embeddings",
     "pseudo-label": "masks of unlabelled films where several models agree",

@@ -2,7 +2,7 @@
 
 Example:
     cxw-monai pseudo-label --films nih/manifest.csv --model a/model.pt b/model.pt --output pseudo \\
-        --labelled drr/manifest.csv --columns lung_left=lung_field_left lung_right=lung_field_right
+        --labelled drr/manifest.csv --columns lung_field_left=left_lung lung_field_right=right_lung
 """
 
 from __future__ import annotations

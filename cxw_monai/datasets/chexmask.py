@@ -4,9 +4,10 @@ Layout (https://physionet.org/content/chexmask-cxr-segmentation-data), of which 
 
     OriginalResolution/ChestX-Ray8.csv, CheXpert.csv, MIMIC-CXR-JPG.csv, Padchest.csv, VinDr-CXR.csv    or .csv.gz
 
-``manifest`` is the prepared manifest of the films. It is taken over with its splits, and gets ``mask_lung_left``,
-``mask_lung_right``, ``mask_heart`` (the patient's left and right; masks that it has are kept) and ``dice_rca``. Films
-without a row, or of a quality below ``min_dice``, stay without masks.
+``manifest`` is the prepared manifest of the films. It is taken over with its splits, and gets ``mask_lung_field_left``,
+``mask_lung_field_right``, ``mask_heart`` (the patient's left and right; masks that it has are kept) and ``dice_rca``.
+HybridGNet learnt lungs from JSRT/SCR, Montgomery and Shenzhen, so they are visible lung fields. Films without a row,
+or of a quality below ``min_dice``, stay without masks.
 
 - *Join*: by file name without extension (``Image Index``, ``dicom_id``, ``ImageID``, ``image_id``), or by the last four
   parts of the path (``Path``, CheXpert).
@@ -38,7 +39,7 @@ __all__ = ["DATASET"]
 
 _IDS = ("Image Index", "dicom_id", "ImageID", "image_id", "Path")
 _MEAN, _MAX = "Dice RCA (Mean)", "Dice RCA (Max)"
-_STRUCTURES = {"Left Lung": "lung_left", "Right Lung": "lung_right", "Heart": "heart"}
+_STRUCTURES = {"Left Lung": "lung_field_left", "Right Lung": "lung_field_right", "Heart": "heart"}
 _POINTS = {"lung_right": 44, "lung_left": 50, "heart": 26}
 _BATCH = 256  # films whose run lengths are held at a time
 _PATH_PARTS = 4  # train/patient00001/study1/view1_frontal
@@ -152,7 +153,7 @@ DATASET = PublicDataset(
     url="https://physionet.org/content/chexmask-cxr-segmentation-data",
     terms="CC BY 4.0 (the films under their own terms); cite Gaggion et al. 2024",
     split="that of the manifest it is joined onto",
-    makes="masks of lungs and heart made by HybridGNet, their quality, 120 landmarks on request",
+    makes="masks of lung fields and heart made by HybridGNet, their quality, 120 landmarks on request",
     prepare=prepare,
     options=(
         Option("manifest", "", "manifest of the prepared data set whose films get masks"),

@@ -11,9 +11,10 @@ bright: ``(4095 - value) / 4095`` of the full range. A PNG conversion is taken a
 ``png_bone_dark`` where it isn't.
 
 SCR's masks are 1024 x 1024; each pixel of the film takes the mask's pixel below its centre. Their left and right are
-the patient's. SCR's two folds are odd and even film numbers; ``test_fold`` says which is tested on, and the validation
-films are held out of the other. A nodule's box is a square of its published size around its published centre; size,
-centre and spacing (0.175 mm) belong to 2048 x 2048 pixels and are scaled to a conversion's size.
+the patient's; its lungs are visible lung fields, ``lung_field_left`` and ``lung_field_right``. SCR's two folds are odd
+and even film numbers; ``test_fold`` says which is tested on, and the validation films are held out of the other. A
+nodule's box is a square of its published size around its published centre; size, centre and spacing (0.175 mm) belong
+to 2048 x 2048 pixels and are scaled to a conversion's size.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _SIDE, _LARGEST, _MM = 2048, 4095, 0.175
 _NAMES = [f"JPC{kind}N{number:03d}" for kind, count in (("L", 154), ("N", 93)) for number in range(1, count + 1)]
 _CLINICAL = re.compile(r"(JPC[LN]N\d{3})\.IMG", re.IGNORECASE)
 _STRUCTURES = {
-    **{"heart": "heart", "left lung": "lung_left", "right lung": "lung_right"},
+    **{"heart": "heart", "left lung": "lung_field_left", "right lung": "lung_field_right"},
     **{"left clavicle": "clavicle_left", "right clavicle": "clavicle_right"},
 }
 
@@ -159,7 +160,7 @@ DATASET = PublicDataset(
     url="http://db.jsrt.or.jp/eng.php (SCR: https://www.isi.uu.nl/Research/Databases/SCR)",
     terms="research, no redistribution of SCR; cite Shiraishi et al. 2000 and van Ginneken et al. 2006",
     split="SCR's folds (odd and even film numbers); validation held out of the training fold",
-    makes="nodule, malignant (0/1), subtlety, size, box of the nodule, masks of lungs, heart, clavicles, sex, age",
+    makes="nodule, malignant (0/1), subtlety, size, box of the nodule, lung fields, heart, clavicles, sex, age",
     prepare=prepare,
     options=(
         Option("test_fold", 2, "SCR's fold that is tested on", (1, 2)),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+from scipy import ndimage
 
 from cxw_monai.data.schema import Box
 from cxw_monai.io.formats.pictures import refuse_unless_file
@@ -14,8 +15,9 @@ from cxw_monai.io.radiograph import RadiographError
 
 from .common import decoding
 
-__all__ = ["fill_boxes", "on_grid", "polygon_mask", "stored_mask"]
+__all__ = ["fill_boxes", "left_and_right", "on_grid", "polygon_mask", "stored_mask"]
 
+_CRUMB = 0.02  # of a mask; a part that is smaller is no lung
 _ASPECT = 0.01  # relative difference of the aspect ratio that rounding to whole pixels explains
 
 
@@ -59,6 +61,27 @@ def fill_boxes(boxes: Iterable[Box], height: int, width: int) -> np.ndarray:
         )
         mask[top:bottom, left:right] = True
     return mask
+
+
+def left_and_right(mask: np.ndarray) -> dict[str, np.ndarray]:
+    """Both lungs of a frontal film apart, where they are in one mask.
+
+    Args:
+        mask: bool ``[H, W]``; the patient's left lies at the right.
+
+    Returns:
+        bool ``[H, W]`` for ``left`` and ``right``: the two connected parts; crumbs (under 2 % of the mask) are in none.
+        Empty where there are other than two parts, or one lies above the other: then it isn't known which is which.
+    """
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    parts = [labels == number for number in 1 + np.flatnonzero(sizes > _CRUMB * sizes.sum())]
+    if len(parts) != 2:
+        return {}
+    one, other = sorted(parts, key=lambda part: np.nonzero(part)[1].mean())
+    columns, others = (np.nonzero(part)[1] for part in (one, other))
+    beside = columns.mean() < others.min() and columns.max() < others.mean()
+    return {"left": other, "right": one} if beside else {}
 
 
 def on_grid(mask: np.ndarray, width: int, height: int) -> np.ndarray:

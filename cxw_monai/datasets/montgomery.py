@@ -1,5 +1,8 @@
 """Montgomery County tuberculosis set: 138 frontal films, 58 of them with tuberculosis, with both lungs outlined.
 
+The outlines are of the visible lung fields, which end at the edge of heart and mediastinum (``mask_lung_field_left``,
+``mask_lung_field_right``).
+
 Layout (https://data.lhncbc.nlm.nih.gov/public/Tuberculosis-Chest-X-ray-Datasets/Montgomery-County-CXR-Set)::
 
     MontgomerySet/CXR_png/MCUCXR_0001_0.png            ..._1.png with tuberculosis
@@ -72,7 +75,7 @@ def _add_masks(job: Job, records: list[Record], outlines: Path) -> None:
         path = Path(record.image)
         for side, other in (("left", "right"), ("right", "left")):
             source = outlines / f"{other if swap else side}Mask" / path.name
-            masks.append(stored_mask_of(record, f"lung_{side}", path.stem, source))
+            masks.append(stored_mask_of(record, f"lung_field_{side}", path.stem, source))
     write_masks(job, masks)
     job.note(f"leftMask holds the patient's left lung in {swapped.count(False)} of {len(swapped)} films, else swapped")
 
@@ -108,6 +111,6 @@ DATASET = PublicDataset(
     url="https://data.lhncbc.nlm.nih.gov/public/Tuberculosis-Chest-X-ray-Datasets/Montgomery-County-CXR-Set",
     terms="public, with citation of Jaeger et al. 2014 and Candemir et al. 2014",
     split="no official one: seeded, one film a patient",
-    makes="tuberculosis (0/1), sex, age, masks of both lungs",
+    makes="tuberculosis (0/1), sex, age, masks of both lung fields",
     prepare=prepare,
 )

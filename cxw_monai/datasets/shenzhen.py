@@ -6,6 +6,9 @@ Layout (https://data.lhncbc.nlm.nih.gov/public/Tuberculosis-Chest-X-ray-Datasets
     ChinaSet_AllFiles/ClinicalReadings/CHNCXR_0001_0.txt   "male 45yrs", then the reading, which isn't copied
     mask/CHNCXR_0001_0_mask.png                            optional: both lungs, of 566 films (Stirenko et al. 2018)
 
+The masks are of the visible lung fields, both in one: ``mask_lung_fields``. They are taken apart into
+``mask_lung_field_left`` and ``mask_lung_field_right`` where the lungs don't touch; else these stay empty.
+
 One film a patient. There is no official split: the sizes of the usual one, 463/65/134 (70/10/20 %), are drawn by the
 seed, or ``split_lists`` names a folder with that one's lists (``*train*.txt``, ``*val*.txt``, ``*test*.txt``, one film
 per line).
@@ -14,12 +17,17 @@ per line).
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from cxw_monai.data.schema import Record
+from cxw_monai.io.files.identity import file_identity
 
 from .common import Job, index_images, years
-from .made_files import stored_mask_of, write_masks
+from .made_files import MaskFile, mask_of, stored_mask_of, write_masks
+from .masks import left_and_right, stored_mask
 from .registry import Option, PublicDataset
 
 __all__ = ["DATASET"]
@@ -69,10 +77,28 @@ def _add_masks(job: Job, records: list[Record]) -> list[Record]:
     stems = {path.name.removesuffix("_mask.png") for path in _masks(folder)}
     records = job.sized(records, lambda record: Path(record.image).stem in stems)
     named = [(record, stem) for record in records if (stem := Path(record.image).stem) in stems]
-    write_masks(job, [stored_mask_of(record, "lungs", stem, folder / f"{stem}_mask.png") for record, stem in named])
+    sources = {stem: folder / f"{stem}_mask.png" for _, stem in named}
+    write_masks(job, [stored_mask_of(record, "lung_fields", stem, sources[stem]) for record, stem in named])
     records = job.kept(records)
-    job.note(f"lung masks of {sum(bool(record.masks) for record in records)} of {len(records)} films")
+    named = [(record, stem) for record, stem in named if record.masks]
+    write_masks(job, [mask for record, stem in named for mask in _sides(record, stem, sources[stem])])
+    both, apart = (sum(name in record.masks for record in records) for name in ("lung_fields", "lung_field_left"))
+    job.note(f"lung masks of {both} of {len(records)} films, {apart} of them taken apart into left and right")
     return records
+
+
+def _sides(record: Record, stem: str, source: Path) -> list[MaskFile]:
+    """Left and right of a mask of both lungs; none where they can't be told apart."""
+    mask = stored_mask(source, *record.size)
+    key = f"{file_identity(source).sha256} {record.size}"
+    parts = left_and_right(mask)
+    return [
+        mask_of(record, f"lung_field_{side}", stem, partial(_side, source, record.size, side), key) for side in parts
+    ]
+
+
+def _side(source: Path, size: tuple[int, int], side: str) -> np.ndarray:
+    return left_and_right(stored_mask(source, *size))[side]
 
 
 def _masks(folder: Path) -> list[Path]:
@@ -108,7 +134,7 @@ DATASET = PublicDataset(
     url="https://data.lhncbc.nlm.nih.gov/public/Tuberculosis-Chest-X-ray-Datasets/Shenzhen-Hospital-CXR-Set",
     terms="public, with citation of Jaeger et al. 2014 and Candemir et al. 2014; masks: Stirenko et al. 2018",
     split="no official one: seeded, 463/65/134 films (one a patient), or the lists given by --split-lists",
-    makes="tuberculosis (0/1), sex, age, mask of both lungs where published",
+    makes="tuberculosis (0/1), sex, age, masks of the lung fields where published",
     prepare=prepare,
     options=(Option("split_lists", "", "folder of the lists *train*.txt, *val*.txt, *test*.txt to split by"),),
 )

@@ -4,8 +4,8 @@ Layout::
 
     manifest.csv                        one row per picture, paths relative to the folder
     images/<id>.png                     8- or 16-bit grey, bone bright
-    masks/<structure>/<id>.png          0/255, exactly the picture's size; projected organs, and on frontal views their
-                                        outlines as a reader draws them (:mod:`silhouettes`)
+    masks/<structure>/<id>.png          0/255, exactly the picture's size; projected organs, but on frontal views lungs,
+                                        heart and mediastinum as a reader outlines them (:mod:`silhouettes`)
     finding_masks/<finding>/<id>.png    the same for findings that were put in
     records/<id>.json                   the manifest's row and a fingerprint of what made it; written last
 
@@ -50,7 +50,7 @@ from .structures import STRUCTURES
 
 __all__ = ["MANIFEST_COLUMNS", "make_dataset"]
 
-_RECIPE = 4  # raise when the same settings make other pictures
+_RECIPE = 5  # raise when the same settings make other pictures
 
 MANIFEST_COLUMNS: tuple[str, ...] = (
     *("id", "image", "patient_id", "anatomy", "view", "finding_labels", "no_finding"),
@@ -58,8 +58,7 @@ MANIFEST_COLUMNS: tuple[str, ...] = (
     *(f"side_{name}" for name, sided in FINDINGS.items() if sided),
     "bbox_xywh",
     *(f"landmark_{name}" for name in LANDMARKS),
-    *(f"mask_{s.name}" for s in STRUCTURES),
-    *(f"mask_{name}" for name in SILHOUETTES),
+    *dict.fromkeys(f"mask_{name}" for name in (*(s.name for s in STRUCTURES), *SILHOUETTES)),
     *(f"finding_mask_{name}" for name in FINDINGS),
     *("exposed_xyxy", "pixel_spacing_mm", "magnification", "source_detector_mm", "source_isocentre_mm"),
     *("width", "height"),

@@ -1,8 +1,9 @@
 """Structures as a reader outlines them on a frontal film, from the projected organs.
 
 A projected lung continues behind and before the diaphragm, below its dome, and before and behind heart and spine almost
-to the other lung. Readers, and the masks of public data sets (JSRT/SCR, Montgomery, COVID), end it at the dome and at
-the edge of the spine, and draw heart and great vessels as one silhouette.
+to the other lung. Readers end it at the dome and at the edge of the spine, those of most public data sets (JSRT/SCR,
+Montgomery, COVID) at the edge of heart and great vessels, which they draw as one silhouette. The names are those that
+:mod:`cxw_monai.io.structures` defines.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from scipy import ndimage
 
 __all__ = ["SILHOUETTES", "silhouettes"]
 
-SILHOUETTES = ("lung_field_left", "lung_field_right", "mediastinum", "heart_outline")
+SILHOUETTES = ("lung_left", "lung_right", "heart", "mediastinum", "lung_field_left", "lung_field_right")
 """Masks that :func:`silhouettes` can make."""
 
 _DEEP_MM = 45.0  # depth of lung at its medial border; leaves 0.14 of the chest's width between the lungs, as readers do
@@ -27,13 +28,14 @@ _PIECE_MM = 4.0  # half the width of what is left of a lung below the dome
 def silhouettes(
     masks: Mapping[str, np.ndarray], depths: Mapping[str, np.ndarray], pixel_mm: float
 ) -> dict[str, np.ndarray]:
-    """Outlines of lungs and mediastinum on a frontal film.
+    """Outlines of lungs, heart and mediastinum on a frontal film.
 
-    - ``lung_field_<side>``: the projected lung above the abdomen's upper edge, column by column, and not further
-      medially than where it is :data:`_DEEP_MM` deep; its largest part.
+    - ``lung_<side>``: the projected lung above the abdomen's upper edge, column by column, and not further medially
+      than where it is :data:`_DEEP_MM` deep; its largest part. It goes on behind the heart.
+    - ``heart``: the heart with hilar vessels cut off.
     - ``mediastinum``: heart, and above the heart's lowest row aorta and superior vena cava, with bays filled and hilar
       vessels cut off.
-    - ``heart_outline``: the heart with hilar vessels cut off.
+    - ``lung_field_<side>``: ``lung_<side>`` without heart and mediastinum, its largest part; only if there is a heart.
 
     Args:
         masks: projected structures, bool ``[H, W]`` each: ``lung_left``, ``lung_right``, ``abdomen``, ``heart``,
@@ -53,16 +55,20 @@ def silhouettes(
         if f"lung_{side}" in masks:
             lung = _largest_part(masks[f"lung_{side}"], pixel_mm)
             lateral = _lateral(lung & (depths[f"lung_{side}"] > _DEEP_MM), side, pixel_mm)
-            found[f"lung_field_{side}"] = _largest_part(lung & lateral & ~below, pixel_mm)
+            found[f"lung_{side}"] = _largest_part(lung & lateral & ~below, pixel_mm)
     if "heart" in masks:
         heart = masks["heart"]
-        found["heart_outline"] = _largest_part(_opening(heart, _VESSEL_MM / pixel_mm), pixel_mm)
+        found["heart"] = _largest_part(_opening(heart, _VESSEL_MM / pixel_mm), pixel_mm)
         vessels = masks.get("aorta", empty) | masks.get("superior_vena_cava", empty)
         rows = np.flatnonzero(heart.any(axis=1))
         if len(rows):
             vessels = vessels & (np.arange(len(heart)) <= rows[-1])[:, None]
         closed = _closing(heart | vessels, _BAY_MM / pixel_mm)
         found["mediastinum"] = _largest_part(_opening(closed, _VESSEL_MM / pixel_mm), pixel_mm)
+        for side in ("left", "right"):
+            if f"lung_{side}" in found:
+                visible = found[f"lung_{side}"] & ~(found["heart"] | found["mediastinum"])
+                found[f"lung_field_{side}"] = _largest_part(visible, pixel_mm)
     return found
 
 

@@ -61,8 +61,8 @@ def test_masks_of_good_quality_are_joined_by_name(manifest: Path):
     out, records = prepared(manifest)
     assert [records[f"p{n}"].split for n in (1, 2, 3, 4)] == ["training", "training", "validation", "test"]
     assert records["p1"].labels == {"Edema": 1} and records["p1"].extra["dice_rca"] == "0.9000"
-    assert pixels(out / records["p1"].masks["lung_right"]) == [[1, 2], [1, 3], [2, 2], [2, 3]]
-    assert pixels(out / records["p1"].masks["lung_left"]) == [[1, 5], [1, 6], [2, 5], [2, 6]]
+    assert pixels(out / records["p1"].masks["lung_field_right"]) == [[1, 2], [1, 3], [2, 2], [2, 3]]
+    assert pixels(out / records["p1"].masks["lung_field_left"]) == [[1, 5], [1, 6], [2, 5], [2, 6]]
     assert pixels(out / records["p1"].masks["heart"]) == [[4, 4], [4, 5], [4, 6]]
     assert len(pixels(out / records["p2"].masks["heart"])) == 12  # each pixel of the table is 2 x 2 of the film
     assert records["p3"].masks == {} and records["p3"].extra["dice_rca"] == "0.6000"  # the smaller of both columns

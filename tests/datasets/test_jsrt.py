@@ -85,7 +85,7 @@ def test_people_nodules_and_folds(root: Path, records: dict[str, Record]):
 
 
 def test_masks_are_put_on_the_films_grid(root: Path, records: dict[str, Record]):
-    names = ["heart", "lung_left", "lung_right", "clavicle_left", "clavicle_right"]
+    names = ["heart", "lung_field_left", "lung_field_right", "clavicle_left", "clavicle_right"]
     for number, (name, factor) in enumerate([("JPCLN001", 16), ("JPCLN002", 4)]):
         for place, structure in enumerate(names):
             mask = np.asarray(Image.open(root.parent / "out" / records[name].masks[structure]))

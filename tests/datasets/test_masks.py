@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxw_monai.datasets.masks import on_grid, polygon_mask, stored_mask
+from cxw_monai.datasets.masks import left_and_right, on_grid, polygon_mask, stored_mask
 from cxw_monai.io.radiograph import RadiographError
 
 
@@ -16,6 +16,20 @@ def test_polygons_fill_to_their_corners_and_unite():
     )
     assert mask.dtype == bool and mask.shape == (5, 8)
     assert np.argwhere(mask).tolist() == [[1, 1], [1, 2], [1, 3], [2, 1], [2, 2], [2, 3], [4, 5], [4, 6]]
+
+
+def test_lungs_in_one_mask_are_taken_apart_where_they_lie_beside_each_other():
+    lungs = np.zeros((20, 40), bool)
+    lungs[3:15, 4:14] = lungs[3:15, 24:34] = True
+    lungs[18, 18] = True  # a crumb
+    parts = left_and_right(lungs)
+    assert np.flatnonzero(parts["right"].any(axis=0)).tolist() == [*range(4, 14)]
+    assert np.flatnonzero(parts["left"].any(axis=0)).tolist() == [*range(24, 34)]
+    lungs[10, 4:34] = True  # they touch
+    assert left_and_right(lungs) == {}
+    above = np.zeros((20, 40), bool)
+    above[2:8, 10:30] = above[12:18, 12:32] = True
+    assert left_and_right(above) == {} and left_and_right(np.zeros((5, 5), bool)) == {}
 
 
 def test_a_larger_grid_takes_the_pixel_below_each_centre():

@@ -43,7 +43,9 @@ def test_masks_are_on_the_patients_sides_whatever_the_folder_says(root: Path):
     validate(records, base_dir=out, check_files=True, check_content=True)
     assert sorted(Path(record.image).stem for record in records) == NAMES
     for record in records:
-        right, left = (np.asarray(Image.open(out / record.masks[f"lung_{side}"])) > 0 for side in ("right", "left"))
+        right, left = (
+            np.asarray(Image.open(out / record.masks[f"lung_field_{side}"])) > 0 for side in ("right", "left")
+        )
         assert np.argwhere(right).min(0).tolist() == [5, 4] and right.sum() == 60
         assert np.argwhere(left).min(0).tolist() == [6, 20] and left.sum() == 54
     assert "leftMask holds the patient's left lung in 3 of 4 films, else swapped" in summary["notes"]
@@ -68,5 +70,8 @@ def test_a_damaged_film_and_a_damaged_mask_are_left_out(root: Path):
     summary = prepare_dataset("montgomery", root, root.parent / "out")
     records = {Path(record.image).stem: record for record in read_records(root.parent / "out/manifest.csv")}
     assert set(records) == set(NAMES[1:]) and summary["left_out"] == {"films": 1, "masks": 1}
-    assert records["MCUCXR_0002_0"].masks == {} and set(records[SWAPPED].masks) == {"lung_left", "lung_right"}
+    assert records["MCUCXR_0002_0"].masks == {} and set(records[SWAPPED].masks) == {
+        "lung_field_left",
+        "lung_field_right",
+    }
     assert format_counts(summary).endswith("left out: 1 film and 1 mask that can't be read; see left_out.csv")

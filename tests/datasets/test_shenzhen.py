@@ -52,9 +52,22 @@ def test_every_film_is_there_once_with_its_label_sex_and_age(root: Path):
 def test_only_films_with_a_published_mask_have_one(root: Path):
     records = prepared(root)
     assert {name for name, record in records.items() if record.masks} == {"CHNCXR_0002_0"}
-    mask = np.asarray(Image.open(root.parent / "out" / records["CHNCXR_0002_0"].masks["lungs"]))
+    mask = np.asarray(Image.open(root.parent / "out" / records["CHNCXR_0002_0"].masks["lung_fields"]))
     assert mask.shape == (20, 24) and set(np.unique(mask)) == {0, 255}
     assert np.argwhere(mask).min(0).tolist() == [5, 2] and (mask > 0).sum() == 8
+    assert set(records["CHNCXR_0002_0"].masks) == {"lung_fields"}  # one part: which lung it is isn't known
+
+
+def test_lungs_that_do_not_touch_are_taken_apart_by_the_patients_sides(root: Path):
+    mask = np.zeros((20, 24), np.uint8)
+    mask[5:15, 2:9] = mask[4:16, 14:22] = 255
+    Image.fromarray(mask).save(root / "mask/CHNCXR_0003_0_mask.png")
+    masks = prepared(root)["CHNCXR_0003_0"].masks
+    found = {name: np.asarray(Image.open(root.parent / "out" / path)) > 0 for name, path in masks.items()}
+    assert set(found) == {"lung_fields", "lung_field_left", "lung_field_right"}
+    assert np.flatnonzero(found["lung_field_right"].any(axis=0)).tolist() == [*range(2, 9)]  # the patient's right
+    assert np.flatnonzero(found["lung_field_left"].any(axis=0)).tolist() == [*range(14, 22)]
+    assert (found["lung_field_left"] | found["lung_field_right"]).tolist() == found["lung_fields"].tolist()
 
 
 def test_published_lists_decide_the_split_and_what_is_left_out(root: Path):
@@ -82,4 +95,4 @@ def test_a_damaged_mask_is_left_out_and_its_film_stays(root: Path):
     (root / "mask/CHNCXR_0002_0_mask.png").write_bytes(b"\x89PNG")
     records = prepared(root)
     assert set(records) == set(READINGS) and not any(record.masks for record in records.values())
-    assert "mask,masks/lungs/CHNCXR_0002_0.png," in (root.parent / "out/left_out.csv").read_text()
+    assert "mask,masks/lung_fields/CHNCXR_0002_0.png," in (root.parent / "out/left_out.csv").read_text()

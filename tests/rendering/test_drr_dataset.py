@@ -60,9 +60,10 @@ def test_manifest_and_files(tmp_path, source):
         assert image.shape == (32, 32)
         assert image.dtype == np.uint16
         assert row["mask_superior_vena_cava"] == ""  # the phantom has none
-        outlines = SILHOUETTES if row["view"] == "PA" else ()
-        assert all(bool(row[f"mask_{name}"]) == (name in outlines) for name in SILHOUETTES)
-        for name in [s.name for s in STRUCTURES if s.name != "superior_vena_cava"] + list(outlines):
+        projected = [s.name for s in STRUCTURES if s.name != "superior_vena_cava"]
+        outlines = [name for name in SILHOUETTES if name not in projected]
+        assert all(bool(row[f"mask_{name}"]) == (row["view"] == "PA") for name in outlines)
+        for name in projected + (outlines if row["view"] == "PA" else []):
             mask = np.asarray(Image.open(manifest.parent / row[f"mask_{name}"]))
             assert mask.shape == (32, 32)
             assert set(np.unique(mask)) <= {0, 255}

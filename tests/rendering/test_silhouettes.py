@@ -22,16 +22,16 @@ def outlines_of(masks, pixel_mm):
 
 def test_a_lung_ends_at_the_dome_but_goes_down_beside_it():
     masks = {"lung_right": rectangle(10, 100, 20, 60), "abdomen": rectangle(70, 120, 32, 60)}
-    field = outlines_of(masks, 2.0)["lung_field_right"]
+    outline = outlines_of(masks, 2.0)["lung_right"]
     expected = masks["lung_right"] & ~masks["abdomen"]
-    np.testing.assert_array_equal(field, expected)
-    assert field[90, 20:32].all() and not field[90, 32:].any()  # the costophrenic angle stays
+    np.testing.assert_array_equal(outline, expected)
+    assert outline[90, 20:32].all() and not outline[90, 32:].any()  # the costophrenic angle stays
 
 
 def test_what_lies_below_a_gap_in_the_abdomen_is_no_lung():
     abdomen = rectangle(70, 80, 20, 60)
-    field = outlines_of({"lung_left": rectangle(10, 100, 20, 60), "abdomen": abdomen}, 2.0)["lung_field_left"]
-    assert field[:70].any() and not field[70:].any()
+    outline = outlines_of({"lung_left": rectangle(10, 100, 20, 60), "abdomen": abdomen}, 2.0)["lung_left"]
+    assert outline[:70].any() and not outline[70:].any()
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -42,28 +42,42 @@ def test_a_lung_ends_at_the_edge_of_the_spine(side):
     depth[:, 64:80] = depth[:, 112:120] = 20.0
     if side == "right":
         lung, depth = lung[:, ::-1], depth[:, ::-1]
-    field = silhouettes({f"lung_{side}": lung}, {f"lung_{side}": depth}, 1.0)[f"lung_field_{side}"]
+    outline = silhouettes({f"lung_{side}": lung}, {f"lung_{side}": depth}, 1.0)[f"lung_{side}"]
     expected = rectangle(10, 110, 80, 120)
-    np.testing.assert_array_equal(field, expected[:, ::-1] if side == "right" else expected)
+    np.testing.assert_array_equal(outline, expected[:, ::-1] if side == "right" else expected)
 
 
 def test_a_lung_thin_everywhere_keeps_its_outline():
     lung = rectangle(10, 60, 20, 60)
-    field = silhouettes({"lung_left": lung}, {"lung_left": 20.0 * lung}, 1.0)["lung_field_left"]
-    np.testing.assert_array_equal(field, lung)
+    outline = silhouettes({"lung_left": lung}, {"lung_left": 20.0 * lung}, 1.0)["lung_left"]
+    np.testing.assert_array_equal(outline, lung)
 
 
 def test_a_notch_in_the_medial_border_is_evened_out():
     lung = rectangle(10, 110, 40, 100)
     depth = 100.0 * lung
     depth[60:62, 40:70] = 20.0  # two rows where a vessel hides the lung
-    field = silhouettes({"lung_left": lung}, {"lung_left": depth}, 1.0)["lung_field_left"]
-    assert field[61, 46:].sum() == field[30, 46:].sum() and 40 <= field[61].argmax() <= 46
+    outline = silhouettes({"lung_left": lung}, {"lung_left": depth}, 1.0)["lung_left"]
+    assert outline[61, 46:].sum() == outline[30, 46:].sum() and 40 <= outline[61].argmax() <= 46
 
 
 def test_a_crumb_beside_the_lung_is_left_out():
     masks = {"lung_left": rectangle(10, 60, 20, 60) | rectangle(80, 90, 100, 110)}
-    np.testing.assert_array_equal(outlines_of(masks, 2.0)["lung_field_left"], rectangle(10, 60, 20, 60))
+    np.testing.assert_array_equal(outlines_of(masks, 2.0)["lung_left"], rectangle(10, 60, 20, 60))
+
+
+def test_a_lung_goes_on_behind_the_heart_and_its_field_ends_there():
+    masks = {"lung_left": rectangle(10, 100, 60, 110), "heart": rectangle(50, 90, 30, 80)}
+    found = outlines_of(masks, 2.0)
+    np.testing.assert_array_equal(found["lung_left"], masks["lung_left"])
+    assert found["lung_left"][70, 60:80].all() and not found["lung_field_left"][70, 60:78].any()
+    np.testing.assert_array_equal(
+        found["lung_field_left"], masks["lung_left"] & ~found["heart"] & ~found["mediastinum"]
+    )
+    assert found["lung_field_left"][20, 60:110].all() and found["lung_field_left"][70, 80:110].all()
+    assert set(outlines_of({"lung_left": masks["lung_left"]}, 2.0)) == {
+        "lung_left"
+    }  # without a heart no field is known
 
 
 def test_mediastinum_takes_vessels_above_the_hearts_lowest_row_only():
@@ -83,7 +97,7 @@ def test_thin_vessels_are_cut_off():
 
 def test_a_hearts_outline_has_its_body_without_its_veins():
     heart, vein = rectangle(50, 100, 40, 90), rectangle(70, 76, 20, 40)
-    outline = outlines_of({"heart": heart | vein}, 1.0)["heart_outline"]
+    outline = outlines_of({"heart": heart | vein}, 1.0)["heart"]
     assert outline[60:90, 50:80].all() and not outline[:, :38].any()
 
 

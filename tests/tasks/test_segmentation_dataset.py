@@ -2,6 +2,7 @@
 
 import csv
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,6 +121,33 @@ def test_structures_are_renamed_and_united(lungs):
     np.testing.assert_array_equal(label[0], drawn[0] | drawn[1])
     np.testing.assert_array_equal(label[1], drawn[1])
     assert both.known(0).tolist() == [False, True]  # a union of an unknown part is unknown
+
+
+def test_a_name_can_mean_something_else_on_films_of_another_source(lungs):
+    """Two sources with a column `lung_left`, of the visible field and of the whole lung; another with `left_lung`."""
+    folder, rows = lungs
+    for row, source in zip(rows, ("jsrt", "drr", "wingspan", ""), strict=True):
+        row |= {"source": source, "mask_left_lung": ""}
+    rows[2] |= {"mask_left_lung": rows[2]["mask_lung_right"], "mask_lung_left": ""}
+    chosen = {"lung_field_left": {"jsrt": "lung_left", "wingspan": "left_lung"}, "lung_left": {"drr": "lung_left"}}
+    items = annotated_items(write_manifest(folder, rows), ["lung_field_left", "lung_left"], chosen)
+    masks = [
+        {name: [Path(file).parts[-2:] for file in files] for name, files in item["masks"].items()} for item in items
+    ]
+    assert masks == [
+        {"lung_field_left": [("lung_left", "0.png")]},
+        {"lung_left": [("lung_left", "1.png")]},
+        {"lung_field_left": [("lung_right", "2.png")]},
+    ]
+
+
+def test_a_source_that_the_manifest_has_not_is_named(lungs, caplog):
+    folder, rows = lungs
+    for row in rows:
+        row["source"] = "drr"
+    chosen = {"lung_left": {"drr": "lung_left", "ddr": "lung_left"}}
+    assert annotated_items(write_manifest(folder, rows), LUNGS, chosen)
+    assert "no film of the sources ddr of structure_map; its column source has drr" in caplog.text
 
 
 def test_columns_of_rendered_findings_are_given_by_their_full_name(lungs):

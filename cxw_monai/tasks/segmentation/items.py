@@ -19,7 +19,8 @@ SUBSETS = ("train", "validation", "test", "all")
 _logger = logging.getLogger(__name__)
 
 Item = dict[str, Any]
-StructureMap = Mapping[str, "str | Sequence[str]"]
+Columns = str | Sequence[str]
+StructureMap = Mapping[str, Columns | Mapping[str, Columns]]
 
 
 def annotated_items(
@@ -39,7 +40,10 @@ def annotated_items(
         structures: names of the wanted structures.
         structure_map: where a structure is not the column of its name: another name, or several whose masks are
             united (`{"heart": "cardiomediastinum", "lungs": ["lung_left", "lung_right"]}`); a column without the
-            prefix `mask_` is given by its full name. A union is known where all of its parts are.
+            prefix `mask_` is given by its full name. A union is known where all of its parts are. Where films of
+            several sources mean different things by one name, `{source: column or columns}` says it by the manifest's
+            column `source` (`{"lung_field_left": {"jsrt": "lung_left", "wingspan": "left_lung"}}`); on films of
+            other sources the structure is unknown.
         absent_labels: `{structure: column}`; an empty cell of the structure where this column is 0 means that it is
             known to be absent (a film without the finding).
         all_columns: false takes a structure without a column as one that nobody drew on any of the films.
@@ -55,16 +59,25 @@ def annotated_items(
     items = load_items(datalist=datalist, section="all")
     folder = Path(os.path.abspath(datalist)).parent
     present = dict.fromkeys(column for item in items for column in item)
-    columns = {name: _columns(name, structure_map or {}, present, datalist, all_columns) for name in structures}
+    chosen = structure_map or {}
+    sources = {str(item.get("source") or "") for item in items}
+    _warn_of_sources(chosen, sources, datalist)
+    columns = {
+        (source, name): _columns(name, _of_source(chosen.get(name, name), source), present, datalist, all_columns)
+        for source in sources
+        for name in structures
+    }
     absent = dict(absent_labels or {})
     if not any(columns.values()) and not absent:
-        _columns(structures[0], structure_map or {}, present, datalist)  # says which columns there are
-    unknown = [name for name in absent if name not in columns] + [c for c in absent.values() if c not in present]
+        for source in sources:
+            _columns(structures[0], _of_source(chosen.get(structures[0], structures[0]), source), present, datalist)
+    unknown = [name for name in absent if name not in structures] + [c for c in absent.values() if c not in present]
     if unknown:
         raise ValueError(f"{datalist}: absent_labels names {unknown}, not among the structures or the columns.")
     annotated = []
     for item in items:
-        masks = {name: _files(item, columns[name], absent.get(name), folder) for name in structures}
+        source = str(item.get("source") or "")
+        masks = {name: _files(item, columns[source, name], absent.get(name), folder) for name in structures}
         masks = {name: files for name, files in masks.items() if files is not None}
         if masks:
             kept = {name: value for name, value in item.items() if not name.startswith(("mask_", "finding_mask_"))}
@@ -76,11 +89,24 @@ def annotated_items(
     return annotated
 
 
-def _columns(
-    name: str, structure_map: StructureMap, present: Iterable[str], datalist: Any, required: bool = True
-) -> list[str]:
+def _of_source(wanted: Columns | Mapping[str, Columns], source: str) -> Columns:
+    """Which columns a structure is on films of a source; none where the source isn't named."""
+    return wanted.get(source, ()) if isinstance(wanted, Mapping) else wanted
+
+
+def _warn_of_sources(chosen: StructureMap, sources: set[str], datalist: Any) -> None:
+    """Name sources of the map that the manifest has no film of: they may be misspelt, or another manifest's."""
+    named = {source for wanted in chosen.values() if isinstance(wanted, Mapping) for source in wanted}
+    if named - sources:
+        have = ", ".join(sorted(filter(None, sources))) or "none"
+        missing = ", ".join(sorted(named - sources))
+        _logger.warning(
+            "%s: no film of the sources %s of structure_map; its column source has %s.", datalist, missing, have
+        )
+
+
+def _columns(name: str, wanted: Columns, present: Iterable[str], datalist: Any, required: bool = True) -> list[str]:
     """The manifest's columns whose union is a structure; none where one is missing and not `required`."""
-    wanted = structure_map.get(name, name)
     columns = []
     for part in [wanted] if isinstance(wanted, str) else wanted:
         column = f"mask_{part}" if f"mask_{part}" in present else part
