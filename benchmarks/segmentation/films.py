@@ -13,22 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.transforms.utils import get_largest_connected_component_mask
 from PIL import Image
 
 from cxw_monai.data.manifest import read_datalist
+from cxw_monai.datasets.masks import left_and_right
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.csv_files import CsvWriter
 from cxw_monai.io.formats.pictures import read_mask
 
-__all__ = ["SOURCES", "STRUCTURES", "two_lungs", "write_films"]
+__all__ = ["SOURCES", "STRUCTURES", "write_films"]
 
 STRUCTURES = (
     *("lung_field_left", "lung_field_right", "lung_left", "lung_right"),
     *("heart", "mediastinum", "clavicle_left", "clavicle_right"),
 )
 COLUMNS = ("image", "id", "patient_id", "split", "source", *(f"mask_{name}" for name in STRUCTURES))
-SMALLER_LUNG = 0.15  # of both lungs' area, at least
 HELD_OUT = 20  # one patient in so many validates, where a source has no splits
 
 logger = logging.getLogger(__name__)
@@ -36,29 +35,6 @@ logger = logging.getLogger(__name__)
 Item = dict[str, Any]
 Masks = dict[str, Path | np.ndarray]
 """Files, or masks `[H, W]` to write, by structure."""
-
-
-def two_lungs(union: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """The left and the right lung of an upright film's mask of both.
-
-    Args:
-        union: `[H, W]`, bool.
-
-    Returns:
-        The two largest parts, the patient's left one (at the image's right) first; None where there are no two parts
-        that each have a fair share of the area and lie beside each other.
-    """
-    first = np.asarray(get_largest_connected_component_mask(union)).astype(bool)
-    rest = union & ~first
-    if not rest.any():
-        return None
-    second = np.asarray(get_largest_connected_component_mask(rest)).astype(bool)
-    if second.sum() < SMALLER_LUNG * union.sum():
-        return None
-    places = [np.flatnonzero(part.any(axis=0)).mean() for part in (first, second)]
-    if abs(places[0] - places[1]) < union.shape[1] / 8:
-        return None
-    return (first, second) if places[0] > places[1] else (second, first)
 
 
 def _wingspan(item: Item, folder: Path) -> Masks:
@@ -76,31 +52,20 @@ def _kermany(item: Item, folder: Path) -> Masks:
     """Lungs, behind the heart too, in one mask, of children."""
     if not item.get("mask_lungs_v7"):
         return {}
-    lungs = two_lungs(read_mask(folder / str(item["mask_lungs_v7"])))
-    return {} if lungs is None else {"lung_left": lungs[0], "lung_right": lungs[1]}
+    lungs = left_and_right(read_mask(folder / str(item["mask_lungs_v7"])))
+    return {f"lung_{side}": mask for side, mask in lungs.items()}
 
 
-def _rendered(item: Item, folder: Path) -> Masks:
-    """All structures, from a CT's labels."""
-    columns = {"lung_left": "lung_field_left", "lung_right": "lung_field_right", "heart": "heart_outline"}
-    columns |= {name: name for name in ("mediastinum", "clavicle_left", "clavicle_right")}
-    masks: Masks = {name: folder / str(item[f"mask_{column}"]) for name, column in columns.items()}
-    covered = read_mask(masks["heart"]) | read_mask(masks["mediastinum"])  # type: ignore[arg-type]
-    for side in ("left", "right"):
-        masks[f"lung_field_{side}"] = read_mask(masks[f"lung_{side}"]) & ~covered  # type: ignore[arg-type]
-    return masks
-
-
-def _agreed(item: Item, folder: Path) -> Masks:
-    """Masks that earlier models agree on, under the structures' own names."""
+def _named(item: Item, folder: Path) -> Masks:
+    """Masks under the structures' own names: of rendered films, or of what earlier models agree on."""
     return {name: folder / str(item[f"mask_{name}"]) for name in STRUCTURES if item.get(f"mask_{name}")}
 
 
 SOURCES: Mapping[str, Callable[[Item, Path], Masks]] = {
     "wingspan": _wingspan,
     "kermany": _kermany,
-    "rendered": _rendered,
-    "agreed": _agreed,
+    "rendered": _named,
+    "agreed": _named,
 }
 """How the outlines of each source are read from an item of its manifest."""
 

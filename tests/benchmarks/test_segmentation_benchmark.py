@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.segmentation.__main__ import main
 from benchmarks.segmentation.compare import Comparison, chosen_films
-from benchmarks.segmentation.films import SOURCES, STRUCTURES, two_lungs, write_films
+from benchmarks.segmentation.films import SOURCES, STRUCTURES, write_films
 from benchmarks.segmentation.pictures import draw_films, worst_first
 from benchmarks.segmentation.score import OUTLINES, predicted, read_scores, score_films, summary
 from cxw_monai.weights.segmenter import load_segmenter, new_segmenter, save_segmenter, segmenter_settings
@@ -49,18 +49,6 @@ def _film(folder: Path, name: str) -> str:
 RIGHT, LEFT, HEART = _box((5, 30), (5, 25)), _box((5, 30), (38, 55)), _box((20, 35), (26, 44))
 
 
-def test_a_mask_of_both_lungs_becomes_the_left_and_the_right_one():
-    lungs = two_lungs(RIGHT | LEFT)
-    assert lungs is not None
-    assert np.array_equal(lungs[0], LEFT)
-    assert np.array_equal(lungs[1], RIGHT)
-
-
-@pytest.mark.parametrize("union", [RIGHT, _box((5, 30), (5, 55)), RIGHT | _box((35, 37), (50, 52)), RIGHT & False])
-def test_a_mask_without_two_lungs_beside_each_other_is_none(union):
-    assert two_lungs(union) is None
-
-
 def _wingspan(folder: Path) -> Path:
     rows = []
     for name, masks in {"good": (HEART, LEFT), "exchanged": (LEFT, HEART)}.items():
@@ -89,14 +77,10 @@ def test_films_of_two_sources_stand_in_one_manifest_each_with_what_it_outlines(t
     assert np.array_equal(left, LEFT)
 
 
-def test_a_rendered_lung_field_is_the_lung_less_heart_and_mediastinum(tmp_path):
-    masks = {"lung_field_left": LEFT, "lung_field_right": RIGHT, "heart_outline": HEART, "mediastinum": HEART}
-    masks |= {"clavicle_left": LEFT, "clavicle_right": RIGHT}
-    item = {f"mask_{name}": _save(tmp_path / name / "1.png", mask) for name, mask in masks.items()}
+def test_rendered_films_know_all_structures_by_their_names(tmp_path):
+    item = {f"mask_{name}": f"{name}.png" for name in STRUCTURES} | {"mask_ribs": "ribs.png", "mask_heart": ""}
     found = SOURCES["rendered"](item, tmp_path)
-    assert sorted(found) == sorted(STRUCTURES)
-    assert np.array_equal(found["lung_field_left"], LEFT & ~HEART)
-    assert found["lung_left"] == tmp_path / "lung_field_left" / "1.png"
+    assert found == {name: tmp_path / f"{name}.png" for name in STRUCTURES if name != "heart"}
 
 
 def test_an_unknown_source_is_refused(tmp_path):
