@@ -62,8 +62,12 @@ def _named(item: Item, folder: Path) -> Masks:
 
 
 def _rendered(item: Item, folder: Path) -> Masks:
-    """All but the heart, whose rendered shadow reaches further down than readers draw it."""
-    return {name: mask for name, mask in _named(item, folder).items() if name != "heart"}
+    """Lungs, mediastinum and clavicles; heart and lung fields are learned from films of people alone.
+
+    A rendered heart reaches further down than readers draw it, and a rendered lung's base is that of one CT.
+    """
+    kept = ("lung_left", "lung_right", "mediastinum", "clavicle_left", "clavicle_right")
+    return {name: mask for name, mask in _named(item, folder).items() if name in kept}
 
 
 SOURCES: Mapping[str, Callable[[Item, Path], Masks]] = {

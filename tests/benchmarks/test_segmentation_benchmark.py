@@ -81,7 +81,8 @@ def test_films_with_masks_by_name_know_those_that_are_given(tmp_path):
     item = {f"mask_{name}": f"{name}.png" for name in STRUCTURES} | {"mask_ribs": "ribs.png", "mask_mediastinum": ""}
     known = {name: tmp_path / f"{name}.png" for name in STRUCTURES if name != "mediastinum"}
     assert SOURCES["agreed"](item, tmp_path) == known
-    assert SOURCES["rendered"](item, tmp_path) == {name: file for name, file in known.items() if name != "heart"}
+    rendered = SOURCES["rendered"](item, tmp_path)
+    assert sorted(rendered) == ["clavicle_left", "clavicle_right", "lung_left", "lung_right"]
 
 
 def test_an_unknown_source_is_refused(tmp_path):
