@@ -42,7 +42,7 @@ from .trial import confusion, format_table, measure_checks
 
 __all__ = ["OTHER_SHARES", "cached", "contents", "fit", "made_up", "thumbnails"]
 
-STEPS = 1600
+STEPS = 4000
 DRAWN, RENDERED, FRONTAL, ALTERED = 500, 400, 300, 3000  # per subject, per kind, in all, per kind
 SHARES = {
     "nih_cxr14_subset": 0.27,
