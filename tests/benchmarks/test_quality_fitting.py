@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from benchmarks.quality import calibrate
 from benchmarks.quality.fitting import fit_network, thresholds_of
 from benchmarks.quality.other_films import (
     KINDS_RENDERED,
@@ -159,4 +163,43 @@ def test_verdicts_and_the_table_that_counts_them():
         "here, inverted and turned 90": "inverted and rotated",
         "here, mirrored": "mirrored",
         "noise": "not_frontal_chest",
+    }
+
+
+def manifest(folder: Path, source: str, splits: Sequence[str]) -> Path:
+    folder.mkdir()
+    lines = ["image,patient_id,split,source"]
+    for number, split in enumerate(splits):
+        Image.fromarray(scene(number)).save(folder / f"{number}.png")
+        lines.append(f"{number}.png,p{number},{split},{source}")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder / "manifest.csv"
+
+
+def test_validation_films_give_thresholds_only_where_there_are_test_films(tmp_path):
+    three = manifest(tmp_path / "three", "three", ["training", "validation", "test"])
+    two = manifest(tmp_path / "two", "two", ["training", "validation"])
+    assert list(calibrate.by_source([three, two], ["validation"])) == ["three", "two"]
+    found = calibrate.by_source([three, two], ["validation"], "test")
+    assert {name: [item["split"] for item in items] for name, items in found.items()} == {"three": ["validation"]}
+
+
+def test_a_fit_is_repeated_from_its_cache(tmp_path, monkeypatch):
+    """Films are read, and others made up, once; a second command ends as the first."""
+    others = dict.fromkeys([*calibrate.OTHER_SHARES, "rendered"], noise(4))
+    monkeypatch.setattr(calibrate, "made_up", lambda chests, seed: others)
+    path = manifest(tmp_path / "films", "nih_cxr14_subset", ["training"] * 10 + ["validation", "test"])
+    first = calibrate.fit([path], 3, cache=tmp_path / "cache")
+    with np.load(tmp_path / "cache" / "chests.npz") as films:
+        assert {name: len(films[name]) for name in films} == {"fitted/nih_cxr14_subset": 8, "kept/nih_cxr14_subset": 3}
+    monkeypatch.setattr(calibrate, "made_up", None)
+    for film in path.parent.glob("*.png"):
+        film.unlink()
+    second = calibrate.fit([path], 3, cache=tmp_path / "cache")
+    np.testing.assert_array_equal(first.weights, second.weights)
+    assert first.thresholds == second.thresholds and set(first.thresholds) == {
+        "inverted",
+        "rotated",
+        "mirrored",
+        "unlike",
     }
