@@ -156,7 +156,12 @@ def cached(path: Path | None, make: Callable[[], dict[str, np.ndarray]]) -> dict
 
 
 def fit(
-    manifests: Sequence[Path], steps: int, seed: int = 0, cache: Path | None = None, start: FilmModel | None = None
+    manifests: Sequence[Path],
+    steps: int,
+    seed: int = 0,
+    cache: Path | None = None,
+    start: FilmModel | None = None,
+    without: Sequence[str] = (),
 ) -> FilmModel:
     """Weights and thresholds from manifests of frontal chests and films that are made up.
 
@@ -166,6 +171,7 @@ def fit(
         seed: of everything.
         cache: a folder for films and the fit's state, of one set of arguments; what is there is taken from it.
         start: a model whose weights are fitted further.
+        without: kinds of other films that are left out.
     """
     if cache is not None:
         cache.mkdir(parents=True, exist_ok=True)
@@ -194,8 +200,8 @@ def fit(
     model = fit_network(
         fitted,
         shares,
-        others,
-        OTHER_SHARES,
+        {kind: stack for kind, stack in others.items() if kind not in without},
+        {kind: share for kind, share in OTHER_SHARES.items() if kind not in without},
         steps,
         seed,
         lambda line: print(line, file=sys.stderr),
@@ -211,6 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fit", type=Path, nargs="+", default=[], help="manifests of frontal chests to fit with")
     parser.add_argument("--output", type=Path, default=Path("film_model.npz"), help="where the model goes")
     parser.add_argument("--start", type=Path, help="a model whose weights are fitted further")
+    parser.add_argument("--without", nargs="+", default=[], choices=OTHER_SHARES, help="kinds to leave out of the fit")
     parser.add_argument("--cache", type=Path, help="folder that keeps films and the fit's state, to resume it")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"of the fit (default: {STEPS})")
     parser.add_argument("--measure", type=Path, nargs="+", default=[], help="manifests of frontal chests to measure on")
@@ -223,7 +230,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.fit:
             start = FilmModel.load(arguments.start) if arguments.start else None
-            save_model(fit(arguments.fit, arguments.steps, cache=arguments.cache, start=start), arguments.output)
+            model = fit(arguments.fit, arguments.steps, 0, arguments.cache, start, arguments.without)
+            save_model(model, arguments.output)
         path = arguments.model or (arguments.output if arguments.fit else None)
         model = FilmModel.load(path) if path else default_model()
         print(f"thresholds {model.thresholds}")

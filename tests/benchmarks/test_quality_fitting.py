@@ -185,17 +185,17 @@ def test_validation_films_give_thresholds_only_where_there_are_test_films(tmp_pa
 
 
 def test_a_fit_is_repeated_from_its_cache(tmp_path, monkeypatch):
-    """Films are read, and others made up, once; a second command ends as the first."""
-    others = dict.fromkeys([*calibrate.OTHER_SHARES, "rendered"], noise(4))
+    """Films are read, and others made up, once; a second command ends as the first. An empty kind is left out."""
+    others = dict.fromkeys([*calibrate.OTHER_SHARES, "rendered"], noise(4)) | {"page": noise(4)[:0]}
     monkeypatch.setattr(calibrate, "made_up", lambda chests, seed: others)
     path = manifest(tmp_path / "films", "nih_cxr14_subset", ["training"] * 10 + ["validation", "test"])
-    first = calibrate.fit([path], 3, cache=tmp_path / "cache")
+    first = calibrate.fit([path], 3, cache=tmp_path / "cache", without=["page"])
     with np.load(tmp_path / "cache" / "chests.npz") as films:
         assert {name: len(films[name]) for name in films} == {"fitted/nih_cxr14_subset": 8, "kept/nih_cxr14_subset": 3}
     monkeypatch.setattr(calibrate, "made_up", None)
     for film in path.parent.glob("*.png"):
         film.unlink()
-    second = calibrate.fit([path], 3, cache=tmp_path / "cache")
+    second = calibrate.fit([path], 3, cache=tmp_path / "cache", without=["page"])
     np.testing.assert_array_equal(first.weights, second.weights)
     assert first.thresholds == second.thresholds and set(first.thresholds) == {
         "inverted",
