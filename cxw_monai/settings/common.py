@@ -10,9 +10,24 @@ import torch
 from cxw_monai.io.radiograph import MAX_PIXELS
 
 from .base import Settings
-from .types import AtLeast0, Count, Device, Lower, Number, Pair, Percent, Positive, Share, Table, Text, Whole, setting
+from .types import (
+    AtLeast0,
+    Count,
+    Device,
+    Lower,
+    Number,
+    Pair,
+    Percent,
+    Positive,
+    Share,
+    Size,
+    Table,
+    Text,
+    Whole,
+    setting,
+)
 
-__all__ = ["ReaderSettings", "TrainingSettings", "loader_processes"]
+__all__ = ["EncoderTuningSettings", "ReaderSettings", "TrainingSettings", "loader_processes"]
 
 
 def loader_processes(most: int) -> int:
@@ -83,3 +98,55 @@ class TrainingSettings(ReaderSettings):
     crop_ratio: Pair = setting([0.75, 1.3333333], "width through height of a crop, low and high")
     amp: Annotated[Literal["auto", "bfloat16", "none"], Lower] = setting("auto", "precision of the forward pass")
     tf32: bool = setting(True, "TF32 on CUDA")
+
+
+class EncoderTuningSettings(TrainingSettings):
+    """Training of a task's network on a pretrained encoder: films, encoder, augmentation, optimisation."""
+
+    test_datalist: Text | None = setting(
+        None, "manifest of the test films, where they are in one of their own", resume="free"
+    )
+    splits: Annotated[Literal["patient", "column"], Lower] = setting("patient", "how films are split", resume="fixed")
+    test_fraction: AtLeast0 = setting(0.0, "share of the patients tested at the end, in [0, 1)", resume="fixed", lt=1)
+    cache_size: Count = setting(256, "shorter side of a decoded film in px, at most")
+    val_interval: Count = setting(1, "epochs between validations", resume="free")
+    # network
+    network_size: Text | None = setting(
+        None, "the encoder's: tiny, small, base, large, huge; null for its file's", resume="fixed"
+    )
+    image_size: Size = setting(224, "side of the network's input in px, or height and width", resume="fixed")
+    drop_path_rate: AtLeast0 = setting(0.1, "stochastic depth of the encoder, in [0, 1)", lt=1)
+    encoder_ckpt: Text | None = setting(
+        lambda data: f"{data['bundle_root']}/../chexworld_pretraining",
+        "file or bundle of an encoder; none for fresh weights",
+        resume="free",
+    )
+    encoder_weights: Text = setting("target", "which of a world model's encoders", resume="free")
+    freeze: Whole | Text = setting(
+        "none", "none, encoder, or how many first blocks", resume="fixed", union_mode="left_to_right"
+    )
+    layer_decay: Number = setting(0.8, "factor of the learning rate from block to block, in (0, 1]", gt=0, le=1)
+    # augmentation
+    crop_prob: Share = setting(0.5, "probability of a crop, 0 to 1")
+    crop_scale: Pair = setting([0.4, 1.0], "area of a crop as a share of the film's, low and high")
+    affine_prob: Share = setting(0.8, "probability of an affine map, 0 to 1")
+    rotate: AtLeast0 = setting(10.0, "largest rotation in degrees")
+    shear: AtLeast0 = setting(5.0, "largest shear in degrees")
+    zoom: Pair = setting([0.9, 1.1], "low and high")
+    translate: AtLeast0 = setting(0.05, "largest shift as a share of the side")
+    distortion_prob: Share = setting(0.2, "probability of an elastic distortion, 0 to 1")
+    distortion: AtLeast0 = setting(0.03, "largest distortion as a share of the side")
+    jitter_prob: Share = setting(0.8, "probability of each of brightness, contrast and gamma, 0 to 1")
+    brightness: Pair = setting([0.8, 1.2], "factor, low and high")
+    contrast: Pair = setting([0.8, 1.2], "factor, low and high")
+    gamma: Pair = setting([0.7, 1.4], "exponent, low and high")
+    blur_prob: Share = setting(0.2, "probability of blur, 0 to 1")
+    blur: Pair = setting([0.1, 1.5], "deviation of the blur in px, low and high")
+    noise_prob: Share = setting(0.2, "probability of noise, 0 to 1")
+    noise: Pair = setting([0.005, 0.03], "deviation of the noise, low and high, of grey values 0 to 1")
+    # optimisation
+    batch_size: Count = setting(16, "films of a process and micro-batch")
+    epochs: Count = setting(50, "passes over the films, 1 or more")
+    lr: AtLeast0 = setting(5e-4, "learning rate after the warm-up, 0 or more")
+    warmup_epochs: AtLeast0 = setting(2, "epochs over which the learning rate rises")
+    patience: Count | None = setting(None, "validations without a better one that end the run; null for never")

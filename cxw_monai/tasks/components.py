@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
+from monai.transforms import Compose
+from torch import nn
+
 from cxw_monai.data.dataset import EpochSampler, source_mix
-from cxw_monai.settings.common import TrainingSettings
+from cxw_monai.settings.common import EncoderTuningSettings, TrainingSettings
 from cxw_monai.training.batch_plan import BatchPlan
 from cxw_monai.training.best_model import CheckpointSaver
 from cxw_monai.training.non_finite import NonFiniteSteps
 from cxw_monai.training.run_state import RunState
+from cxw_monai.training.schedules import CosineSchedule, warmup_cosine
 from cxw_monai.training.step import Stateful, TrainingStep
+from cxw_monai.transforms import ActionSampler, Perturbd, RandActiond
+from cxw_monai.transforms.warp import RandFilmWarpd
+from cxw_monai.weights.kinds import TaskSettings, save_network
 
-__all__ = ["batch_plan", "caching", "epoch_sampler", "new_run_state", "stepping"]
+__all__ = [
+    "batch_plan",
+    "caching",
+    "datalist_of",
+    "epoch_sampler",
+    "film_augmentation",
+    "new_run_state",
+    "on_device",
+    "schedule",
+    "stepping",
+    "writer",
+]
+
+Item = dict[str, Any]
 
 
 def batch_plan(settings: TrainingSettings) -> BatchPlan:
@@ -69,3 +91,44 @@ def new_run_state(
     renamed = {"folder": "output_dir", "every": "save_interval", "keep": "keep_checkpoints"}
     given = settings.pick("save_steps", "save_minutes", **renamed)
     return RunState(step=step, settings=run_settings, parts=parts, best=best, **given)
+
+
+def datalist_of(settings: TrainingSettings) -> str | None:
+    """The manifest: `datalist`, or that of `dataset_dir`."""
+    return settings.datalist or (f"{settings.dataset_dir}/manifest.csv" if settings.dataset_dir else None)
+
+
+def on_device(network: nn.Module, settings: TrainingSettings) -> nn.Module:
+    """The network on the run's device, its channels last in memory."""
+    return network.to(settings.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def schedule(settings: EncoderTuningSettings, plan: BatchPlan, steps_per_epoch: int) -> CosineSchedule:
+    """Learning rate by step."""
+    return warmup_cosine(plan.lr, settings.lr_end, steps_per_epoch, settings.epochs, settings.warmup_epochs)
+
+
+def writer(network_settings: TaskSettings) -> Callable[[nn.Module, Path], None]:
+    """Writes a network as a file that `load_network` needs nothing else for."""
+    return lambda network, path: save_network(network, network_settings, path)
+
+
+def film_augmentation(
+    settings: EncoderTuningSettings,
+    extra: Sequence[Callable[[Item], Item]] = (),
+    structures: Sequence[str] | None = None,
+) -> Compose:
+    """Training films warped, changed by transforms of one's own, and perturbed.
+
+    Args:
+        settings: the run's.
+        extra: dictionary transforms on `image`, float32 `[1, H, W]` in [0, 1].
+        structures: names of the masks that are warped with the film; None for films without masks.
+    """
+    crop = settings.pick("crop_prob", "crop_scale", "crop_ratio", "flip_prob", "distortion_prob", "distortion")
+    affine = settings.pick("affine_prob", "rotate", "shear", "zoom", "translate", size="image_size")
+    look = settings.pick("brightness", "contrast", "gamma", "blur", "noise", "jitter_prob", "blur_prob", "noise_prob")
+    masks = {"keys": "image"} if structures is None else {"structures": structures}
+    action = RandActiond("action", sampler=ActionSampler(**look))
+    perturbation = Perturbd("image", action_keys="action", output_keys="image")
+    return Compose([RandFilmWarpd(**crop, **affine, **masks), *extra, action, perturbation])

@@ -54,7 +54,7 @@ class RandFilmWarpd(Randomizable, MapTransform):
 
     Args:
         size: rows and columns of the output in px, or one number for both.
-        structures: names of the masks, in order.
+        structures: names of the masks, in order; none where films have no masks.
         crop_prob: probability of a crop; otherwise the whole film.
         crop_scale: range of the crop's share of the film's area, within (0, 1].
         crop_ratio: range of the crop's width over its height, relative to the film's own, log-uniform.
@@ -69,16 +69,18 @@ class RandFilmWarpd(Randomizable, MapTransform):
         flip_prob: probability that the film is mirrored. Off by default, for the heart's side is a finding. Structures
             named left and right then change places, with what is known of them.
         keys: image `[1, h, w]` (uint8, uint16, or floating in [0, 1]), masks `[S, h, w]` of 0 and 1, and bool `[S]`
-            which masks are known; they become float32 `[1, H, W]`, float32 `[S, H, W]`, bool `[S]`.
+            which masks are known; they become float32 `[1, H, W]`, float32 `[S, H, W]`, bool `[S]`. The image's key
+            alone for films without masks.
 
     Raises:
-        ValueError: for a setting out of its range, or flips of a structure without the other side's.
+        ValueError: for a setting out of its range, other numbers of keys, or flips of a structure without the other
+            side's.
     """
 
     def __init__(
         self,
         size: int | Sequence[int],
-        structures: Sequence[str],
+        structures: Sequence[str] = (),
         crop_prob: float = 0.5,
         crop_scale: Sequence[float] = (0.4, 1.0),
         crop_ratio: Sequence[float] = (0.75, 4 / 3),
@@ -93,6 +95,8 @@ class RandFilmWarpd(Randomizable, MapTransform):
         keys: KeysCollection = ("image", "label", "known"),
     ) -> None:
         MapTransform.__init__(self, keys)
+        if len(self.keys) not in (1, 3):
+            raise ValueError(f"keys must be those of image, masks and known, or of the image alone, got {self.keys}.")
         self.size = pair(size)
         self.crop_prob, self.crop_scale, self.crop_ratio = crop_prob, tuple(crop_scale), tuple(crop_ratio)
         self.affine_prob, self.rotate, self.shear = affine_prob, rotate, shear
@@ -163,20 +167,25 @@ class RandFilmWarpd(Randomizable, MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         sample = dict(data)
-        image_key, label_key, known_key = self.keys
-        pixels, label = sample[image_key], np.asarray(sample[label_key])
-        self.randomize(label.shape[1:])
-        layers = torch.empty(1, 1 + len(label), *label.shape[1:])
-        layers[0, :1] = unit_float(pixels)
-        layers[0, 1:] = torch.from_numpy(label)
-        steps = self._steps(*label.shape[1:])
+        image_key, *mask_keys = self.keys
+        layers = unit_float(sample[image_key])
+        if mask_keys:
+            layers = torch.cat([layers, torch.from_numpy(np.asarray(sample[mask_keys[0]])).to(layers)])
+        height, width = layers.shape[1:]
+        self.randomize((height, width))
+        layers = layers[None]  # [1, 1 + S, h, w]
+        steps = self._steps(height, width)
         if max(steps) > 1:
             layers = F.avg_pool2d(layers, steps)
         warped = F.grid_sample(layers, self._grid(), mode="bilinear", padding_mode="zeros", align_corners=False)[0]
-        masks, known = warped[1:].ge_(0.5), torch.as_tensor(sample[known_key])
-        if self._flipped:
-            masks, known = masks[self.order], known[self.order]
-        return {**sample, image_key: warped[:1].clamp_(0, 1), label_key: masks, known_key: known}
+        sample[image_key] = warped[:1].clamp_(0, 1)
+        if mask_keys:
+            label_key, known_key = mask_keys
+            masks, known = warped[1:].ge_(0.5), torch.as_tensor(sample[known_key])
+            if self._flipped:
+                masks, known = masks[self.order], known[self.order]
+            sample |= {label_key: masks, known_key: known}
+        return sample
 
 
 def _bicubic_basis(length: int) -> Tensor:

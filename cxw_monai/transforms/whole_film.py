@@ -69,7 +69,7 @@ class WholeFilmd(MapTransform):
     Args:
         size: rows and columns in px, or one number for both.
         keys: image `[1, h, w]` and masks `[S, h, w]`; they become float32 `[1, H, W]` and `[S, H, W]`. A sample without
-            masks is one to segment.
+            masks is one to segment. The image's key alone for films without masks.
     """
 
     def __init__(self, size: int | Sequence[int], keys: KeysCollection = ("image", "label")) -> None:
@@ -78,8 +78,9 @@ class WholeFilmd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         sample = dict(data)
-        image_key, label_key = self.keys
+        image_key, *mask_keys = self.keys
         sample[image_key] = whole_film(sample[image_key], self.size)
-        if label_key in sample:
-            sample[label_key] = whole_masks(sample[label_key], self.size)
+        for key in mask_keys:
+            if key in sample:
+                sample[key] = whole_masks(sample[key], self.size)
         return sample
