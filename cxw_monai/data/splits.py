@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Splits", "split_by_patient", "split_items"]
+__all__ = ["Splits", "few_patients", "split_by_patient", "split_items"]
 
 _COLUMN = {"training": "train", "validation": "validation", "test": "test"}
 
@@ -111,6 +111,40 @@ def split_by_patient(items: Sequence[Item], fraction: float = 0.1, seed: int = 0
     train = [item for item, group in zip(items, groups, strict=True) if group not in held]
     held_out = [item for item, group in zip(items, groups, strict=True) if group in held]
     return train, held_out
+
+
+def few_patients(items: Sequence[Item], wanted: Sequence[tuple[Sequence[bool], int]], seed: int = 0) -> list[Item]:
+    """Films of a few patients, for learning from few labels.
+
+    Patients are ranked as in `split_by_patient`. For each of `wanted` in its order, patients are taken until enough of
+    those taken have such a film (or there are no more), those taken before counted in.
+
+    Args:
+        items: the data set.
+        wanted: which of the items count (one bool an item), and how many patients with such an item are wanted.
+        seed: another seed, another draw.
+
+    Returns:
+        One film a patient and want, the first that counts, in the order of ``items``.
+    """
+    folders = {os.path.dirname(item["image"]) for item in items}
+    shared = os.path.commonpath(folders) if folders else ""
+    groups = [_group(item, shared) for item in items]
+    ranked = _ranked(set(groups), seed)
+    chosen: set[int] = set()
+    for counts, number in wanted:
+        first: dict[tuple[str, str], int] = {}
+        for place, (group, counted) in enumerate(zip(groups, counts, strict=True)):
+            if counted:
+                first.setdefault(group, place)
+        have = {groups[place] for place in chosen if counts[place]}
+        for group in ranked:
+            if len(have) >= number:
+                break
+            if group in first and group not in have:
+                have.add(group)
+                chosen.add(first[group])
+    return [item for place, item in enumerate(items) if place in chosen]
 
 
 def _group(item: Item, shared: str) -> tuple[str, str]:

@@ -1,5 +1,6 @@
-"""Losses: a world model's terms, regularisers of embeddings, Dice and cross-entropy of masks."""
+"""Losses: a world model's terms, regularisers of embeddings, of masks, of classes."""
 
+from .classification import MultiClassLoss, MultiLabelLoss
 from .dice_bce import DiceBCELoss
 from .regularisers import REGULARISERS, regulariser, sigreg, variance_covariance
 from .world_model import MEASURES, WorldModelLoss, token_std
@@ -8,6 +9,8 @@ __all__ = [
     "MEASURES",
     "REGULARISERS",
     "DiceBCELoss",
+    "MultiClassLoss",
+    "MultiLabelLoss",
     "WorldModelLoss",
     "regulariser",
     "sigreg",

@@ -1,5 +1,6 @@
-"""Networks: position tables, radiograph ViT, predictor, world model and segmentation."""
+"""Networks: position tables, radiograph ViT, predictor, world model, segmentation and classification."""
 
+from .classifier import ClassProbabilities, RadiographClassifier, radiograph_classifier
 from .decoders import synchronise_batch_norm
 from .embedder import RadiographEmbedder
 from .layers import Block, configure_blocks
@@ -16,6 +17,8 @@ __all__ = [
     "OBJECTIVES",
     "VIT_SIZES",
     "Block",
+    "ClassProbabilities",
+    "RadiographClassifier",
     "RadiographEmbedder",
     "RadiographSegmenter",
     "RadiographViT",
@@ -27,6 +30,7 @@ __all__ = [
     "WorldModelSettings",
     "configure_blocks",
     "normalised",
+    "radiograph_classifier",
     "radiograph_segmenter",
     "radiograph_vit",
     "relative_table",

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from .decoders import make_decoder
-from .vit import RadiographViT, radiograph_vit
+from .encoder_network import EncoderNetwork, task_encoder
+from .vit import RadiographViT
 
 __all__ = ["RadiographSegmenter", "radiograph_segmenter"]
 
 
-class RadiographSegmenter(nn.Module):
+class RadiographSegmenter(EncoderNetwork):
     """Radiographs to one logit a structure and pixel.
 
     Structures may overlap (a rib over a lung), so each has its own sigmoid, which is left to the caller. Any height
@@ -27,8 +28,7 @@ class RadiographSegmenter(nn.Module):
         structures: names of the S structures in the order of the output's channels, or their number.
         decoder: `unet` or `hybrid` (patches of 8 or 16 px), `upernet` or `linear` (see `decoders`).
         base_channels: width of the decoder; see `decoders.make_decoder`.
-        frozen_blocks: the stem and this many first blocks keep their weights and stay in evaluation mode (no
-            stochastic depth); -1, or all of them, freezes the final norm too.
+        frozen_blocks: see `EncoderNetwork`.
 
     Attributes:
         encoder, decoder: the two parts; `encoder.` and `decoder.` begin the names of their parameters.
@@ -47,7 +47,7 @@ class RadiographSegmenter(nn.Module):
         base_channels: int = 32,
         frozen_blocks: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(encoder, frozen_blocks)
         names = (
             [f"structure_{number}" for number in range(structures)]
             if isinstance(structures, int)
@@ -55,34 +55,17 @@ class RadiographSegmenter(nn.Module):
         )
         if not names or len(set(names)) < len(names):
             raise ValueError(f"structures must be different names, or a number of 1 or more, got {structures!r}.")
-        depth = len(encoder.blocks)
-        if not -1 <= frozen_blocks <= depth:
-            raise ValueError(f"frozen_blocks must lie in -1..{depth}, got {frozen_blocks}.")
         self.structures = tuple(names)
-        self.patch_size = encoder.patch_size
-        self.frozen_blocks = depth if frozen_blocks < 0 else frozen_blocks
-        self.encoder = encoder
         self.decoder = make_decoder(
-            decoder, encoder.embed_dim, depth, encoder.patch_size, encoder.in_channels, len(names), base_channels
+            decoder,
+            encoder.embed_dim,
+            len(encoder.blocks),
+            encoder.patch_size,
+            encoder.in_channels,
+            len(names),
+            base_channels,
         )
         self.stride = self.decoder.stride
-        for module in self.frozen_modules():
-            module.requires_grad_(False)
-
-    def frozen_modules(self) -> list[nn.Module]:
-        """The parts of the encoder that `frozen_blocks` keeps as they are."""
-        if self.frozen_blocks == 0:
-            return []
-        if self.frozen_blocks == len(self.encoder.blocks):
-            return [self.encoder]
-        return [self.encoder.patch_embed, *self.encoder.blocks[: self.frozen_blocks]]
-
-    def train(self, mode: bool = True) -> RadiographSegmenter:
-        """Training or evaluation mode; frozen parts stay in evaluation mode."""
-        super().train(mode)
-        for module in self.frozen_modules():
-            module.eval()
-        return self
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits at the image's size.
@@ -125,29 +108,11 @@ def radiograph_segmenter(
     """`RadiographSegmenter` from plain values, as a configuration holds them.
 
     Args:
-        size: encoder, one of `VIT_SIZES`.
-        patch: side of a patch in px.
         structures, decoder, base_channels, frozen_blocks: see `RadiographSegmenter`.
-        image_size: side, or (height, width), in px of the encoder's pretraining, which the stored position table is
-            for. Images of any size follow it (`RadiographViT`): it is not the size to segment at.
-        in_channels: the encoder's channels.
-        drop_path: stochastic depth, from 0 in the first block linearly to this in the last.
-        pretrained_patch: patch of the pretraining where `patch` is another one; see `resize_encoder`, which makes the
-            weights fit.
+        size, patch, image_size, in_channels, drop_path, pretrained_patch: see `task_encoder`.
 
     Raises:
         ValueError: for sizes that do not fit.
     """
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    step = patch if pretrained_patch is None else pretrained_patch
-    if step < 1 or height % step or width % step:
-        raise ValueError(f"image_size {(height, width)} must be a positive multiple of pretraining's patch, {step} px.")
-    encoder = radiograph_vit(
-        size,
-        image_size=(height, width),
-        patch_size=patch,
-        in_channels=in_channels,
-        drop_path_rate=drop_path,
-        position_grid=(height // step, width // step),
-    )
+    encoder = task_encoder(size, patch, image_size, in_channels, drop_path, pretrained_patch)
     return RadiographSegmenter(encoder, structures, decoder, base_channels, frozen_blocks)

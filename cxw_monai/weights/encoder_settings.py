@@ -13,7 +13,7 @@ from cxw_monai.networks import VIT_SIZES, RadiographViT, radiograph_vit
 from cxw_monai.networks.positions import table_grid
 
 from .files import CheckpointError
-from .segmenter_settings import MOST_PATCHES, checked_image_size
+from .task_settings import MOST_PATCHES, checked_image_size
 
 __all__ = ["ENCODER_PREFIXES", "EncoderSettings", "encoder_tensors", "read_off", "with_normalisation"]
 

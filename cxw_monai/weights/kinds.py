@@ -22,9 +22,11 @@ from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.networks import RadiographEmbedder
 
 from .bundles import open_bundle
+from .classifier_settings import ClassifierSettings
 from .encoder_settings import EncoderSettings, encoder_tensors, read_off, with_normalisation
 from .files import CheckpointError, build, one_line, read_content, state_dict_of
-from .segmenter_settings import SegmenterSettings, checked_image_size
+from .segmenter_settings import SegmenterSettings
+from .task_settings import checked_image_size
 
 __all__ = [
     "TASKS",
@@ -53,6 +55,7 @@ class TaskSettings(Protocol):
 
 TASKS: dict[str, type[TaskSettings]] = {
     "segmentation": SegmenterSettings,
+    "classification": ClassifierSettings,
 }
 """Kinds of files beside encoders, and what their settings are; a new task is a line here."""
 

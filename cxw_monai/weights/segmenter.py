@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
-from cxw_monai.networks import VIT_SIZES, RadiographSegmenter, resize_encoder
+from cxw_monai.networks import RadiographSegmenter
 
-from .encoder import pretrained_weights
-from .encoder_settings import EncoderSettings
-from .files import CheckpointError, load_state
+from .encoder import encoder_use, frozen_blocks, start_encoder
+from .files import load_state
 from .kinds import Source, read_weights
 from .kinds import save_network as save_segmenter
-from .segmenter_settings import SegmenterSettings, checked_image_size
+from .segmenter_settings import SegmenterSettings
+from .task_settings import checked_image_size
 
 __all__ = [
     "SegmenterSettings",
@@ -26,8 +26,6 @@ __all__ = [
     "save_segmenter",
     "segmenter_settings",
 ]
-
-DEFAULT_SIZE = "small"
 
 
 def segmenter_settings(
@@ -45,35 +43,17 @@ def segmenter_settings(
     Args:
         structures, decoder, base_channels: see `RadiographSegmenter`.
         image_size: px to segment at, one number or (height, width); a multiple of 16 for the `unet` decoder.
-        size: the encoder's; None for that of `encoder_ckpt`, or `small` without one.
-        patch_size: side of a patch in px; another one than the checkpoint's resizes its stem and positions.
-        encoder_ckpt, encoder_weights: see `pretrained_weights` and `encoder_tensors`; None or `none`: fresh.
+        size, patch_size, encoder_ckpt, encoder_weights: see `encoder_use`.
 
     Raises:
         ValueError: when the size is unknown, or the image is no multiple of the patch.
         CheckpointError: when the checkpoint is of another size, or cannot be read.
     """
-    if size is not None and size not in tuple(VIT_SIZES):
-        raise ValueError(f"network_size must be one of {', '.join(VIT_SIZES)}, got {size!r}.")
-    if type(patch_size) is not int or patch_size < 1:
-        raise ValueError(f"patch_size must be a whole number of px of at least 1, got {patch_size!r}.")
-    sides = checked_image_size(image_size, patch_size)
-    encoder = EncoderSettings(size or DEFAULT_SIZE, sides, patch_size, 1)
-    if (weights := pretrained_weights(encoder_ckpt)) is not None:
-        encoder = weights.encoder_settings(encoder_weights, sides)
-        if size not in (None, encoder.size):
-            remedy = f"set network_size to {encoder.size}, or encoder_ckpt to another file or to 'none' (fresh weights)"
-            raise CheckpointError(weights.path, f"an encoder of size {encoder.size!r}, not {size!r}", remedy)
     return SegmenterSettings(
         structures=cast(tuple, tuple(structures) if isinstance(structures, list) else structures),
-        image_size=sides,
-        size=encoder.size,
-        patch_size=patch_size,
         decoder=decoder,
         base_channels=base_channels,
-        in_channels=encoder.in_channels,
-        encoder_image_size=encoder.image_size,
-        pretrained_patch=encoder.patch_size,
+        **encoder_use(image_size, size, patch_size, encoder_ckpt, encoder_weights),
     )
 
 
@@ -96,16 +76,8 @@ def new_segmenter(
         ValueError: for another `freeze`.
         CheckpointError: when the weights do not fit.
     """
-    named = {"none": 0, "encoder": -1}
-    if freeze not in named and not str(freeze).isdigit():
-        raise ValueError(f"freeze must be 'none', 'encoder' or a number of blocks, got {freeze!r}.")
-    network = settings.network(drop_path, named[str(freeze)] if freeze in named else int(freeze))
-    if (weights := pretrained_weights(encoder_ckpt)) is not None:
-        state = weights.encoder(encoder_weights)
-        if settings.patch_size != (old := settings.pretrained_patch):
-            height, width = settings.encoder_image_size
-            state = resize_encoder(state, settings.patch_size, (height // old, width // old))
-        load_state(network.encoder, state, weights.path, "make settings and network with the same encoder_ckpt")
+    network = settings.network(drop_path, frozen_blocks(freeze))
+    start_encoder(network.encoder, settings, encoder_ckpt, encoder_weights)
     return network
 
 

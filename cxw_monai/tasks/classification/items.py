@@ -1,0 +1,192 @@
+"""Which films of a manifest have which labels, and which are for training, validation and test."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+from cxw_monai.data.manifest import load_items
+from cxw_monai.data.splits import Splits, few_patients, split_by_patient, split_items
+
+__all__ = ["SUBSETS", "classification_splits", "classification_subset", "labelled_items"]
+
+SUBSETS = ("train", "validation", "test", "all")
+
+_logger = logging.getLogger(__name__)
+
+Item = dict[str, Any]
+LabelMap = Mapping[str, str | Mapping[str, Any]]
+
+
+def labelled_items(
+    datalist: str | PathLike[str],
+    classes: Sequence[str],
+    label_map: LabelMap | None = None,
+    target: str = "multi_label",
+) -> list[Item]:
+    """Films of a manifest of which at least one label is known.
+
+    An empty cell means that the label is unknown on that film, which is not the same as absent.
+
+    Args:
+        datalist: manifest with columns `label_<class>` (or the class's own name) of 1, 0 or nothing.
+        classes: L names.
+        label_map: where a class is not the column of its name: another column, or `{column: value}`, which is 1 where
+            the column has that text, and 0 where it has another one (`{"AP": {"view": "AP"}}`).
+        target: `multi_label`, or `multi_class`: a film is of the class that is 1, and is left out where none is.
+
+    Returns:
+        The manifest's items with `labels`: L numbers 1.0 or 0.0, or None where unknown.
+
+    Raises:
+        ValueError: a column that the manifest does not have, a label that is neither 1, 0 nor empty, no film with a
+            label, or, of a `multi_class` target, a film of two classes.
+    """
+    items = load_items(datalist=datalist, section="all")
+    present = dict.fromkeys(column for item in items for column in item)
+    columns = [_column(name, (label_map or {}).get(name, name), present, datalist) for name in classes]
+    labelled = []
+    for item in items:
+        labels = [_value(item, column, value, datalist) for column, value in columns]
+        ones = [name for name, label in zip(classes, labels, strict=True) if label == 1]
+        if target == "multi_class" and len(ones) > 1:
+            raise ValueError(
+                f"{datalist}: {item['image']} is of the classes {', '.join(ones)}; set target multi_label."
+            )
+        if ones if target == "multi_class" else any(label is not None for label in labels):
+            labelled.append({**item, "labels": labels})
+    if not labelled:
+        raise ValueError(f"{datalist}: none of its {len(items)} films has a label of {', '.join(classes)}.")
+    if len(labelled) < len(items):
+        _logger.info("%s: %d of %d films have one of these labels.", datalist, len(labelled), len(items))
+    return labelled
+
+
+def _column(
+    name: str, wanted: str | Mapping[str, Any], present: Mapping[str, Any], datalist: Any
+) -> tuple[str, str | None]:
+    """The column of a class, and the text in it that means the class, or None where it holds 1 and 0."""
+    if isinstance(wanted, Mapping):
+        if len(wanted) != 1:
+            raise ValueError(f"label_map of {name!r} must be a column or one {{column: value}}, got {dict(wanted)}.")
+        ((column, value),) = wanted.items()
+        choices, value = [column], str(value)
+    else:
+        choices, value = [f"label_{wanted}", wanted], None
+    found = next((one for one in choices if one in present), None)
+    if found is None:
+        have = ", ".join(column for column in present if column.startswith("label_")) or ", ".join(present)
+        raise ValueError(
+            f"{datalist}: no column {' or '.join(choices)} for the class {name!r}; it has {have}. Set classes or "
+            "label_map."
+        )
+    return found, value
+
+
+def _value(item: Item, column: str, value: str | None, datalist: Any) -> float | None:
+    """A film's label, None where it is unknown."""
+    cell = item.get(column)
+    if cell in (None, ""):
+        return None
+    if value is not None:
+        return float(str(cell) == value)
+    try:
+        number = float(cell)
+    except (TypeError, ValueError):
+        number = -1.0
+    if number not in (0.0, 1.0):
+        raise ValueError(
+            f"{datalist}: {item['image']} has {cell!r} in {column}, expected 1, 0 or nothing (unknown); a text is a "
+            "label by label_map: {class: {column: text}}."
+        )
+    return number
+
+
+def classification_splits(
+    datalist: str | PathLike[str],
+    classes: Sequence[str],
+    label_map: LabelMap | None = None,
+    target: str = "multi_label",
+    splits: str = "patient",
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.0,
+    test_datalist: str | PathLike[str] | None = None,
+    label_fraction: float = 1.0,
+    shots: int | None = None,
+    seed: int = 0,
+) -> Splits:
+    """Films for training, validation and test, each patient on one side.
+
+    Args:
+        datalist, classes, label_map, target: see `labelled_items`.
+        splits: `patient` draws validation and test patients; `column` follows the manifest's column `split`
+            (`training`, `validation`, `test`) and draws validation patients where it has none.
+        val_fraction: share of the patients that are drawn for validation.
+        test_fraction: share of all patients that are drawn for the test; 0 for none.
+        test_datalist: a manifest of its own for the test, in the place of the first one's.
+        label_fraction: share of the training patients that are used, drawn by the seed; those of a smaller share are
+            among those of a larger one.
+        shots: training patients a class, drawn by the seed; see `few_patients`. None for all.
+        seed: another seed, another draw.
+
+    Raises:
+        ValueError: a setting out of its range, films without a split, a patient on two sides, no film to train on, or
+            a film that is in both manifests.
+    """
+    items = labelled_items(datalist, classes, label_map, target)
+    parts = split_items(items, splits, val_fraction, test_fraction, seed, str(datalist))
+    if test_datalist:
+        test = labelled_items(test_datalist, classes, label_map, target)
+        used = {item["image"] for item in (*parts.train, *parts.validation)}
+        again = [item["image"] for item in test if item["image"] in used]
+        if again:
+            raise ValueError(f"{test_datalist}: {len(again)} of its films are also in {datalist}, such as {again[0]}.")
+        parts = parts._replace(test=test)
+    if not 0 < label_fraction <= 1:
+        raise ValueError(f"label_fraction must lie in (0, 1], got {label_fraction}.")
+    if label_fraction < 1:
+        parts = parts._replace(train=split_by_patient(parts.train, label_fraction, seed)[1])
+    if shots is not None:
+        parts = parts._replace(train=few_patients(parts.train, _wanted(classes, parts.train, shots, datalist), seed))
+    _logger.info("Films: %s.", ", ".join(f"{len(part)} {name}" for name, part in parts._asdict().items()))
+    for number, name in enumerate(classes):
+        values = {item["labels"][number] for item in parts.train} - {None}
+        if len(values) < 2:
+            _logger.warning("Every training film with a known label of %s has the same: it cannot be learnt.", name)
+    return parts
+
+
+def _wanted(classes: Sequence[str], train: Sequence[Item], shots: int, datalist: Any) -> list[tuple[list[bool], int]]:
+    """Which films count as shots, and how many patients are wanted: each class, and of a single class its absence."""
+    wanted = [([item["labels"][number] == 1 for item in train], shots) for number in range(len(classes))]
+    if len(classes) == 1:
+        wanted.append(([item["labels"][0] == 0 for item in train], shots))
+    for name, (films, _) in zip((*classes, f"no {classes[0]}"), wanted, strict=False):
+        if not any(films):
+            raise ValueError(f"{datalist}: no training film of {name} to draw shots from.")
+    return wanted
+
+
+def classification_subset(subset: str, datalist: str | PathLike[str], **settings: Any) -> list[Item]:
+    """The films of one subset for an evaluation.
+
+    Args:
+        subset: `train`, `validation` or `test` of `classification_splits`, or `all` films of the manifest.
+        datalist: the manifest.
+        settings: further arguments of `classification_splits`.
+
+    Raises:
+        ValueError: an unknown or empty subset.
+    """
+    if subset not in SUBSETS:
+        raise ValueError(f"subset must be one of {', '.join(SUBSETS)}, got {subset!r}.")
+    if subset == "all":
+        return labelled_items(datalist, *(settings[name] for name in ("classes", "label_map", "target")))
+    items = getattr(classification_splits(datalist, **settings), subset)
+    if not items:
+        raise ValueError(
+            f"{datalist}: its {subset} subset is empty; set test_fraction, test_datalist or splits, or 'all'."
+        )
+    return items
