@@ -21,6 +21,7 @@ VERBS = {
     "prepare": "manifest, masks and splits of a public data set, or of any folder",
     "render": "radiographs of virtual patients, with masks, landmarks and findings",
     "segment": "masks of lungs and lung fields, mediastinum, heart and clavicles",
+    "classify": "probability of each class, and decisions at a classifier's operating points",
     "embed": "one embedding per film",
     "probe": "what a linear classifier reads off frozen embeddings",
     "pseudo-label": "masks of unlabelled films where several models agree",
@@ -42,8 +43,8 @@ examples:
 
 exit status:
   0  done
-  1  done, but look at the output: films could not be segmented (segment) or were flagged (check), damaged files were
-     left out (prepare), or an error came up on the way (embed)
+  1  done, but look at the output: films could not be segmented or classified, or were flagged (check), damaged
+     files were left out (prepare), or an error came up on the way (embed)
   2  wrong arguments or files; one line says what to do
 
 tab completion: pip install "cxw-monai[completion]", then: eval "$(cxw-monai --print-completion bash)"

@@ -1,4 +1,4 @@
-"""``python -m monai.bundle run inference`` of a bundle, which the verbs `segment` and `embed` stand for."""
+"""``python -m monai.bundle run inference`` of a bundle, which the verbs `segment`, `classify` and `embed` stand for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["add_inference_arguments", "run_inference"]
 
 
 def add_inference_arguments(parser: argparse.ArgumentParser, bundle: str) -> None:
-    """Adds the arguments that both verbs have."""
+    """Adds the arguments that these verbs have."""
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the results go")
     parser.add_argument("--ckpt", type=Path, help="weights of a run (default: the shipped ones)")
     parser.add_argument("--bundle", default=bundle, help=f"name or folder of the bundle (default {bundle})")

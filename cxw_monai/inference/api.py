@@ -7,6 +7,9 @@
 
     encoder = cxw_monai.load("RUN/encoder.pt")
     vector = encoder.embed("film.dcm")              # float32 [D]
+
+    classifier = cxw_monai.load("RUN/model.pt")
+    found = classifier.classify("film.dcm")         # {"pneumonia": 0.93, ...}, probabilities
 """
 
 from __future__ import annotations
@@ -14,57 +17,35 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from typing_extensions import Self
 
-from cxw_monai.io import Radiograph, read_radiograph
-from cxw_monai.io.pixel_map import PixelMap
-from cxw_monai.networks import RadiographEmbedder, RadiographSegmenter, WholeFilmNetwork
+from cxw_monai.networks import RadiographClassifier, RadiographEmbedder, RadiographSegmenter, WholeFilmNetwork
 from cxw_monai.quality.review import ImplausibleWarning
-from cxw_monai.weights.kinds import load_network
+from cxw_monai.weights.classifier_settings import ClassifierSettings
+from cxw_monai.weights.kinds import LoadedNetwork, load_network
 
+from .classify import Probabilitiesd, decisions_of
+from .film_model import Film, FilmModel, Hub, read_film
 from .predictor import Predictor, on_device, review_film
 
-__all__ = ["EmbeddingModel", "SegmentationModel", "load"]
-
-Film = str | PathLike[str] | np.ndarray | Tensor
+__all__ = ["MODELS", "ClassificationModel", "EmbeddingModel", "FilmModel", "SegmentationModel", "load"]
 
 
-def _read(film: Film) -> Radiograph:
-    """A film that was read, or an array as one.
-
-    Raises:
-        ValueError: an array of another shape, type or range.
-        RadiographError: a file that can't be used as a film.
-    """
-    if isinstance(film, (str, PathLike)):
-        return read_radiograph(film)
-    array = np.asarray(film)
-    if array.ndim == 2:
-        array = array[None]
-    wanted = "[H, W] or [1, H, W], bone bright: uint8, uint16, or floating in [0, 1]"
-    if array.ndim != 3 or array.shape[0] != 1 or min(array.shape) < 1:
-        raise ValueError(f"a film's array must be {wanted}; got shape {np.shape(film)}")
-    if array.dtype in (np.uint8, np.uint16):
-        array = array.astype(np.float32) * np.float32(1 / np.iinfo(array.dtype).max)
-    if array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1):
-        raise ValueError(f"a film's array must be {wanted}; got {array.dtype} from {array.min()} to {array.max()}")
-    return Radiograph(array.astype(np.float32), {"pixel_map": PixelMap.identity(array.shape[1:]), "spacing_mm": None})
-
-
-class SegmentationModel:
+class SegmentationModel(FilmModel):
     """A segmenter and what its films need before and after it: the answers of the bundle's own inference.
 
     Attributes:
         network: takes `[B, 1, h, w]` in [0, 1] to logits `[B, S, h, w]`.
         structures: S names.
-        image_size: (h, w) in px that films are stretched to.
-        predictor: takes films through the network.
-        weights: the file, for messages.
+        image_size, device, weights, predictor: see `FilmModel`.
     """
+
+    KIND, NOUN, BUNDLE = "segmentation", "a segmenter", "chexworld_segmentation"
+    HUB = Hub("cxw_monai_segmenter", "image-segmentation", 'masks = model.segment("film.dcm")')
 
     def __init__(
         self,
@@ -78,12 +59,17 @@ class SegmentationModel:
         self.device, self.weights = device, weights
         self.predictor = Predictor(network, image_size, device, network.structures, amp=amp, source=weights)
 
-    def __getattr__(self, name: str) -> Any:
-        raise _other_kind(self, name, "load an encoder, such as chexworld_pretraining")
+    @classmethod
+    def of(cls, loaded: LoadedNetwork, device: str | torch.device, amp: str) -> Self:
+        network = on_device(cast(RadiographSegmenter, loaded.network), device)
+        return cls(network, loaded.settings.image_size, torch.device(device), loaded.path, amp)
+
+    def answer(self, film: Film) -> np.ndarray:
+        return np.stack(list(self.probabilities(film).values()))
 
     def probabilities(self, film: Film) -> dict[str, np.ndarray]:
         """Each structure's probability, float32 `[H, W]` on the film's own grid; arguments as for `segment`."""
-        return dict(zip(self.structures, self.predictor.on_film(_read(film)), strict=True))
+        return dict(zip(self.structures, self.predictor.on_film(read_film(film)), strict=True))
 
     def segment(
         self,
@@ -95,8 +81,7 @@ class SegmentationModel:
         """Masks of one film.
 
         Args:
-            film: a file that `read_radiograph` takes, or an array `[H, W]` or `[1, H, W]`, bone bright: uint8, uint16,
-                or floating in [0, 1].
+            film: see `Film`.
             threshold: a pixel is inside from this probability on.
             keep_largest: structures of which only the largest connected part is kept; True for all, ``"auto"`` for
                 single organs.
@@ -114,7 +99,7 @@ class SegmentationModel:
         """
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must lie between 0 and 1, got {threshold!r}")
-        radiograph = _read(film)
+        radiograph = read_film(film)
         masks, doubts = self.predictor.segment(radiograph, threshold, keep_largest, on_implausible)
         if doubts:
             name = radiograph.meta.get("path", "a film")
@@ -128,22 +113,25 @@ class SegmentationModel:
             film: as for `segment`.
             masks: bool `[H, W]` by structure, as `segment` gives them.
         """
-        return review_film(_read(film), masks)
+        return review_film(read_film(film), masks)
 
     def film_model(self) -> WholeFilmNetwork:
         """Preparation, network and what follows as one module."""
         return WholeFilmNetwork(self.network, self.image_size, dense=True).eval()
 
 
-class EmbeddingModel:
+class EmbeddingModel(FilmModel):
     """An encoder and what its films need before it: the answers of the bundle's own inference.
 
     Attributes:
         network: takes `[B, 1, h, w]` in [0, 1] to `[B, D]`.
         image_size: (h, w) in px that films are stretched to, that of pretraining.
         predictor: takes films through the network, in float32.
-        weights: the file, for messages.
+        device, weights: see `FilmModel`.
     """
+
+    KIND, NOUN, BUNDLE, STATE_KEY = "encoder", "an encoder", "chexworld_pretraining", ""
+    HUB = Hub("cxw_monai_encoder", "image-feature-extraction", 'embedding = model.embed("film.dcm")')
 
     def __init__(
         self, network: RadiographEmbedder, device: torch.device, weights: str | PathLike[str] = "the model"
@@ -153,14 +141,18 @@ class EmbeddingModel:
         self.image_size = rows * network.encoder.patch_size, columns * network.encoder.patch_size
         self.predictor = Predictor(network, self.image_size, device, source=weights)
 
-    def __getattr__(self, name: str) -> Any:
-        raise _other_kind(self, name, "load a segmenter, such as chexworld_segmentation")
+    @classmethod
+    def of(cls, loaded: LoadedNetwork, device: str | torch.device, amp: str) -> Self:
+        return cls(on_device(cast(RadiographEmbedder, loaded.network), device), torch.device(device), loaded.path)
+
+    def answer(self, film: Film) -> np.ndarray:
+        return self.embed(film)
 
     def embed(self, film: Film) -> np.ndarray:
         """Embedding of one film, the mean of its tokens.
 
         Args:
-            film: as for `SegmentationModel.segment`.
+            film: see `Film`.
 
         Returns:
             float32 `[D]`.
@@ -170,47 +162,103 @@ class EmbeddingModel:
             RadiographError: the file can't be used as a film.
             ValueError: the array is none.
         """
-        return self.predictor.embedding(_read(film).array)
+        return self.predictor.embedding(read_film(film).array)
 
     def film_model(self) -> WholeFilmNetwork:
         """Preparation and network as one module."""
         return WholeFilmNetwork(self.network, self.image_size, dense=False).eval()
 
 
-def _other_kind(model: SegmentationModel | EmbeddingModel, name: str, remedy: str) -> AttributeError:
-    """For an attribute that a model lacks; where the other kind of model has it, the message says so."""
-    kind, other = (
-        ("an encoder", SegmentationModel) if isinstance(model, EmbeddingModel) else ("a segmenter", EmbeddingModel)
-    )
-    if not hasattr(other, name):
-        return AttributeError(f"{type(model).__name__!r} object has no attribute {name!r}")
-    return AttributeError(f"{model.weights} is {kind}, which has no {name!r}; {remedy}")
+class ClassificationModel(FilmModel):
+    """A classifier and what its films need before and after it: the answers of the bundle's own inference.
+
+    Attributes:
+        network: takes `[B, 1, h, w]` in [0, 1] to logits `[B, L]`.
+        classes: L names.
+        settings: what the file says: how logits become probabilities, and the operating points.
+        image_size, device, weights, predictor: see `FilmModel`.
+    """
+
+    KIND, NOUN, BUNDLE = "classification", "a classifier", "chexworld_classification"
+    HUB = Hub("cxw_monai_classifier", "image-classification", 'probabilities = model.classify("film.dcm")')
+
+    def __init__(
+        self,
+        network: RadiographClassifier,
+        settings: ClassifierSettings,
+        device: torch.device,
+        weights: str | PathLike[str] = "the model",
+        amp: str = "auto",
+    ) -> None:
+        self.network, self.settings, self.classes = network, settings, settings.classes
+        self.image_size, self.device, self.weights = settings.image_size, device, weights
+        after = Probabilitiesd(settings)
+        self.predictor = Predictor(
+            network, self.image_size, device, settings.classes, amp=amp, postprocessing=after, source=weights
+        )
+
+    @classmethod
+    def of(cls, loaded: LoadedNetwork, device: str | torch.device, amp: str) -> Self:
+        network = on_device(cast(RadiographClassifier, loaded.network), device)
+        return cls(network, cast(ClassifierSettings, loaded.settings), torch.device(device), loaded.path, amp)
+
+    def answer(self, film: Film) -> np.ndarray:
+        return self.predictor.probabilities(read_film(film).array)
+
+    def classify(self, film: Film) -> dict[str, float]:
+        """Probability of each class of one film.
+
+        Args:
+            film: see `Film`.
+
+        Returns:
+            By class, in [0, 1]; of classes that exclude each other they sum to 1.
+
+        Raises:
+            CheckpointError: the network answers with values that are no numbers.
+            RadiographError: the file can't be used as a film.
+            ValueError: the array is none.
+        """
+        return {name: float(one) for name, one in zip(self.classes, self.answer(film), strict=True)}
+
+    def decide(self, film: Film) -> dict[str, dict[str, bool]]:
+        """By class and name of the operating point, whether the film's probability reaches the point's threshold.
+
+        Empty for a class without operating points. Arguments and errors are those of `classify`.
+        """
+        return decisions_of(self.classify(film), self.settings.operating_points)
+
+    def film_model(self) -> WholeFilmNetwork:
+        """Preparation, network and calibrated probabilities as one module."""
+        return WholeFilmNetwork(self.settings.probabilities(self.network), self.image_size, dense=False).eval()
+
+
+MODELS: dict[str, type[FilmModel]] = {
+    model.KIND: model for model in (SegmentationModel, EmbeddingModel, ClassificationModel)
+}
+"""The class of each kind of weights."""
 
 
 def load(
     name_or_path: str | PathLike[str], device: str | torch.device = "cpu", amp: str = "auto"
-) -> SegmentationModel | EmbeddingModel:
+) -> SegmentationModel | EmbeddingModel | ClassificationModel:
     """The model of a bundle, ready for films.
 
     Args:
         name_or_path: a bundle's name (`chexworld_segmentation`), its folder, a zip of `scripts/package_bundle.py`, or
             a file of weights (`model.pt`, `encoder.pt`, `.safetensors`) of a run.
         device: where the network computes.
-        amp: precision of a segmenter, as for the bundle's inference: `auto` (bfloat16 where the device computes it
-            faster, which moves single pixels at edges), `bfloat16`, or `none` (float32). Encoders compute in float32.
+        amp: precision of a segmenter or classifier, as for the bundle's inference: `auto` (bfloat16 where the device
+            computes it faster, which moves single pixels at edges), `bfloat16`, or `none` (float32). Encoders compute
+            in float32.
 
     Returns:
-        A `SegmentationModel` or an `EmbeddingModel`, whichever the weights are of. Nothing is unpickled, and no config
-        is executed.
+        The model of `MODELS` that the weights are of. Nothing is unpickled, and no config is executed.
 
     Raises:
         BundleError: there is no such bundle, or its zip is none.
         CheckpointError: the weights are missing, damaged or no such model.
     """
     loaded = load_network(name_or_path)
-    network, path = loaded.network, loaded.path
-    if isinstance(network, RadiographSegmenter):
-        size = loaded.settings.image_size
-        return SegmentationModel(on_device(network, device), size, torch.device(device), path, amp)
-    assert isinstance(network, RadiographEmbedder)
-    return EmbeddingModel(on_device(network, device), torch.device(device), path)
+    model = MODELS[loaded.kind].of(loaded, device, amp)
+    return cast("SegmentationModel | EmbeddingModel | ClassificationModel", model)

@@ -19,12 +19,9 @@ import logging
 import os
 import sys
 import warnings
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from itertools import islice
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -37,10 +34,10 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cxw_monai import __version__
-from cxw_monai.io import Radiograph, RadiographError, read_radiograph
+from cxw_monai.io import Radiograph, RadiographError
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.csv_files import CsvWriter
-from cxw_monai.io.files.identity import FileIdentity, file_identity, file_state
+from cxw_monai.io.files.identity import FileIdentity
 from cxw_monai.io.results.dicom_seg import SegAlgorithm
 from cxw_monai.io.results.film_names import film_name
 from cxw_monai.io.results.folders import output_lock
@@ -50,6 +47,7 @@ from cxw_monai.training.precision import supported_amp
 
 from .outputs import SegmentationWriter
 from .predictor import Predictor, Transform, kept_to_largest
+from .reading import read_ahead, read_whole
 from .settings import SegmentSettings
 
 __all__ = ["FilmSegmenter", "end_with_status", "install_exit_hook"]
@@ -58,7 +56,6 @@ _FAILURES, _SETTINGS = "failures.csv", "settings.json"
 _PLACE = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 """Errors of one film's place in the output, which the other films don't have."""
 _logger = logging.getLogger(__name__)
-_ReadFilm = tuple[Radiograph, FileIdentity]
 
 
 class FilmSegmenter:
@@ -159,7 +156,8 @@ class FilmSegmenter:
             failures = CsvWriter(lines)
             failures.writerow(("path", "reason", "remedy"))
             warnings.simplefilter("ignore")  # readers silence theirs, which may quote headers, but threads can cross
-            for film in self._read_ahead(writer):
+            read = partial(read_whole, options=self.settings.reader_options(), is_done=writer.is_written)
+            for film in read_ahead(self.films, read, self.settings.num_workers, self.settings.batch_size):
                 try:
                     if isinstance(film, RadiographError):
                         raise film
@@ -173,39 +171,6 @@ class FilmSegmenter:
                 del film  # before the next one is waited for
                 bar.update()
         return failed
-
-    def _read_ahead(self, writer: SegmentationWriter) -> Iterator[_ReadFilm | RadiographError | None]:
-        """The films in order (None for one that is done), read in threads, of which ``batch_size`` are in memory."""
-        rest = iter(self.films)
-        read = partial(self._read, writer)
-        pool = ThreadPoolExecutor(self.settings.num_workers, thread_name_prefix="read")
-        try:
-            waiting = deque(pool.submit(read, film) for film in islice(rest, self.settings.batch_size))
-            while waiting:
-                film = waiting.popleft().result()
-                waiting.extend(pool.submit(read, path) for path in islice(rest, 1))
-                yield film
-                del film
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _read(self, writer: SegmentationWriter, path: str) -> _ReadFilm | RadiographError | None:
-        try:
-            if writer.is_written(path):
-                return None
-            before = file_state(path)
-            radiograph = read_radiograph(path, **self.settings.reader_options())
-            identity = file_identity(path)
-            if before != (identity.size, identity.modified_ns):
-                raise RadiographError(
-                    path, "it changed while it was read", "resume with --resume true when it is whole"
-                )
-            return radiograph, identity
-        except RadiographError as error:
-            return error
-        except Exception as error:  # whatever a decoder raises must not stop the other films
-            reason = f"reading it failed unexpectedly ({type(error).__name__})"
-            return RadiographError(path, reason, "look at this file by itself")
 
     def _write(self, radiograph: Radiograph, identity: FileIdentity, writer: SegmentationWriter) -> None:
         settings = self.settings
@@ -269,15 +234,20 @@ def _settings_of(path: Path) -> dict[str, Any]:
     return before
 
 
-def end_with_status(summary: Mapping[str, Any], output_dir: str | PathLike[str]) -> None:
+def end_with_status(summary: Mapping[str, Any], output_dir: str | PathLike[str], done: str = "segmented") -> None:
     """End the program with status 1 and a line about it where films failed.
+
+    Args:
+        summary: of the run, with `failed` and `total`.
+        output_dir: where `failures.csv` is.
+        done: what the films were not.
 
     Raises:
         SystemExit: films failed.
     """
     if summary["failed"]:
         table = Path(output_dir) / _FAILURES
-        raise SystemExit(f"error: {summary['failed']} of {summary['total']} films were not segmented; see {table}")
+        raise SystemExit(f"error: {summary['failed']} of {summary['total']} films were not {done}; see {table}")
 
 
 def install_exit_hook() -> None:

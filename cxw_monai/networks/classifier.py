@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -90,17 +91,25 @@ class ClassProbabilities(nn.Module):
     Args:
         network: gives logits `[B, L]`.
         multi_class: the classes exclude each other (softmax); otherwise each has its own sigmoid.
-        temperature: divides the logits, above 0; 1 leaves them.
+        temperatures: what the logits are divided by, one number a class or one for all, above 0; 1 leaves them.
     """
 
-    def __init__(self, network: nn.Module, multi_class: bool, temperature: float = 1.0) -> None:
+    if TYPE_CHECKING:  # TorchScript can't read it
+        temperatures: Tensor
+
+    def __init__(self, network: nn.Module, multi_class: bool, temperatures: Sequence[float] = (1.0,)) -> None:
         super().__init__()
-        self.network, self.multi_class, self.temperature = network, multi_class, temperature
+        self.network, self.multi_class = network, multi_class
+        self.register_buffer("temperatures", torch.tensor([float(one) for one in temperatures]), persistent=False)
+
+    def of_logits(self, logits: Tensor) -> Tensor:
+        """Logits `[..., L]` to probabilities `[..., L]`."""
+        scaled = logits / self.temperatures
+        return scaled.softmax(dim=-1) if self.multi_class else scaled.sigmoid()
 
     def forward(self, image: Tensor) -> Tensor:
         """`[B, C, H, W]` in [0, 1] to probabilities `[B, L]`."""
-        logits = self.network(image) / self.temperature
-        return logits.softmax(dim=1) if self.multi_class else logits.sigmoid()
+        return self.of_logits(self.network(image))
 
 
 def radiograph_classifier(

@@ -18,19 +18,17 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from cxw_monai.inference.api import EmbeddingModel, SegmentationModel, load
+from cxw_monai.inference.api import load
 from cxw_monai.inference.settings import model_hash
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.weights.bundles import BundleError
 from cxw_monai.weights.files import CheckpointError
-from cxw_monai.weights.kinds import read_weights, weights_file
+from cxw_monai.weights.kinds import weights_file
 
 from .export import export_onnx, export_torchscript
+from .fitting import fit_bundle
 
-__all__ = ["SUMS", "answer", "file_hashes", "read_metadata", "stage_bundle", "write_sums", "write_zip"]
+__all__ = ["SUMS", "file_hashes", "read_metadata", "stage_bundle", "write_sums", "write_zip"]
 
 SUMS = "SHA256SUMS"
 _TAKEN = ("LICENSE", "configs", "docs", "large_files.yml")
@@ -87,10 +85,8 @@ def stage_bundle(bundle: Path, folder: Path, ckpt: str | PathLike[str] | None = 
             shutil.copy(bundle / name, target / name)
     (target / "models").mkdir()
     shutil.copy(weights, target / "models" / "model.pt")
+    fit_bundle(target)
     model = load(target)
-    if isinstance(model, EmbeddingModel):
-        _fit_encoder(target)
-        model = load(target)
     metadata = read_metadata(target)
     export_torchscript(model.film_model(), target / "models" / "model.ts", metadata)
     export_onnx(model.film_model(), target / "models" / "model.onnx", metadata)
@@ -101,43 +97,10 @@ def stage_bundle(bundle: Path, folder: Path, ckpt: str | PathLike[str] | None = 
     return target
 
 
-def answer(model: SegmentationModel | EmbeddingModel, film: np.ndarray) -> np.ndarray:
-    """A model's answer to a film: probabilities `[S, H, W]` or an embedding `[D]`."""
-    if isinstance(model, SegmentationModel):
-        return np.stack(list(model.probabilities(film).values()))
-    return model.embed(film)
-
-
 def write_sums(folder: Path) -> None:
     """Write `SHA256SUMS` of a folder's files."""
     sums = "".join(f"{digest}  {name}\n" for name, digest in file_hashes(folder).items())
     (folder / SUMS).write_text(sums, encoding="utf-8")
-
-
-def _fit_encoder(bundle: Path) -> None:
-    """Keep the target encoder alone, under the names of the inference network, and write its sizes into the configs."""
-    path = bundle / "models" / "model.pt"
-    inference, described = bundle / "configs" / "inference.json", bundle / "configs" / "metadata.json"
-    config, metadata = (json.loads(file.read_text(encoding="utf-8")) for file in (inference, described))
-    weights = read_weights(bundle)
-    settings = weights.encoder_settings()
-    network, (height, width), patch = weights.embedder(settings), settings.image_size, settings.patch_size
-    with atomic_file(path) as stream:
-        torch.save(network.state_dict(), stream)
-    config |= {"network_size": settings.size, "patch_size": patch, "in_channels": settings.in_channels}
-    config["image_size"] = height if height == width else [height, width]
-    formats = metadata["network_data_format"]
-    formats["inputs"]["image"]["spatial_shape"] = [f"{patch}*n", f"{patch}*n"]
-    formats["outputs"]["pred"]["num_channels"] = network.encoder.embed_dim
-    metadata["exported_models"]["outputs"]["pred"]["shape"] = ["batch", network.encoder.embed_dim]
-    _write_json(inference, config)
-    _write_json(described, metadata)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with atomic_file(path, "w", encoding="utf-8") as stream:
-        json.dump(content, stream, indent=4)
-        stream.write("\n")
 
 
 def write_zip(folder: Path, path: Path) -> None:

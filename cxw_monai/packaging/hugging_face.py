@@ -23,11 +23,11 @@ import numpy as np
 import yaml
 from safetensors.torch import save_file
 
-from cxw_monai.inference.api import EmbeddingModel, SegmentationModel, load
+from cxw_monai.inference.api import FilmModel, load
 from cxw_monai.weights.bundles import BundleError
 from cxw_monai.weights.kinds import Weights, read_weights
 
-from .contents import answer, read_metadata, stage_bundle, write_sums
+from .contents import read_metadata, stage_bundle, write_sums
 
 __all__ = ["hugging_face_folder"]
 
@@ -64,29 +64,26 @@ def hugging_face_folder(
         (staged / "README.md").write_text(_card(staged, metadata, model), encoding="utf-8")
         write_sums(staged)
         film = np.random.default_rng(0).random((130, 110), dtype=np.float32)
-        if not np.array_equal(answer(load(staged / "model.safetensors"), film), answer(model, film)):
+        if not np.array_equal(load(staged / "model.safetensors").answer(film), model.answer(film)):
             raise BundleError(staged / "model.safetensors", "answers unlike models/model.pt", "report this")
         shutil.move(staged, target)
     return target
 
 
-def _config(model: SegmentationModel | EmbeddingModel, weights: Weights, metadata: dict[str, Any]) -> dict[str, Any]:
-    common = {"library_name": "monai", "bundle_version": metadata["version"], "image_size": list(model.image_size)}
-    if isinstance(model, SegmentationModel):
-        return {"model_type": "cxw_monai_segmenter", **common, "settings": asdict(weights.settings)}
-    return {"model_type": "cxw_monai_encoder", **common}
+def _config(model: FilmModel, weights: Weights, metadata: dict[str, Any]) -> dict[str, Any]:
+    config = {"library_name": "monai", "bundle_version": metadata["version"], "image_size": list(model.image_size)}
+    config = {"model_type": model.HUB.model_type, **config}
+    return config | ({"settings": asdict(weights.settings)} if model.STATE_KEY else {})
 
 
-def _card(bundle: Path, metadata: dict[str, Any], model: SegmentationModel | EmbeddingModel) -> str:
+def _card(bundle: Path, metadata: dict[str, Any], model: FilmModel) -> str:
     """Model card: front matter, how to load it, the metadata's facts, the bundle's own card."""
-    segments = isinstance(model, SegmentationModel)
     front = {
         "license": "apache-2.0",
         "library_name": "monai",
-        "pipeline_tag": "image-segmentation" if segments else "image-feature-extraction",
+        "pipeline_tag": model.HUB.pipeline_tag,
         "tags": ["monai", "medical", "radiology", "x-ray"],
     }
-    call = 'masks = model.segment("film.dcm")' if segments else 'embedding = model.embed("film.dcm")'
     own = bundle / "docs" / "model_card.md"
     own = own if own.is_file() else bundle / "docs" / "README.md"
     lines = [
@@ -95,7 +92,8 @@ def _card(bundle: Path, metadata: dict[str, Any], model: SegmentationModel | Emb
         f"{metadata['description']}.",
         f"**Intended use.** {metadata['intended_use']}",
         f"**Data.** {metadata['data_source']}.",
-        "```python\nimport cxw_monai\n\n" + f'model = cxw_monai.load("{bundle.name}")  # this folder\n{call}\n```',
+        "```python\nimport cxw_monai\n\n"
+        + f'model = cxw_monai.load("{bundle.name}")  # this folder\n{model.HUB.call}\n```',
         "`models/model.ts` and `models/model.onnx` need nothing but torch or onnxruntime; what goes in and what comes "
         "out is described in `configs/metadata.json`.",
     ]

@@ -24,11 +24,11 @@ from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
 from monai.utils import optional_import
 from PIL import Image
 
-from cxw_monai.inference.api import SegmentationModel, load
+from cxw_monai.inference.api import load
 from cxw_monai.io.files.csv_files import write_rows
 from cxw_monai.weights.bundles import extract_bundle
 
-from .contents import SUMS, answer, file_hashes, read_metadata
+from .contents import SUMS, file_hashes, read_metadata
 
 __all__ = ["LARGEST_FILE", "REQUIRED_FILES", "verify_package"]
 
@@ -150,7 +150,7 @@ def _network(bundle: Path) -> list[str]:
 
 def _export(bundle: Path) -> list[str]:
     weights = bundle / "models" / "model.pt"
-    key = "model" if isinstance(load(bundle), SegmentationModel) else ""
+    key = load(bundle).STATE_KEY
     with TemporaryDirectory() as folder:
         script = str(Path(folder) / "model.ts")
         ckpt_export(**_arguments(bundle), filepath=script, ckpt_file=str(weights), key_in_ckpt=key)
@@ -186,7 +186,7 @@ def _workflows(bundle: Path) -> list[str]:
 
 
 def _noise(folder: Path, train: dict[str, Any]) -> Path:
-    """Films of seeded noise with a manifest, and masks where the training config names structures."""
+    """Films of seeded noise with a manifest, with masks or labels of what the training config names."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     structures = train.get("structures", [])
@@ -199,7 +199,8 @@ def _noise(folder: Path, train: dict[str, Any]) -> Path:
         coarse = Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8))
         coarse.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC).save(folder / f"film{number}.png")
         masks = {f"mask_{name}": "mask.png" for name in structures}
-        rows.append({"image": f"film{number}.png", "patient_id": str(number), **masks})
+        labels = {f"label_{name}": (number + place) % 2 for place, name in enumerate(train.get("classes", []))}
+        rows.append({"image": f"film{number}.png", "patient_id": str(number), **masks, **labels})
     with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as stream:
         write_rows(stream, list(rows[0]), rows)
     return folder
@@ -210,7 +211,7 @@ def _exported_models(bundle: Path) -> list[str]:
     onnxruntime, _ = optional_import("onnxruntime")
     model = load(bundle, amp="none")
     films = np.random.default_rng(0).random((2, 1, 130, 110), dtype=np.float32)
-    expected = np.stack([answer(model, film) for film in films])
+    expected = np.stack([model.answer(film) for film in films])
     script = torch.jit.load(str(bundle / "models" / "model.ts"), map_location="cpu").eval()
     with torch.inference_mode():
         found = {"models/model.ts": script(torch.from_numpy(films)).numpy()}

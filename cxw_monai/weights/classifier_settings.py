@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cxw_monai.networks import VIT_SIZES, RadiographClassifier, radiograph_classifier
+from torch import nn
+
+from cxw_monai.networks import VIT_SIZES, ClassProbabilities, RadiographClassifier, radiograph_classifier
 from cxw_monai.networks.heads import HEADS
 
 from .task_settings import EncoderUse, check_choice, check_names, check_range, shown
@@ -14,7 +16,8 @@ __all__ = ["TARGETS", "ClassifierSettings"]
 
 TARGETS = ("multi_label", "multi_class")
 
-_MOST_TEMPERATURE = 1e4
+_TEMPERATURES = 1e-4, 1e4
+_MOST_THRESHOLD = 2  # above 1 for never
 
 
 def _is_number(value: object, low: float, high: float) -> bool:
@@ -31,7 +34,8 @@ class ClassifierSettings(EncoderUse):
         head: one of `cxw_monai.networks.heads.HEADS`.
         head_layers: how many of the encoder's last blocks the head reads.
         head_norm: layer normalisation before the head's own weights.
-        temperature: divides the logits before the sigmoid or softmax; fitted on validation films, 1 otherwise.
+        temperatures: what logits are divided by before the sigmoid (one a class) or the softmax (one), fitted on
+            validation films; none where they were not fitted.
         operating_points: by class, thresholds of the calibrated probability by the name of the point, chosen on
             validation films; a class without one has none.
 
@@ -44,7 +48,7 @@ class ClassifierSettings(EncoderUse):
     head: str
     head_layers: int
     head_norm: bool
-    temperature: float = 1.0
+    temperatures: tuple[float, ...] = ()
     operating_points: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -57,17 +61,28 @@ class ClassifierSettings(EncoderUse):
             raise ValueError(f"head_norm must be true or false, got {shown(self.head_norm)}.")
         if self.target == "multi_class" and len(self.classes) < 2:
             raise ValueError(f"classes of a multi_class target must be two or more, got {shown(self.classes)}.")
-        if not _is_number(self.temperature, 1 / _MOST_TEMPERATURE, _MOST_TEMPERATURE):
-            raise ValueError(f"temperature must be a number above 0, got {shown(self.temperature)}.")
+        self._check_temperatures()
         self._check_points()
+
+    def _check_temperatures(self) -> None:
+        found = self.temperatures
+        count = 1 if self.target == "multi_class" else len(self.classes)
+        if not isinstance(found, tuple) or len(found) not in (0, count):
+            raise ValueError(f"temperatures must be {count} or none, got {shown(found)}.")
+        if not all(_is_number(one, *_TEMPERATURES) for one in found):
+            raise ValueError(f"temperatures must be numbers above 0, got {shown(found)}.")
 
     def _check_points(self) -> None:
         points = self.operating_points
         if not isinstance(points, Mapping) or not set(points) <= set(self.classes):
             raise ValueError(f"operating_points must be thresholds by class and name, got {shown(points)}.")
         for name, thresholds in points.items():
-            if not isinstance(thresholds, Mapping) or not all(_is_number(one, 0, 1) for one in thresholds.values()):
-                raise ValueError(f"operating_points of {name} must be numbers from 0 to 1, got {shown(thresholds)}.")
+            if not isinstance(thresholds, Mapping) or not all(
+                _is_number(one, 0, _MOST_THRESHOLD) for one in thresholds.values()
+            ):
+                raise ValueError(
+                    f"operating_points of {name} must be numbers from 0 to {_MOST_THRESHOLD}, got {shown(thresholds)}."
+                )
             if thresholds:
                 check_names(list(thresholds), f"operating_points of {name}")
 
@@ -82,3 +97,7 @@ class ClassifierSettings(EncoderUse):
             frozen_blocks=frozen_blocks,
             **self.sizes(),
         )
+
+    def probabilities(self, network: nn.Module) -> ClassProbabilities:
+        """A classifier of these settings with its calibrated probabilities."""
+        return ClassProbabilities(network, self.target == "multi_class", self.temperatures or (1.0,)).eval()

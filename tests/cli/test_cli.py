@@ -101,9 +101,13 @@ def commands(monkeypatch):
     return found
 
 
-def test_segment_is_the_bundles_inference(run_verb, commands):
-    assert run_verb("segment", "a.dcm", "--output", "o", "--ckpt", "m.pt", "--set", "threshold=0.4")[0] == 7
-    bundle = named_bundle("chexworld_segmentation").resolve()
+@pytest.mark.parametrize(
+    ("verb", "name", "setting"),
+    [("segment", "chexworld_segmentation", "threshold"), ("classify", "chexworld_classification", "batch_size")],
+)
+def test_a_verb_is_its_bundles_inference(run_verb, commands, verb, name, setting):
+    assert run_verb(verb, "a.dcm", "--output", "o", "--ckpt", "m.pt", "--set", f"{setting}=0.4")[0] == 7
+    bundle = named_bundle(name).resolve()
     [command] = commands
     assert command[:5] == [sys.executable, "-m", "monai.bundle", "run", "inference"]
     given = dict(zip(command[5::2], command[6::2], strict=True))
@@ -113,7 +117,7 @@ def test_segment_is_the_bundles_inference(run_verb, commands):
         "--input": "a.dcm",
         "--output": "o",
         "--ckpt": "m.pt",
-        "--threshold": "0.4",
+        f"--{setting}": "0.4",
     }
 
 

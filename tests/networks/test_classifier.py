@@ -71,7 +71,7 @@ def test_a_frozen_encoder_keeps_its_weights_and_has_no_gradient():
 @pytest.mark.parametrize("head", ["linear", "attentive"])
 @pytest.mark.parametrize("multi_class", [True, False])
 def test_torchscript_gives_the_same_probabilities(head, multi_class):
-    model = ClassProbabilities(classifier(head=head, head_layers=2, head_norm=True), multi_class, 2.0).eval()
+    model = ClassProbabilities(classifier(head=head, head_layers=2, head_norm=True), multi_class, [2.0]).eval()
     image = images(3, 1, 32, 40)
     found = torch.jit.script(model)(image)
     torch.testing.assert_close(found, model(image))

@@ -13,13 +13,16 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.scripts import run
 
 from cxw_monai.inference.bundle_settings import InferenceSettings
+from cxw_monai.inference.classify_settings import ClassifySettings
 from cxw_monai.settings import SettingError, source
 from cxw_monai.settings.command_line import typed
+from cxw_monai.tasks.classification.settings import ClassificationScoringSettings, ClassificationSettings
 from cxw_monai.tasks.pretraining.settings import EmbeddingSettings, EvaluationSettings, PretrainingSettings
 from cxw_monai.tasks.segmentation.settings import FineTuningSettings, ScoringSettings
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 PRETRAINING, SEGMENTATION = BUNDLES / "chexworld_pretraining/configs", BUNDLES / "chexworld_segmentation/configs"
+CLASSIFICATION = BUNDLES / "chexworld_classification/configs"
 TRAIN, INFER = PRETRAINING / "train.json", SEGMENTATION / "inference.json"
 ONLY_CHECK = ["@settings"]
 RUNS = {  # every way to run a bundle: its files
@@ -298,6 +301,9 @@ CLASSES = {
     SEGMENTATION / "train.json": FineTuningSettings,
     SEGMENTATION / "evaluate.json": ScoringSettings,
     INFER: InferenceSettings,
+    CLASSIFICATION / "train.json": ClassificationSettings,
+    CLASSIFICATION / "evaluate.json": ClassificationScoringSettings,
+    CLASSIFICATION / "inference.json": ClassifySettings,
 }
 
 
@@ -319,7 +325,7 @@ def test_every_setting_is_described_and_its_default_is_one(kind):
     assert kind(**defaults).model_dump() == defaults
 
 
-@pytest.mark.parametrize("folder", [PRETRAINING, SEGMENTATION], ids=lambda folder: folder.parent.name)
+@pytest.mark.parametrize("folder", [PRETRAINING, SEGMENTATION, CLASSIFICATION], ids=lambda folder: folder.parent.name)
 def test_presets_set_what_there_is(folder):
     kind, base = CLASSES[folder / "train.json"], json.loads((folder / "train.json").read_text())
     for preset in folder.glob("presets/**/*.yaml"):

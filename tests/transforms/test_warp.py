@@ -241,3 +241,17 @@ def test_a_mirrored_film_shows_its_right_on_the_left_and_names_change_places():
 def test_settings_out_of_range_are_refused(settings, said):
     with pytest.raises(ValueError, match=said):
         warp(8, **settings)
+
+
+def test_films_without_masks_are_warped_as_those_with_masks():
+    """The same random numbers give the same film, whether or not masks go along."""
+    film = np.random.default_rng(0).random((1, 40, 48), dtype=np.float32)
+    mask, known = np.ones((1, 40, 48), np.uint8), np.array([True])
+    options = {"size": 32, "crop_prob": 1.0, "flip_prob": 0.5, "distortion_prob": 0.5}
+    for seed in range(4):
+        alone = RandFilmWarpd(keys="image", **options).set_random_state(seed)({"image": film})
+        both = RandFilmWarpd(structures=("heart",), **options).set_random_state(seed)
+        found = both({"image": film, "label": mask, "known": known})
+        assert alone.keys() == {"image"} and torch.equal(alone["image"], found["image"])
+    with pytest.raises(ValueError, match="or of the image alone"):
+        RandFilmWarpd(keys=("image", "label"), **options)

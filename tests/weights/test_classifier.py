@@ -16,7 +16,7 @@ PLAIN = {"classes": ("edema", "mass"), "image_size": 32, "size": "tiny"}
 def test_a_saved_classifier_comes_back_with_its_points(tmp_path):
     settings = classifier_settings(**PLAIN, head="attentive", head_layers=2, head_norm=True)
     points = {"edema": {"youden": 0.25, "sensitivity_90": 0.125}}
-    settings = ClassifierSettings(**{**vars(settings), "temperature": 1.5, "operating_points": points})
+    settings = ClassifierSettings(**{**vars(settings), "temperatures": (1.5, 0.5), "operating_points": points})
     network = new_classifier(settings).eval()
     save_network(network, settings, tmp_path / "model.pt")
     found, loaded = read_classifier(tmp_path)
@@ -47,10 +47,11 @@ def test_starts_from_an_encoder_and_freezes_it(tmp_path):
         ({"head": "mlp"}, "head must be one of"),
         ({"head_layers": 13}, "head_layers must be a whole number from 1 to 12"),
         ({"head_norm": 1}, "head_norm must be true or false"),
-        ({"temperature": 0.0}, "temperature must be a number above 0"),
-        ({"temperature": float("nan")}, "temperature must be a number above 0"),
+        ({"temperatures": (0.0, 1.0)}, "temperatures must be numbers above 0"),
+        ({"temperatures": (float("nan"), 1.0)}, "temperatures must be numbers above 0"),
+        ({"temperatures": (1.0,)}, "temperatures must be 2 or none"),
         ({"operating_points": {"liver": {}}}, "operating_points must be"),
-        ({"operating_points": {"edema": {"youden": 1.5}}}, "from 0 to 1"),
+        ({"operating_points": {"edema": {"youden": 2.5}}}, "from 0 to 2"),
         ({"operating_points": {"edema": {"../up": 0.5}}}, "must be named by"),
         ({"operating_points": []}, "operating_points must be"),
     ],

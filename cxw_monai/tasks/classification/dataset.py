@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from cxw_monai.data.dataset import SeededDataset
 from cxw_monai.data.store import RadiographCache
 from cxw_monai.io.results.film_names import film_name
+from cxw_monai.metrics.subgroups import age_band
 
 __all__ = ["ClassificationDataset", "EncodedDataset", "LabelledFilms"]
 
@@ -74,10 +75,21 @@ class LabelledFilms:
     def _shared_names(self) -> set[str]:
         return {name for name, films in Counter(map(self._short_name, range(len(self)))).items() if films > 1}
 
-    def patient(self, index: int) -> str:
-        """The manifest's `patient_id` of a film; its path where there is none."""
+    def patient(self, index: int) -> str | None:
+        """The manifest's `patient_id` of a film."""
         patient = self.items[index].get("patient_id")
-        return str(self.items[index]["image"]) if patient in (None, "") else str(patient)
+        return None if patient in (None, "") else str(patient)
+
+    def variables(self, indices: Sequence[int]) -> dict[str, list[str | None]]:
+        """Sex, age band, view and source of films, as far as the manifest knows one of them; None where unknown."""
+        items = [self.items[index] for index in indices]
+        found: dict[str, list[str | None]] = {
+            name: [str(item[name]) if item.get(name) not in (None, "") else None for item in items]
+            for name in ("sex", "view", "source")
+        }
+        ages = [item.get("age") for item in items]
+        found["age"] = [age_band(None if age in (None, "") else float(age)) for age in ages]
+        return {name: values for name, values in found.items() if any(value is not None for value in values)}
 
 
 class ClassificationDataset(SeededDataset):

@@ -34,6 +34,7 @@ class ClassificationSettings(EncoderTuningSettings):
     cache_tokens: bool = setting(
         False, "encode each film once and train the head on that; for a frozen encoder, without augmentation"
     )
+    layer_decay: Number = setting(0.75, "factor of the learning rate from block to block, in (0, 1]", gt=0, le=1)
     # loss and choice
     class_weights: Annotated[Literal["none", "balanced"], Lower] | ClassWeights = setting(
         "none", "none, balanced, or a number a class: of its positives, or of its films", union_mode="left_to_right"

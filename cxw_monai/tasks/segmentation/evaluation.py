@@ -13,10 +13,10 @@ from monai.engines import SupervisedEvaluator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cxw_monai.tasks.evaluation import test_once
 from cxw_monai.training.precision import Precision
-from cxw_monai.training.processes import barrier, is_main_process, unwrapped
+from cxw_monai.training.processes import is_main_process
 from cxw_monai.training.step import moved, scalars_of
-from cxw_monai.weights.segmenter import load_segmenter
 
 from .dataset import AnnotatedFilms
 from .dice_scores import DiceScores
@@ -140,15 +140,7 @@ def test_best(
         ckpt: the run's `model.pt`.
         folder: where the scores go.
     """
-    if not len(scores.films):
-        logger.info("No test films: set test_datalist, test_fraction or splits for a test of the best epoch.")
-        return
-    if (Path(folder) / "summary.json").exists():  # a test that was killed while it wrote is made again
-        logger.info("%s: the test was done already.", folder)
-        return
-    barrier()  # the main process may still be writing
-    unwrapped(network).load_state_dict(load_segmenter(ckpt).state_dict())
-    evaluate_films(evaluator, scores, folder)
+    test_once(len(scores.films), network, ckpt, folder, lambda: evaluate_films(evaluator, scores, folder))
 
 
 test_best.__test__ = False  # type: ignore[attr-defined]  # not one of pytest's

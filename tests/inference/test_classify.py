@@ -1,0 +1,144 @@
+"""Classification of films: API, inference's files, heat maps, export."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cxw_monai
+from cxw_monai.inference.api import ClassificationModel
+from cxw_monai.inference.classify import FilmClassifier, Probabilitiesd
+from cxw_monai.inference.classify_settings import ClassifySettings
+from cxw_monai.inference.heat_maps import occlusion_maps, write_heat_map
+from cxw_monai.inference.predictor import film_inferer
+from cxw_monai.packaging.export import export_onnx, export_torchscript
+from cxw_monai.transforms.whole_film import WholeFilmd
+from cxw_monai.weights.classifier import classifier_settings, load_classifier, new_classifier, read_settings
+from cxw_monai.weights.files import CheckpointError
+from cxw_monai.weights.kinds import save_network
+
+CLASSES = ("edema", "mass")
+POINTS = {"edema": {"youden": 0.0, "sensitivity_90": 1.5}, "mass": {}}
+
+
+@pytest.fixture(scope="module")
+def ckpt(tmp_path_factory):
+    """A classifier of random weights with temperatures and points."""
+    torch.manual_seed(0)
+    settings = classifier_settings(CLASSES, head="attentive", image_size=32, size="tiny")
+    settings = replace(settings, temperatures=(2.0, 0.5), operating_points=POINTS)
+    path = tmp_path_factory.mktemp("classifier") / "model.pt"
+    save_network(new_classifier(settings), settings, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("films")
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 256, (50 + 10 * number, 40), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"film{number}.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    return folder
+
+
+def _array(path):
+    return np.asarray(Image.open(path), dtype=np.float32)[None] / 255
+
+
+def run(ckpt, films, output, **settings):
+    settings = ClassifySettings(amp="none", device="cpu", num_workers=1, **settings)
+    model = read_settings(ckpt)
+    return FilmClassifier(
+        [str(path) for path in sorted(films.glob("*.png"))],
+        films,
+        output,
+        network=load_classifier(ckpt),
+        model=model,
+        preprocessing=WholeFilmd(model.image_size, keys="image"),
+        inferer=film_inferer(),
+        postprocessing=Probabilitiesd(model),
+        settings=settings,
+        model_hash="abc",
+    ).run()
+
+
+def test_probabilities_are_calibrated_logits(ckpt, films):
+    model = cxw_monai.load(ckpt, amp="none")
+    assert isinstance(model, ClassificationModel)
+    found = model.classify(films / "film0.png")
+    logits = model.predictor.output(_array(films / "film0.png"))
+    expected = torch.sigmoid(logits / torch.tensor([2.0, 0.5]))
+    assert list(found) == list(CLASSES)
+    np.testing.assert_allclose(list(found.values()), expected.numpy(), rtol=1e-6)
+    assert model.decide(films / "film0.png") == {"edema": {"youden": True, "sensitivity_90": False}, "mass": {}}
+    with pytest.raises(AttributeError, match="is a classifier, which has no 'segment'; load a segmenter"):
+        model.segment(films / "film0.png")
+    with pytest.raises(AttributeError, match="'ClassificationModel' object has no attribute 'fit'"):
+        model.fit()
+
+
+def test_inference_writes_what_the_api_says(ckpt, films, tmp_path):
+    summary = run(ckpt, films, tmp_path, formats=["csv", "json", "heatmap"])
+    assert summary == {"classified": 2, "failed": 1, "total": 3}
+    with (tmp_path / "classification.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["image"] for row in rows] == ["film0.png", "film1.png"]
+    model = cxw_monai.load(ckpt, amp="none")
+    for row in rows:
+        found = model.classify(films / row["image"])
+        assert {name: float(row[f"probability_{name}"]) for name in CLASSES} == pytest.approx(found, abs=1e-6)
+        assert (row["decision_edema_youden"], row["decision_edema_sensitivity_90"]) == ("1", "0")
+        assert float(row["threshold_edema_sensitivity_90"]) == 1.5
+        folder = tmp_path / row["image"].removesuffix(".png")
+        assert json.loads((folder / "classification.json").read_text())["probabilities"] == pytest.approx(found)
+        with Image.open(folder / "heatmap_mass.png") as picture:
+            assert picture.mode == "RGB" and picture.size == Image.open(films / row["image"]).size
+    assert "broken.png" in (tmp_path / "failures.csv").read_text()
+    assert json.loads((tmp_path / "settings.json").read_text())["operating_points"] == POINTS
+
+
+def test_nothing_beside_the_table_unless_asked_for(ckpt, films, tmp_path):
+    run(ckpt, films, tmp_path)
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_occlusion_finds_what_a_logit_depends_on():
+    """The logit is the brightness of the upper left quarter of a film that is bright there alone."""
+
+    def network(image):
+        return image[:, :, :16, :16].mean(dim=(2, 3))
+
+    image = torch.zeros(1, 1, 32, 32)
+    image[..., :16, :16] = 1
+    found = occlusion_maps(network, image, windows=4)[0]
+    assert found[:2, :2].min() > 0 and found[3].max() == found[:, 3].max() == 0
+
+
+def test_a_heat_map_is_brightest_where_its_values_are(tmp_path):
+    values = np.zeros((4, 4), np.float32)
+    values[0, 3] = 1
+    write_heat_map(tmp_path / "map.png", np.zeros((64, 32), np.float32), values)
+    pixels = np.asarray(Image.open(tmp_path / "map.png")).sum(axis=2)
+    assert pixels.shape == (64, 32) and pixels[2, 29] > 100 and pixels[60, 2] == 0
+
+
+def test_exported_models_give_the_same_probabilities(ckpt, films, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = cxw_monai.load(ckpt, amp="none")
+    film = _array(films / "film1.png")
+    export_torchscript(model.film_model(), tmp_path / "model.ts")
+    script = torch.jit.load(str(tmp_path / "model.ts"))(torch.from_numpy(film)[None])
+    np.testing.assert_allclose(script.detach().numpy()[0], model.answer(film), atol=1e-4)
+    export_onnx(model.film_model(), tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"image": film[None]})[0][0], model.answer(film), atol=1e-4)
+
+
+def test_the_bundle_says_that_it_has_no_weights():
+    with pytest.raises(CheckpointError, match="a folder without model.pt"):
+        cxw_monai.load("chexworld_classification")
