@@ -105,12 +105,19 @@ def test_evaluation_needs_the_model_alone_and_repeats_the_test(trained, manifest
         ckpt=trained / "model.pt",
         cache_dir=cache,
         output_dir=tmp_path,
-        classes="['mass','edema']",
         **TESTED,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    for name in ("films.csv", "summary.json"):
+    for name in ("films.csv", "summary.json", "operating_points.csv"):
         assert (tmp_path / "evaluation" / name).read_text() == (trained / "test" / name).read_text()
+
+
+def test_a_model_is_scored_on_its_own_classes_in_their_order(trained, manifest, cache, tmp_path):
+    places = {"datalist": str(manifest), "output_dir": str(tmp_path), "cache_dir": str(cache)}
+    places["ckpt"] = str(trained / "model.pt")
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        BUNDLE.workflow("train", ["train.json", "evaluate.json"], **{**places, "classes": ["mass", "edema"]})
+    assert "scored on its own, in their order: edema, mass" in str(innermost(caught.value))
 
 
 def test_operating_points_do_not_move_with_the_labels_of_the_test(trained, manifest, cache, tmp_path):
@@ -140,7 +147,7 @@ def test_a_head_is_trained_on_tokens_that_are_computed_once(manifest, cache, tmp
     for output in (tmp_path / "a", tmp_path / "b"):
         done = BUNDLE.run("training", ["train.json", "presets/frozen.yaml"], output_dir=output, seed=1, **settings)
         assert done.returncode == 0, done.stderr[-3000:]
-        assert ("encoding 16 films" in done.stdout + done.stderr) == (output.name == "a")
+        assert ("encoding 18 films" in done.stdout + done.stderr) == (output.name == "a")
     settings, network = read_classifier(tmp_path / "a" / "model.pt")
     assert isinstance(network.head, AttentiveHead) and settings.head_layers == 4
     one, two = (torch.load(tmp_path / name / "model.pt", weights_only=True)["model"] for name in "ab")
@@ -177,8 +184,6 @@ def test_two_processes_train_with_the_multi_gpu_overlay(manifest, cache, tmp_pat
 
 
 def test_inference_of_the_bundle(trained, manifest, tmp_path):
-    done = BUNDLE.run("inference", ["inference.json"], ckpt=trained / "model.pt", input=manifest, output=tmp_path)
-    assert done.returncode == 2 and "classes" in done.stderr  # the settings of the training are none of inference's
     plain = BundleRuns("chexworld_classification")
     done = plain.run("inference", ["inference.json"], ckpt=trained / "model.pt", input=manifest, output=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -215,20 +220,19 @@ def test_presets_build_what_they_say(preset):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"classes": "['liver']"}, "no column label_liver or liver for the class 'liver'"),
-        ({"cache_tokens": "true"}, "cache_tokens needs a frozen encoder"),
+        ({"classes": ["liver"]}, "no column label_liver or liver for the class 'liver'"),
+        ({"cache_tokens": True}, "cache_tokens needs a frozen encoder"),
         ({"target": "multi_class", "gamma_negative": 1}, "are of target multi_label"),
-        ({"class_weights": "[1.0]"}, "class_weights must be 2 numbers"),
+        ({"class_weights": [1.0]}, "class_weights must be 2 numbers"),
         ({"key_metric": "dice"}, "key_metric"),
     ],
 )
 def test_wrong_settings_say_what_is_wrong(manifest, cache, tmp_path, settings, said):
     if settings.get("target") == "multi_class":
         settings = {**settings, "label_map": {"edema": {"view": "AP"}, "mass": {"view": "PA"}}}
+    places = {"datalist": str(manifest), "output_dir": str(tmp_path), "cache_dir": str(cache)}
     with pytest.raises(Exception) as caught:  # noqa: PT011
-        BUNDLE.workflow(
-            "train", ["train.json"], datalist=str(manifest), output_dir=str(tmp_path), cache_dir=str(cache), **settings
-        )
+        BUNDLE.workflow("train", ["train.json"], **{**places, "classes": ["edema", "mass"], **settings})
     assert said in str(innermost(caught.value))
 
 

@@ -57,6 +57,16 @@ def test_exclusive_classes(manifest):
         labelled_items(path, "ab", None, "multi_class")
 
 
+def test_a_scoring_takes_a_class_without_a_column_as_unknown(manifest):
+    path = manifest([{"label_edema": 1}, {"label_edema": 0}])
+    settings = {"classes": ("mass", "edema"), "label_map": None, "target": "multi_label"}
+    assert [item["labels"] for item in classification_subset("all", path, **settings)] == [[None, 1.0], [None, 0.0]]
+    with pytest.raises(ValueError, match="no column label_mass"):
+        labelled_items(path, settings["classes"])
+    with pytest.raises(ValueError, match="no column label_liver"):
+        classification_subset("all", path, **{**settings, "classes": ("liver",)})
+
+
 @pytest.mark.parametrize(
     ("row", "label_map", "said"),
     [

@@ -52,8 +52,17 @@ def split_films(settings: ClassificationSettings) -> Splits:
     return classification_splits(**_labels(settings))
 
 
-def scored_films(settings: ClassificationScoringSettings) -> list[Item]:
-    """The films of a scoring."""
+def scored_films(settings: ClassificationScoringSettings, model: ClassifierSettings) -> list[Item]:
+    """The films of a scoring.
+
+    Raises:
+        ValueError: other classes than the model's, or what `classification_subset` refuses.
+    """
+    if tuple(settings.classes) != model.classes:
+        raise ValueError(
+            f"classes: a model is scored on its own, in their order: {', '.join(model.classes)}, got "
+            f"{', '.join(settings.classes)}. Leave classes out; label_map names the manifest's columns."
+        )
     return classification_subset(settings.subset, **_labels(settings))
 
 

@@ -25,6 +25,7 @@ def labelled_items(
     classes: Sequence[str],
     label_map: LabelMap | None = None,
     target: str = "multi_label",
+    all_columns: bool = True,
 ) -> list[Item]:
     """Films of a manifest of which at least one label is known.
 
@@ -36,20 +37,26 @@ def labelled_items(
         label_map: where a class is not the column of its name: another column, or `{column: value}`, which is 1 where
             the column has that text, and 0 where it has another one (`{"AP": {"view": "AP"}}`).
         target: `multi_label`, or `multi_class`: a film is of the class that is 1, and is left out where none is.
+        all_columns: false takes a class without a column as one that is unknown on all films.
 
     Returns:
         The manifest's items with `labels`: L numbers 1.0 or 0.0, or None where unknown.
 
     Raises:
-        ValueError: a column that the manifest does not have, a label that is neither 1, 0 nor empty, no film with a
+        ValueError: a column that the manifest does not have (of all classes, where `all_columns` is false), a label that is neither 1, 0 nor empty, no film with a
             label, or, of a `multi_class` target, a film of two classes.
     """
     items = load_items(datalist=datalist, section="all")
     present = dict.fromkeys(column for item in items for column in item)
-    columns = [_column(name, (label_map or {}).get(name, name), present, datalist) for name in classes]
+    wanted = {name: (label_map or {}).get(name, name) for name in classes}
+    found = [name for name in classes if not present.keys().isdisjoint(_choices(name, wanted[name]))]
+    required = classes if all_columns or not found else found
+    columns = {name: _column(name, wanted[name], present, datalist) for name in required}
+    if unknown := [name for name in classes if name not in columns]:
+        _logger.warning("%s: no column of %s, unknown on all films.", datalist, ", ".join(unknown))
     labelled = []
     for item in items:
-        labels = [_value(item, column, value, datalist) for column, value in columns]
+        labels = [_value(item, *columns[name], datalist) if name in columns else None for name in classes]
         ones = [name for name, label in zip(classes, labels, strict=True) if label == 1]
         if target == "multi_class" and len(ones) > 1:
             raise ValueError(
@@ -64,17 +71,20 @@ def labelled_items(
     return labelled
 
 
+def _choices(name: str, wanted: str | Mapping[str, Any]) -> list[str]:
+    """Columns that a class may be read from, the first that is there."""
+    if not isinstance(wanted, Mapping):
+        return [f"label_{wanted}", wanted]
+    if len(wanted) != 1:
+        raise ValueError(f"label_map of {name!r} must be a column or one {{column: value}}, got {dict(wanted)}.")
+    return list(wanted)
+
+
 def _column(
     name: str, wanted: str | Mapping[str, Any], present: Mapping[str, Any], datalist: Any
 ) -> tuple[str, str | None]:
     """The column of a class, and the text in it that means the class, or None where it holds 1 and 0."""
-    if isinstance(wanted, Mapping):
-        if len(wanted) != 1:
-            raise ValueError(f"label_map of {name!r} must be a column or one {{column: value}}, got {dict(wanted)}.")
-        ((column, value),) = wanted.items()
-        choices, value = [column], str(value)
-    else:
-        choices, value = [f"label_{wanted}", wanted], None
+    choices = _choices(name, wanted)
     found = next((one for one in choices if one in present), None)
     if found is None:
         have = ", ".join(column for column in present if column.startswith("label_")) or ", ".join(present)
@@ -82,7 +92,7 @@ def _column(
             f"{datalist}: no column {' or '.join(choices)} for the class {name!r}; it has {have}. Set classes or "
             "label_map."
         )
-    return found, value
+    return found, str(wanted[found]) if isinstance(wanted, Mapping) else None
 
 
 def _value(item: Item, column: str, value: str | None, datalist: Any) -> float | None:
@@ -116,11 +126,12 @@ def classification_splits(
     label_fraction: float = 1.0,
     shots: int | None = None,
     seed: int = 0,
+    all_columns: bool = True,
 ) -> Splits:
     """Films for training, validation and test, each patient on one side.
 
     Args:
-        datalist, classes, label_map, target: see `labelled_items`.
+        datalist, classes, label_map, target, all_columns: see `labelled_items`.
         splits: `patient` draws validation and test patients; `column` follows the manifest's column `split`
             (`training`, `validation`, `test`) and draws validation patients where it has none.
         val_fraction: share of the patients that are drawn for validation.
@@ -135,10 +146,10 @@ def classification_splits(
         ValueError: a setting out of its range, films without a split, a patient on two sides, no film to train on, or
             a film that is in both manifests.
     """
-    items = labelled_items(datalist, classes, label_map, target)
+    items = labelled_items(datalist, classes, label_map, target, all_columns)
     parts = split_items(items, splits, val_fraction, test_fraction, seed, str(datalist))
     if test_datalist:
-        test = labelled_items(test_datalist, classes, label_map, target)
+        test = labelled_items(test_datalist, classes, label_map, target, all_columns)
         used = {item["image"] for item in (*parts.train, *parts.validation)}
         again = [item["image"] for item in test if item["image"] in used]
         if again:
@@ -183,8 +194,9 @@ def classification_subset(subset: str, datalist: str | PathLike[str], **settings
     if subset not in SUBSETS:
         raise ValueError(f"subset must be one of {', '.join(SUBSETS)}, got {subset!r}.")
     if subset == "all":
-        return labelled_items(datalist, *(settings[name] for name in ("classes", "label_map", "target")))
-    items = getattr(classification_splits(datalist, **settings), subset)
+        wanted = (settings[name] for name in ("classes", "label_map", "target"))
+        return labelled_items(datalist, *wanted, all_columns=False)
+    items = getattr(classification_splits(datalist, **settings, all_columns=False), subset)
     if not items:
         raise ValueError(
             f"{datalist}: its {subset} subset is empty; set test_fraction, test_datalist or splits, or 'all'."
