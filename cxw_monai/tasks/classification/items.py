@@ -43,8 +43,8 @@ def labelled_items(
         The manifest's items with `labels`: L numbers 1.0 or 0.0, or None where unknown.
 
     Raises:
-        ValueError: a column that the manifest does not have (of all classes, where `all_columns` is false), a label that is neither 1, 0 nor empty, no film with a
-            label, or, of a `multi_class` target, a film of two classes.
+        ValueError: a column that the manifest does not have (of all classes, where `all_columns` is false), a label
+            that is neither 1, 0 nor empty, no film with a label, or, of a `multi_class` target, a film of two classes.
     """
     items = load_items(datalist=datalist, section="all")
     present = dict.fromkeys(column for item in items for column in item)
