@@ -194,8 +194,8 @@ def classification_subset(subset: str, datalist: str | PathLike[str], **settings
     if subset not in SUBSETS:
         raise ValueError(f"subset must be one of {', '.join(SUBSETS)}, got {subset!r}.")
     if subset == "all":
-        wanted = (settings[name] for name in ("classes", "label_map", "target"))
-        return labelled_items(datalist, *wanted, all_columns=False)
+        wanted: dict[str, Any] = {name: settings[name] for name in ("classes", "label_map", "target")}
+        return labelled_items(datalist, **wanted, all_columns=False)
     items = getattr(classification_splits(datalist, **settings, all_columns=False), subset)
     if not items:
         raise ValueError(
