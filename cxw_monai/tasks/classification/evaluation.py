@@ -134,6 +134,7 @@ def calibrate_best(evaluator: SupervisedEvaluator, scores: FilmScoring, network:
     """
     barrier()  # the main process may still be writing
     settings = read_settings(ckpt)
+    barrier()  # none writes before all have read
     if settings.temperatures:
         return
     unwrapped(network).load_state_dict(read_weights(ckpt).state)
