@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from cxw_monai.inference import reading
 from cxw_monai.inference import run as segment
 from cxw_monai.inference.predictor import restore_masks
 from cxw_monai.inference.settings import SegmentSettings, film_inferer, find_films, on_device
@@ -168,7 +169,7 @@ def test_no_more_films_are_in_memory_than_allowed(radiograph_folder, tmp_path, m
         finished.append(row)
         return row
 
-    monkeypatch.setattr(segment, "read_radiograph", counting_read)
+    monkeypatch.setattr(reading, "read_radiograph", counting_read)
     monkeypatch.setattr(segment.SegmentationWriter, "write", counting_write)
     films = find_films(radiograph_folder, tmp_path)
     settings = {"batch_size": 2, "num_workers": 4}
@@ -186,7 +187,7 @@ def test_bad_films_are_told_and_the_others_go_on(tmp_path, monkeypatch, caplog):
             raise RuntimeError("Secret^Name")
         return read(path, **options)
 
-    monkeypatch.setattr(segment, "read_radiograph", breaking)
+    monkeypatch.setattr(reading, "read_radiograph", breaking)
     summary = segmenter(films, tmp_path / "out", Brightness(), ["bright", "dark"]).run()
     assert (summary["films"], summary["failed"], summary["total"]) == (1, 2, 3)
     with (tmp_path / "out" / "failures.csv").open(newline="") as stream:

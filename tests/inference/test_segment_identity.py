@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from cxw_monai.inference import reading
 from cxw_monai.inference import run as segment
 from cxw_monai.inference.settings import find_films
 from cxw_monai.io.files.csv_files import read_rows
@@ -149,7 +150,7 @@ def test_a_file_that_changes_while_it_is_read_is_no_film(tmp_path, monkeypatch):
         os.utime(path, ns=(0, 0))
         return radiograph
 
-    monkeypatch.setattr(segment, "read_radiograph", changing)
+    monkeypatch.setattr(reading, "read_radiograph", changing)
     assert segmented(films, output)["failed"] == 1
     assert failures(output)[0]["reason"] == "it changed while it was read" and table(output) == {}
 

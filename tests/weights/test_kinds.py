@@ -93,7 +93,10 @@ def test_kinds_of_settings(tmp_path, settings, kind):
     weights = read_weights(tmp_path)
     assert weights.kind == kind
     if kind == "unknown":
-        with pytest.raises(CheckpointError, match=r"model.pt: not a segmentation model of this package; give model.pt"):
+        with pytest.raises(
+            CheckpointError,
+            match=r"model.pt: not a segmentation or classification model of this package; give model.pt",
+        ):
             load_network(tmp_path)
 
 
