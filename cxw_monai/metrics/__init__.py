@@ -1,1 +1,1 @@
-"""Metrics of segmentations and of frozen representations."""
+"""Metrics of segmentations, of classifications and of frozen representations."""

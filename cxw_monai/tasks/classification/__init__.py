@@ -1,0 +1,1 @@
+"""Classification on a pretrained encoder."""
