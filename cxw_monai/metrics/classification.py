@@ -34,8 +34,9 @@ class Score:
 
     Attributes:
         value: of all films.
-        low, high: percentiles over resampled patients; None without resamplings, and where a single patient has one of
-            the label's values.
+        low, high: percentiles over resampled patients; None without resamplings, where a single patient has one of the
+            label's values, and for the calibration error, which noise only adds to: it is larger in most
+            resamplings than in the films that they are drawn from.
     """
 
     value: float
@@ -192,7 +193,10 @@ def _few(values: np.ndarray) -> str:
 def _weighted(
     probability: np.ndarray, positive: np.ndarray, decision: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Metrics `[R]` of one label's known films `[N]`, which count `weights` `[R, N]` times; NaN where not defined."""
+    """Metrics `[R]` of one label's known films `[N]`, which count `weights` `[R, N]` times; NaN where not defined.
+
+    The first weights are 1.
+    """
     order = np.argsort(-probability, kind="stable")
     probability, positive, decision = probability[order], positive[order], decision[order]
     size = max(1, _AT_ONCE // max(1, len(order)))
@@ -200,13 +204,16 @@ def _weighted(
     for start in range(0, len(weights), size):
         block = weights[start : start + size, order].astype(np.float64)
         blocks.append(_block(probability, positive, decision, block))
-    return {metric: np.concatenate([block[metric] for block in blocks]) for metric in METRICS}
+    found = {metric: np.concatenate([block[metric] for block in blocks]) for metric in blocks[0]}
+    error = np.full(len(weights), np.nan)  # of all films alone
+    error[0] = _calibration_error(probability, positive)
+    return {**found, "calibration_error": error}
 
 
 def _block(
     probability: np.ndarray, positive: np.ndarray, decision: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """As :func:`_weighted`, of films in descending order of probability and float weights."""
+    """All but the calibration error, of films in descending order of probability and float weights."""
     every = weights.sum(axis=1)
     positives = weights @ positive
     hits, calls = weights @ (positive & decision), weights @ decision  # true positives, all called positive
@@ -218,7 +225,6 @@ def _block(
         "f1": np.where(positives > 0, _ratio(2 * hits, calls + positives), np.nan),
         "sensitivity": _ratio(hits, positives),
         "specificity": _ratio(rejected, every - positives),
-        "calibration_error": _calibration_error(probability, positive, weights),
     }
 
 
@@ -233,11 +239,12 @@ def _average_precision(probability: np.ndarray, positive: np.ndarray, weights: n
     return _ratio((precision * rise).sum(axis=1), found[:, -1])
 
 
-def _calibration_error(probability: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean over films of their bin's |mean probability - share of positives|, `[R]`."""
+def _calibration_error(probability: np.ndarray, positive: np.ndarray) -> float:
+    """Mean over films of their bin's |mean probability - share of positives|; NaN without films."""
+    if not len(probability):
+        return float("nan")
     place = np.minimum((probability * BINS).astype(int), BINS - 1)
-    gap = (probability - positive)[:, None] * (place[:, None] == np.arange(BINS))  # [N, BINS]
-    return _ratio(np.abs(weights @ gap).sum(axis=1), weights.sum(axis=1))
+    return float(np.abs(np.bincount(place, probability - positive)).sum() / len(probability))
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:

@@ -145,6 +145,18 @@ def test_no_interval_from_a_single_patient():
     assert all(score.low is None for score in row.scores.values()) and "auroc" in row.scores
 
 
+def test_noise_only_adds_to_the_calibration_error():
+    """Well calibrated films: most resamplings have a larger error (half of them would, were it no worse), so that no interval is given."""
+    generator = np.random.default_rng(0)
+    probability = generator.random((300, 1))
+    label = (generator.random((300, 1)) < probability).astype(float)
+    ids = [str(film) for film in range(300)]
+    error = label_scores(probability, label, ["a"], ids, draws=100)[0].scores["calibration_error"]
+    times = [generator.integers(0, 300, 300) for _ in range(100)]
+    again = [label_scores(probability[n], label[n], ["a"], ids, draws=0)[0].scores["calibration_error"] for n in times]
+    assert np.mean([score.value > error.value for score in again]) > 0.8 and error.low is None
+
+
 def test_multi_class_by_hand():
     """Three of four known films are called right; the fifth is unknown."""
     probability = np.array([[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [0.4, 0.35, 0.25], [0.1, 0.2, 0.7], [0.1, 0.1, 0.8]])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment
 from matplotlib.figure import Figure
 from PIL import Image
 from scipy.ndimage import binary_erosion
 
-from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.structures import ORANGE, SKY
 from cxw_monai.metrics.segmentation import ALL, METRICS, Estimate, StructureSummary
+from cxw_monai.tasks.pages import data_url, figure_url, write_html
 
 __all__ = ["LABEL_COLOUR", "PRED_COLOUR", "FilmCase", "draw_contours", "write_page"]
 
@@ -93,8 +91,8 @@ def draw_contours(case: FilmCase) -> np.ndarray:
     return picture
 
 
-def dice_histograms(dice: np.ndarray, structures: Sequence[str]) -> bytes:
-    """PNG with a histogram of each structure's Dice `[N, S]` and its median."""
+def dice_histograms(dice: np.ndarray, structures: Sequence[str]) -> Figure:
+    """Figure with a histogram of each structure's Dice `[N, S]` and its median."""
     columns = min(len(structures), 4)
     rows = -(-len(structures) // columns)
     figure = Figure(figsize=(3 * columns, 1.9 * rows), layout="constrained")
@@ -115,9 +113,7 @@ def dice_histograms(dice: np.ndarray, structures: Sequence[str]) -> bytes:
         axes.remove()
     figure.supxlabel("Dice", fontsize=8)
     figure.supylabel("films", fontsize=8)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=100)
-    return stream.getvalue()
+    return figure
 
 
 def write_page(
@@ -136,11 +132,10 @@ def write_page(
         dice: `[N, S]`, NaN where unknown.
         cases: films to show, worst first.
     """
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        _TEMPLATE.read_text(encoding="utf-8")
-    )
     shown = [name for name in METRICS if any(name in row.metrics for row in rows)]
-    html = page.render(
+    write_html(
+        path,
+        _TEMPLATE,
         total=rows[-1].counts,
         without_masks=[row.structure for row in rows[:-1] if row.counts["positives"] + row.counts["negatives"] == 0],
         titles=[(name, TITLES[name]) for name in shown],
@@ -152,13 +147,11 @@ def write_page(
             }
             for row in rows
         ],
-        histograms=_data_url(dice_histograms(dice, structures), "png"),
+        histograms=figure_url(dice_histograms(dice, structures)),
         cases=[_case(case, structures) for case in cases],
         label_colour=_css(LABEL_COLOUR),
         pred_colour=_css(PRED_COLOUR),
     )
-    with atomic_file(path, "w", encoding="utf-8") as stream:
-        stream.write(html)
 
 
 def _cell(name: str, found: Estimate | None, row: StructureSummary) -> dict[str, str]:
@@ -190,7 +183,7 @@ def _case(case: FilmCase, structures: Sequence[str]) -> dict[str, Any]:
         "dice": _number("dice", case.dice),
         "unit": unit,
         "lines": lines,
-        "picture": _data_url(stream.getvalue(), "jpeg"),
+        "picture": data_url(stream.getvalue(), "jpeg"),
     }
 
 
@@ -198,10 +191,6 @@ def _number(metric: str, value: float | None) -> str:
     if value is None or np.isnan(value):
         return ""
     return f"{value:.2f}" if metric.startswith(("hd95", "asd")) else f"{value:.3f}"
-
-
-def _data_url(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64," + base64.b64encode(content).decode()
 
 
 def _css(colour: tuple[int, int, int]) -> str:
