@@ -146,7 +146,7 @@ def test_no_interval_from_a_single_patient():
 
 
 def test_noise_only_adds_to_the_calibration_error():
-    """Well calibrated films: most resamplings have a larger error (half of them would, were it no worse), so that no interval is given."""
+    """Most resamplings of films have a larger error than the films, so that no interval is given."""
     generator = np.random.default_rng(0)
     probability = generator.random((300, 1))
     label = (generator.random((300, 1)) < probability).astype(float)
