@@ -1,9 +1,10 @@
 """Pictures that are no frontal chest films, made up to calibrate with: there are few real ones that may be shared.
 
-Three kinds, all of 128 x 128 px. *Rendered*: a chest CT from the side, from above, or a part of it from anywhere.
+Three kinds, all of 128 x 128 px. *Rendered*: a chest CT from the side, obliquely, from above, or a part of it.
 *Drawn*: limbs, hands, skulls, rows of teeth, pelves, from tubes and shells whose thickness is taken for attenuation,
-besides text, test patterns and noise. *Altered*: parts, rearranged tiles and scrambled waves of chest films. They are
-caricatures: a model must be tried on real films of other anatomies.
+besides text, test patterns and noise. *Altered*: parts, halves, rearranged tiles and scrambled waves of chest films,
+and whole ones that are turned by 27 to 63 degrees from any upright position. They are caricatures: a model must be
+tried on real films of other anatomies.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 from torch.nn import functional as F
 
-__all__ = ["SIDE", "altered", "drawn", "frontal", "rendered"]
+__all__ = ["KINDS_RENDERED", "SIDE", "SUBJECTS", "altered", "cut", "drawn", "frontal", "rendered", "tilted"]
 
 SIDE = 128
 _ROWS, _COLUMNS = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
@@ -30,26 +31,33 @@ def frontal(density: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return _render(density, angles, rng.uniform(0.62, 0.85), rng.uniform(-0.08, 0.08, 3), rng)
 
 
-def rendered(density: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A chest CT from the side, from above, or a part of it from anywhere.
+def rendered(density: np.ndarray, rng: np.random.Generator, kind: str) -> np.ndarray:
+    """A chest CT from the side, obliquely, from above, or a part of it from anywhere.
 
     Args:
         density: ``[X, Y, Z]``, attenuation over that of water, axes towards right, front and head, isotropic.
         rng: source of randomness.
+        kind: one of :data:`KINDS_RENDERED`.
 
     Returns:
         float32 ``[128, 128]`` in [0, 1], bone bright.
     """
-    kind = rng.choice(["side", "side", "above", "part", "part"])
     turn, tilt, roll = rng.uniform(-180, 180), rng.normal(0, 8), rng.normal(0, 6)
-    if kind == "side":
-        turn = rng.choice([-90, 90]) + rng.uniform(-35, 35)
+    if rng.random() < 0.5:
+        density = np.where(density > 1.15, 1.15 + (density - 1.15) * rng.uniform(0.6, 1.6), density)  # bone
+    if kind == "lateral":
+        turn = rng.choice([-90, 90]) + rng.uniform(-25, 25)
+    if kind == "oblique":
+        turn = rng.choice([-1, 1]) * rng.uniform(35, 65) + rng.choice([0, 180])
     if kind == "above":
         tilt = rng.choice([-90, 90]) + rng.uniform(-35, 35)
     if kind != "part":
-        return _render(density, (turn, tilt, roll), rng.uniform(0.55, 0.95), rng.uniform(-0.15, 0.15, 3), rng)
-    zoom = rng.uniform(0.2, 0.42)
+        return _render(density, (turn, tilt, roll), rng.uniform(0.5, 0.95), rng.uniform(-0.15, 0.15, 3), rng)
+    zoom = rng.uniform(0.15, 0.4)
     return _render(density, (turn, tilt, rng.uniform(-180, 180)), zoom, rng.uniform(-0.6, 0.6, 3), rng, depth=zoom)
+
+
+KINDS_RENDERED = ("lateral", "oblique", "above", "part")
 
 
 def _render(
@@ -105,14 +113,13 @@ def exposed(paths: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return film
 
 
-def drawn(rng: np.random.Generator) -> np.ndarray:
-    """Limbs, hands, skulls, teeth, pelves, spines, breasts, shapes, text, test patterns or noise, 128 x 128 px.
+def drawn(rng: np.random.Generator, subject: str | None = None) -> np.ndarray:
+    """A film of one of :data:`SUBJECTS`, any of them by default.
 
     Returns:
-        float32 ``[128, 128]`` in [0, 1]; a third of them with bone dark.
+        float32 ``[128, 128]``; a third of them with bone dark.
     """
-    subject: Callable[[np.random.Generator], np.ndarray] = _SUBJECTS[rng.integers(len(_SUBJECTS))]
-    film = subject(rng)
+    film = SUBJECTS[subject or list(SUBJECTS)[rng.integers(len(SUBJECTS))]](rng)
     film = np.rot90(film, rng.integers(4)) if rng.random() < 0.3 else film
     return np.ascontiguousarray(1 - film if rng.random() < 0.35 else film, dtype=np.float32)
 
@@ -295,8 +302,42 @@ def _pattern(rng: np.random.Generator) -> np.ndarray:
     return np.asarray(Image.fromarray(blocks).resize((SIDE, SIDE), Image.Resampling.NEAREST))
 
 
-_SUBJECTS = (_limb, _limb, _hand, _hand, _skull, _skull, _teeth, _pelvis, _pelvis, _shapes, _shapes, _breast)
-_SUBJECTS += (_noise, _page, _pattern)
+SUBJECTS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+    "limb": _limb,
+    "hand": _hand,
+    "skull": _skull,
+    "teeth": _teeth,
+    "pelvis": _pelvis,
+    "shapes": _shapes,
+    "breast": _breast,
+    "noise": _noise,
+    "page": _page,
+    "pattern": _pattern,
+}
+
+
+def _any_position(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    film = np.rot90(film, rng.integers(4))[:, :: rng.choice([-1, 1])]
+    return np.clip(1 - film if rng.random() < 0.4 else film, 0, 1).astype(np.float32)
+
+
+def tilted(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A chest film ``[128, 128]`` in [0, 1], turned by 27 to 63 degrees from any upright position."""
+    image, fill = Image.fromarray(film), float(rng.choice([0, 0, 0, 1, np.median(film)]))
+    angle = rng.uniform(27, 63) + 90 * rng.integers(4)
+    turned = image.rotate(angle, Image.Resampling.BILINEAR, expand=rng.random() < 0.6, fillcolor=fill)
+    edge = int(turned.height * rng.uniform(0.05, 0.2)) if rng.random() < 0.3 else 0
+    turned = turned.crop((edge, edge, turned.width - edge, turned.height - edge))
+    return _any_position(np.asarray(turned.resize((SIDE, SIDE), Image.Resampling.BOX)), rng)
+
+
+def cut(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The upper, lower, left or right 30 to 50 % of a chest film ``[128, 128]`` in [0, 1], stretched to a square."""
+    film = np.rot90(film, quarters := int(rng.integers(4)))[: int(SIDE * rng.uniform(0.3, 0.5))]
+    width = int(SIDE * rng.uniform(0.7, 1))
+    first = rng.integers(0, SIDE - width + 1)
+    part = np.ascontiguousarray(np.rot90(film[:, first : first + width], -quarters))
+    return _any_position(np.asarray(Image.fromarray(part).resize((SIDE, SIDE), Image.Resampling.BICUBIC)), rng)
 
 
 def altered(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:

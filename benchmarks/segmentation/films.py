@@ -57,14 +57,23 @@ def _kermany(item: Item, folder: Path) -> Masks:
 
 
 def _named(item: Item, folder: Path) -> Masks:
-    """Masks under the structures' own names: of rendered films, or of what earlier models agree on."""
+    """Masks under the structures' own names, as earlier models agree on them."""
     return {name: folder / str(item[f"mask_{name}"]) for name in STRUCTURES if item.get(f"mask_{name}")}
+
+
+def _rendered(item: Item, folder: Path) -> Masks:
+    """Lungs, mediastinum and clavicles; heart and lung fields are learned from films of people alone.
+
+    A rendered heart reaches further down than readers draw it, and a rendered lung's base is that of one CT.
+    """
+    kept = ("lung_left", "lung_right", "mediastinum", "clavicle_left", "clavicle_right")
+    return {name: mask for name, mask in _named(item, folder).items() if name in kept}
 
 
 SOURCES: Mapping[str, Callable[[Item, Path], Masks]] = {
     "wingspan": _wingspan,
     "kermany": _kermany,
-    "rendered": _named,
+    "rendered": _rendered,
     "agreed": _named,
 }
 """How the outlines of each source are read from an item of its manifest."""

@@ -1,12 +1,15 @@
-"""Whether masks can be those of a frontal chest film: areas, sides, places and shapes of lungs and heart.
+"""Whether masks can be those of a frontal chest film: areas, sides, places and shapes of lungs, heart and clavicles.
 
 A segmenter draws lungs and a heart into whatever it is shown. This looks at the masks alone; what the picture looks
 like is asked of :mod:`~cxw_monai.quality.film_model`. Left and right are the patient's: the right lung lies at image
-left. Structures other than lungs and heart are not judged, and a value that needs a missing one isn't there.
+left. Lungs have two definitions, ``lung_left`` (behind the heart too) and ``lung_field_left`` (as far as it is
+visible). Whichever is there is judged; where both are, each by its limits, and one against the other. Other structures
+are not judged, and a value that needs a missing one isn't there.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,11 +19,15 @@ from scipy.spatial import ConvexHull, QhullError
 
 from cxw_monai.io.structures import split_side
 
-__all__ = ["LIMITS", "Limit", "plausibility", "shape_values"]
+__all__ = ["BEHIND_HEART", "FIELD_OUTSIDE", "LIMITS", "Limit", "plausibility", "shape_values"]
 
 _SIDE = 320  # px of the longer side that masks are thinned out to
-_SUBJECTS = ("left lung", "right lung", "lungs", "heart", "thorax")
-_JUDGED = {("lung", "left"): "left lung", ("lung", "right"): "right lung", ("heart", None): "heart"}
+_SUBJECTS = ("left lung", "right lung", "lungs", "heart", "thorax", "left clavicle", "right clavicle")
+_JUDGED = {
+    ("heart", None): "heart",
+    ("clavicle", "left"): "left clavicle",
+    ("clavicle", "right"): "right clavicle",
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,12 @@ LIMITS: dict[str, Limit] = {
     "heart apex": Limit(0.085, 0.57, "reach to the left from the middle between the lungs, of both lungs' width"),
     "heart in right lung": Limit(0.0, 0.25, "share inside the right lung"),
     "cardiothoracic ratio": Limit(0.25, 0.87, "cardiothoracic ratio"),
+    **{
+        f"{side} clavicle row": Limit(-0.2, 0.3, "place of the centre from the lungs' top (0) to their bottom (1)")
+        for side in ("left", "right")
+    },
+    "left clavicle side": Limit(0.25, 1.4, "place of the centre from the right lung's (0) to the left's (1)"),
+    "right clavicle side": Limit(-0.6, 0.6, "place of the centre from the right lung's (0) to the left's (1)"),
 }
 """Limits by the name of the value.
 
@@ -69,32 +82,68 @@ model's masks on the former and on 499 films of NIH ChestX-ray14 (Wang 2017), un
 each side (heights over widths a little more, for narrow films), and made the same for both lungs. Where the heart lies
 is stricter, by the manual masks: among the model's own there are hearts on the wrong side, which are what is looked
 for. No manual heart has over 3 % of itself in a right lung that ends at its edge; where the lung is drawn behind the
-heart, right films have up to 13 %.
+heart, right films have up to 13 %. Clavicles: about three times the range of 60 rendered films.
 """
+BEHIND_HEART: dict[str, Limit] = {
+    "lungs apart": Limit(0.38, 0.66, LIMITS["lungs apart"].what),
+    "heart in right lung": Limit(0.0, 0.45, LIMITS["heart in right lung"].what),
+}
+"""Limits of whole lungs, beside lung fields: of 60 rendered films, right by construction, 0.18 to 0.32 of the heart lie
+in front of the right lung (0.06 to 0.16 in its visible field), and their lungs are from 0.426 apart."""
+FIELD_OUTSIDE = 0.2
+"""Largest share of a lung field that may lie outside the lung of its side; by their definitions it is 0."""
 
 
 def plausibility(masks: Mapping[str, np.ndarray], spacing_mm: tuple[float, float] | None = None) -> list[str]:
     """What speaks against masks of a frontal chest film.
 
     Args:
-        masks: bool ``[H, W]`` by structure (``lung_left``, ``left_lung``, ``heart``, ...), the film upright.
+        masks: bool ``[H, W]`` by structure (``lung_left``, ``lung_field_left``, ``heart``, ...), the film upright.
         spacing_mm: (row, column) spacing of the pixels; None takes them for square.
 
     Returns:
-        Reasons in words, none where everything that is known lies inside :data:`LIMITS`.
+        Reasons in words, none where everything that is known lies inside :data:`LIMITS` and :data:`FIELD_OUTSIDE`.
     """
-    values = shape_values(masks, spacing_mm)
+    bases = {split_side(name)[0] for name in masks}
+    reasons = []
+    if "lung_field" in bases:
+        found = _reasons(shape_values(masks, spacing_mm, "lung_field"), LIMITS)
+        reasons += [re.sub(r"\blung(s?)\b", r"lung field\1", one) for one in found]
+    if "lung" in bases or "lung_field" not in bases:
+        limits = LIMITS | BEHIND_HEART if "lung_field" in bases else LIMITS
+        reasons += _reasons(shape_values(masks, spacing_mm), limits)
+    return list(dict.fromkeys(reasons + _fields_outside(masks)))
+
+
+def _reasons(values: Mapping[str, float], limits: Mapping[str, Limit]) -> list[str]:
+    """What speaks against values of :func:`shape_values`."""
     reasons = [
         f"no {name.removesuffix(' area')} was found" for name, value in values.items() if _is_absent(name, value)
     ]
     if values.get("lungs apart", 1.0) < 0:
         reasons.append("left and right lung lie on exchanged sides")
-    for name, limit in LIMITS.items():
+    for name, limit in limits.items():
         value = values.get(name)
         if value is None or _is_absent(name, value) or limit.low <= value <= limit.high:
             continue
         subject = next((f"{start}: " for start in _SUBJECTS if name.startswith(start)), "")
         reasons.append(f"{subject}{limit.what} {_outside(value, limit)}, expected {limit.low:g} to {limit.high:g}")
+    return reasons
+
+
+def _fields_outside(masks: Mapping[str, np.ndarray]) -> list[str]:
+    """Lung fields that aren't inside the lung of their side."""
+    named = {split_side(name): np.asarray(mask, dtype=bool) for name, mask in masks.items()}
+    reasons = []
+    for side in ("left", "right"):
+        field, lung = named.get(("lung_field", side)), named.get(("lung", side))
+        if field is None or lung is None or not (field.any() and lung.any()):
+            continue
+        share = np.count_nonzero(field & ~lung) / np.count_nonzero(field)
+        if share > FIELD_OUTSIDE:
+            reasons.append(
+                f"{side} lung field: share outside the {side} lung {share:.3f}, expected 0 to {FIELD_OUTSIDE}"
+            )
     return reasons
 
 
@@ -108,16 +157,23 @@ def _is_absent(name: str, value: float) -> bool:
     return value == 0 and name in ("left lung area", "right lung area", "heart area")
 
 
-def shape_values(masks: Mapping[str, np.ndarray], spacing_mm: tuple[float, float] | None = None) -> dict[str, float]:
-    """Values that :data:`LIMITS` are for, of those structures that are there; arguments as for :func:`plausibility`.
+def shape_values(
+    masks: Mapping[str, np.ndarray], spacing_mm: tuple[float, float] | None = None, lungs: str = "lung"
+) -> dict[str, float]:
+    """Values that :data:`LIMITS` are for, of those structures that are there.
 
     Areas are fractions of the film; places and widths are of the largest part of each.
+
+    Args:
+        masks, spacing_mm: as for :func:`plausibility`.
+        lungs: which masks are the lungs, ``lung`` or ``lung_field``.
     """
+    judged = _JUDGED | {(lungs, side): f"{side} lung" for side in ("left", "right")}
     named: dict[str, np.ndarray] = {}
     for name, mask in masks.items():
-        if (key := split_side(name)) in _JUDGED:
+        if (key := split_side(name)) in judged:
             step = -(-max(mask.shape) // _SIDE)
-            named.setdefault(_JUDGED[key], np.asarray(mask[::step, ::step], dtype=bool))
+            named.setdefault(judged[key], np.asarray(mask[::step, ::step], dtype=bool))
     stretch = spacing_mm[0] / spacing_mm[1] if spacing_mm else 1.0  # a pixel's height over its width
     values: dict[str, float] = {}
     places: dict[str, _Place] = {}
@@ -135,7 +191,8 @@ def shape_values(masks: Mapping[str, np.ndarray], spacing_mm: tuple[float, float
         values |= _of_lungs(named, places, values, stretch)
         if "heart" in places:
             values |= _of_heart(named, places, values)
-    return values
+        values |= _of_clavicles(places)
+    return {name: value for name, value in values.items() if name in LIMITS}
 
 
 @dataclass(frozen=True)
@@ -215,4 +272,15 @@ def _of_heart(
     if left.column > right.column:  # else the sides are exchanged, and nothing lies on the way
         found["heart side"] = (heart.column - right.column) / (left.column - right.column)
         found["heart apex"] = (heart.last - thorax.column) / thorax.width
+    return found
+
+
+def _of_clavicles(places: Mapping[str, _Place]) -> dict[str, float]:
+    left, right, thorax = places["left lung"], places["right lung"], _thorax(places)
+    found = {}
+    for name in ("left clavicle", "right clavicle"):
+        if name in places:
+            found[f"{name} row"] = (places[name].row - thorax.top) / thorax.height
+            if left.column > right.column:
+                found[f"{name} side"] = (places[name].column - right.column) / (left.column - right.column)
     return found

@@ -77,10 +77,12 @@ def test_films_of_two_sources_stand_in_one_manifest_each_with_what_it_outlines(t
     assert np.array_equal(left, LEFT)
 
 
-def test_rendered_films_know_all_structures_by_their_names(tmp_path):
-    item = {f"mask_{name}": f"{name}.png" for name in STRUCTURES} | {"mask_ribs": "ribs.png", "mask_heart": ""}
-    found = SOURCES["rendered"](item, tmp_path)
-    assert found == {name: tmp_path / f"{name}.png" for name in STRUCTURES if name != "heart"}
+def test_films_with_masks_by_name_know_those_that_are_given(tmp_path):
+    item = {f"mask_{name}": f"{name}.png" for name in STRUCTURES} | {"mask_ribs": "ribs.png", "mask_mediastinum": ""}
+    known = {name: tmp_path / f"{name}.png" for name in STRUCTURES if name != "mediastinum"}
+    assert SOURCES["agreed"](item, tmp_path) == known
+    rendered = SOURCES["rendered"](item, tmp_path)
+    assert sorted(rendered) == ["clavicle_left", "clavicle_right", "lung_left", "lung_right"]
 
 
 def test_an_unknown_source_is_refused(tmp_path):

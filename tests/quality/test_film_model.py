@@ -123,3 +123,26 @@ def test_real_films_of_other_hospitals(shared_data):
     mirrored = [[measure_array(one, settings).mirrored for one in (film, film[:, ::-1])] for film in films]
     sides = [as_it_is < turned_over for as_it_is, turned_over in mirrored]
     assert sum(sides) >= 0.9 * len(films)
+
+
+def test_a_tilt_is_upright_up_to_ten_degrees_and_not_from_thirty(shared_data):
+    """42 films of other hospitals, turned about their middle; outside them it is black."""
+    folder, settings = shared_data / "covid_ieee8023_cc", QualitySettings()
+    with (folder / "manifest.csv").open(newline="", encoding="utf-8") as stream:
+        pictures = [Image.open(folder / row["image"]).convert("L") for row in csv.DictReader(stream)]
+
+    def flagged(angle: int) -> int:
+        films = [np.asarray(one.rotate(angle, Image.Resampling.BILINEAR), dtype=np.float32) / 255 for one in pictures]
+        found = [measure_array(film, settings).flags for film in films]
+        return sum(bool({"inverted", "rotated", "not_frontal_chest"} & set(flags)) for flags in found)
+
+    assert max(flagged(10), flagged(-10)) <= 4
+    assert min(flagged(45), flagged(-45)) >= 40
+
+
+def test_photographs_are_no_chests():
+    """Kinds of pictures that the model wasn't fitted on."""
+    data = pytest.importorskip("skimage").data
+    for name in ("astronaut", "camera", "cat", "coffee", "coins", "moon", "page", "rocket"):
+        image = np.asarray(Image.fromarray(getattr(data, name)()).convert("L"), dtype=np.float32) / 255
+        assert "not_frontal_chest" in measure_array(image, QualitySettings()).flags, name

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cxw_monai.quality.plausibility import LIMITS, plausibility, shape_values
+from cxw_monai.quality.review import shows_chest
 
 SHAPE = (400, 400)
 
@@ -25,6 +26,17 @@ def chest(**changes: np.ndarray | None) -> dict[str, np.ndarray]:
     return {name: mask for name, mask in masks.items() if mask is not None}
 
 
+CLAVICLES = {"clavicle_right": ellipse(85, 140, 20, 90), "clavicle_left": ellipse(85, 260, 20, 90)}
+
+
+def fields(**changes: np.ndarray | None) -> dict[str, np.ndarray]:
+    """The same chest with its lungs as they are visible: they end at the heart's edge."""
+    masks = chest()
+    for side in ("left", "right"):
+        masks[f"lung_field_{side}"] = masks.pop(f"lung_{side}") & ~masks["heart"]
+    return {name: mask for name, mask in (masks | changes).items() if mask is not None}
+
+
 def test_values_by_hand():
     values = shape_values(chest())
     assert values["left lung area"] == pytest.approx(np.pi * 120 * 65 / 400**2, rel=0.01)
@@ -36,7 +48,12 @@ def test_values_by_hand():
     assert values["heart row"] == pytest.approx((250 - 70) / 240, abs=0.01)
     assert values["cardiothoracic ratio"] == pytest.approx(150 / 310, rel=0.02)
     assert values["heart apex"] == pytest.approx((290 - 200) / 310, abs=0.01)
+    clavicles = {"left clavicle row", "right clavicle row", "left clavicle side", "right clavicle side"}
+    assert set(values) == set(LIMITS) - clavicles
+    values = shape_values(chest(**CLAVICLES))
     assert set(values) == set(LIMITS)
+    assert values["left clavicle row"] == pytest.approx((85 - 70) / 240, abs=0.01)
+    assert values["left clavicle side"] == pytest.approx((260 - 110) / 180, abs=0.01)
 
 
 def test_a_chest_is_plausible_whatever_its_names_and_size():
@@ -44,6 +61,47 @@ def test_a_chest_is_plausible_whatever_its_names_and_size():
     assert plausibility({"Right lung": chest()["lung_right"], "left_lung": chest()["lung_left"]}) == []
     large = {name: np.kron(mask, np.ones((6, 6), dtype=bool)) for name, mask in chest().items()}
     assert plausibility(large) == []
+
+
+def test_lung_fields_are_judged_as_lungs_are_and_named_as_what_they_are():
+    assert shows_chest(["lung_field_left"])
+    assert plausibility(fields()) == [] and plausibility(chest() | fields()) == []
+    blank = np.zeros(SHAPE, dtype=bool)
+    assert "no left lung field was found" in plausibility(fields(lung_field_left=blank))
+    swapped = {"lung_field_left": fields()["lung_field_right"], "lung_field_right": fields()["lung_field_left"]}
+    assert "left and right lung field lie on exchanged sides" in plausibility(fields(**swapped))
+    inside = plausibility(fields(heart=ellipse(250, 130, 110, 150)))
+    assert any(one.startswith("heart: share inside the right lung field 0.") for one in inside)
+
+
+def test_a_heart_in_front_of_the_right_lung_is_right_where_lungs_go_on_behind_it():
+    """Of rendered hearts 0.18 to 0.32 lie in front of the right lung, and 0.06 to 0.16 in its visible field."""
+    masks = chest(heart=ellipse(250, 195, 110, 180))
+    share = np.count_nonzero(masks["heart"] & masks["lung_right"]) / np.count_nonzero(masks["heart"])
+    assert share == pytest.approx(0.28, abs=0.01)
+    assert any("share inside the right lung" in one for one in plausibility(masks))
+    visible = masks["lung_right"] & (np.indices(SHAPE)[1] < 150)
+    assert plausibility(masks | fields(heart=masks["heart"], lung_field_right=visible)) == []
+
+
+def test_a_lung_field_lies_inside_its_lung():
+    low = ellipse(265, 290, 240, 130)
+    reasons = plausibility(chest() | fields(lung_field_left=low))
+    assert any(one.startswith("left lung field: share outside the left lung 0.") for one in reasons), reasons
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"clavicle_left": ellipse(200, 260, 20, 90)}, "left clavicle: place of the centre from the lungs' top"),
+        ({"clavicle_right": ellipse(10, 140, 20, 90)}, "right clavicle: place of the centre from the lungs' top"),
+        ({"clavicle_left": CLAVICLES["clavicle_right"]}, "left clavicle: place of the centre from the right lung's"),
+        ({"clavicle_right": CLAVICLES["clavicle_left"]}, "right clavicle: place of the centre from the right lung's"),
+    ],
+)
+def test_clavicles_lie_above_and_on_their_side(changes, reason):
+    assert plausibility(chest(**CLAVICLES)) == []
+    assert any(one.startswith(reason) for one in plausibility(chest(**(CLAVICLES | changes))))
 
 
 def test_pixels_that_are_not_square_are_put_right_by_their_spacing():
