@@ -69,6 +69,8 @@ def table(path):
 def test_a_row_a_film(written):
     rows, films = table(written / "films.csv"), multi_label()
     assert [row["film"] for row in rows] == list(films.films)
+    kinds = ("label", "probability")  # in this order, though the first film's second label is unknown
+    assert list(rows[0]) == ["film", *(f"{kind}_{name}" for kind in kinds for name in films.names)]
     assert [row["label_lung_opacity"] for row in rows[:7]] == [""] * 6 + [str(int(films.label[6, 1]))]
     expected = 1 / (1 + np.exp(-films.logits / films.temperature.values))
     found = [[float(row[f"probability_{name}"]) for name in films.names] for row in rows]
@@ -102,6 +104,12 @@ def test_points_subgroups_and_controls(written):
     assert {(row["variable"], row["group"]) for row in groups} == {("view", "AP"), ("view", "PA")}
     assert sum(int(row["films"]) for row in groups if row["label"] == "effusion") == 60
     assert [row["label"] for row in table(written / "controls.csv")] == ["effusion", "lung_opacity"]
+
+
+def test_columns_do_not_depend_on_what_is_defined(written, tmp_path):
+    films = ScoredFilms(["a"], ["x", "y"], [None, None], np.zeros((2, 1)), np.zeros((2, 1)))
+    write_scores(tmp_path, films, draws=0)
+    assert list(table(tmp_path / "summary.csv")[0]) == list(table(written / "summary.csv")[0])
 
 
 def test_no_patient_is_named_anywhere(written):

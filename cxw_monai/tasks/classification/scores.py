@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def write_scores(
         f"{row.name}/{name}": value
         for row in found.labels
         for name, value in _cells(row).items()
-        if not isinstance(value, str)
+        if isinstance(value, (int, float))
     }
     with atomic_file(folder / "summary.json", "w", encoding="utf-8") as stream:
         json.dump({"films": len(films.films), **flat}, stream, indent=1, allow_nan=False)
@@ -75,16 +75,15 @@ def write_scores(
 
 
 def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A CSV of rows with the columns that any of them has, floats to five digits; none of no rows."""
+    """A CSV of rows of the same columns, floats to five digits and None as nothing; none of no rows."""
     if not rows:
         return
-    columns = list(dict.fromkeys(name for row in rows for name in row))
     with atomic_file(path, "w", newline="", encoding="utf-8") as stream:
-        write_rows(stream, columns, ({n: _text(value) for n, value in row.items()} for row in rows))
+        write_rows(stream, list(rows[0]), ({name: _text(value) for name, value in row.items()} for row in rows))
 
 
 def _text(value: Any) -> Any:
-    return f"{value:.5f}" if isinstance(value, float) else value
+    return "" if value is None else f"{value:.5f}" if isinstance(value, float) else value
 
 
 def _films(films: ScoredFilms) -> list[dict[str, Any]]:
@@ -92,36 +91,39 @@ def _films(films: ScoredFilms) -> list[dict[str, Any]]:
     return [
         {
             "film": name,
-            **{f"label_{label}": int(value) for label, value in zip(films.names, known, strict=True) if value == value},
+            **{
+                f"label_{label}": int(value) if value == value else None
+                for label, value in zip(films.names, known, strict=True)
+            },
             **{f"probability_{label}": float(value) for label, value in zip(films.names, said, strict=True)},
         }
         for name, known, said in zip(films.films, table, probability, strict=True)
     ]
 
 
-def _bounds(name: str, score: Score | Rate) -> Iterator[tuple[str, float]]:
-    for column, value in ((name, score.value), (f"{name}_low", score.low), (f"{name}_high", score.high)):
-        if value is not None:
-            yield column, value
+def _bounds(name: str, score: Score | Rate | None) -> dict[str, float | None]:
+    """A score with its interval by column, None where undefined."""
+    values = (None, None, None) if score is None else (score.value, score.low, score.high)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
 
 
 def _cells(row: LabelScores) -> dict[str, Any]:
-    """Counts, and what is defined, by column."""
+    """Counts, scores and the reason why some are undefined, by column."""
     counts = ("films", "patients", "positives", "negatives", "unknown")
     cells: dict[str, Any] = {name: getattr(row, name) for name in counts}
     for name in METRICS:
-        if name in row.scores:
-            cells.update(_bounds(name, row.scores[name]))
-    return cells if row.reason is None else {**cells, "reason": row.reason}
+        cells.update(_bounds(name, row.scores.get(name)))
+    return {**cells, "reason": row.reason}
 
 
 def _point(result: PointResult) -> dict[str, Any]:
     cells: dict[str, Any] = {"label": result.label, "point": result.point.name, "threshold": result.point.threshold}
     for name in RATES:
         rate: Rate | None = getattr(result, name)
-        if rate is not None:
-            cells.update(_bounds(name, rate))
-            cells.update({f"{name}_count": rate.count, f"{name}_films": rate.films})
+        cells.update(_bounds(name, rate))
+        cells.update(
+            {f"{name}_count": 0 if rate is None else rate.count, f"{name}_films": 0 if rate is None else rate.films}
+        )
     return cells
 
 
