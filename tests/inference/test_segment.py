@@ -157,7 +157,7 @@ def test_masks_depend_neither_on_batches_nor_on_threads(radiograph_folder, tmp_p
 
 def test_no_more_films_are_in_memory_than_allowed(radiograph_folder, tmp_path, monkeypatch):
     started, finished, most = [], [], []
-    read, write = segment.read_radiograph, segment.SegmentationWriter.write
+    read, write = reading.read_radiograph, segment.SegmentationWriter.write
 
     def counting_read(path, **options):
         started.append(path)
@@ -180,7 +180,7 @@ def test_no_more_films_are_in_memory_than_allowed(radiograph_folder, tmp_path, m
 def test_bad_films_are_told_and_the_others_go_on(tmp_path, monkeypatch, caplog):
     films = [save_blob(tmp_path / f"{name}.png") for name in "abc"]
     films[0].write_bytes(b"no film")
-    read = segment.read_radiograph
+    read = reading.read_radiograph
 
     def breaking(path, **options):
         if path.endswith("b.png"):

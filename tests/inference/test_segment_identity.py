@@ -142,7 +142,7 @@ def test_a_film_in_the_place_of_another_that_cannot_be_read_leaves_nothing(tmp_p
 def test_a_file_that_changes_while_it_is_read_is_no_film(tmp_path, monkeypatch):
     films, output = tmp_path / "films", tmp_path / "out"
     film(films / "x.png", 5)
-    read = segment.read_radiograph
+    read = reading.read_radiograph
 
     def changing(path, **options):
         radiograph = read(path, **options)
