@@ -15,7 +15,6 @@ from PIL import Image
 from torch import nn
 
 from cxw_monai.inference import reading
-from cxw_monai.inference import run as segment
 from cxw_monai.inference.settings import find_films
 from cxw_monai.io.files.csv_files import read_rows
 from cxw_monai.io.results import folders
