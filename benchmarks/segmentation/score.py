@@ -30,7 +30,10 @@ OUTLINES: Mapping[str, Mapping[str, str]] = {
     "wingspan": {**_FIELDS, "heart": "heart"},
     "shenzhen": _FIELDS,
     "montgomery": _FIELDS,
-    "covid": {**_FIELDS, "lungs": "lungs_v7", "heart_mediastinum": "cardiomediastinum"},
+    "covid": {
+        **{"lung_left": "left_lung", "lung_right": "right_lung"},  # they run behind the heart
+        **{"lungs": "lungs_v7", "heart_mediastinum": "cardiomediastinum"},
+    },
     "kermany": {"lungs": "lungs_v7"},
 }
 """What the mask columns of a source's manifest outline."""

@@ -2,7 +2,7 @@
 
 The checks are facts of the zoo's rules: required files; the version in the changelog; the metadata's keys; the
 properties of the training and the inference workflow; channels and types that the metadata state against the network;
-an export by MONAI itself that torch.jit reads; no file over 25 MB that `large_files.yml` doesn't list.
+an export by MONAI itself that torch.jit reads; no file over 25 MB, but for exports, that `large_files.yml` doesn't list.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ from .contents import SUMS, file_hashes, read_metadata
 __all__ = ["LARGEST_FILE", "REQUIRED_FILES", "verify_package"]
 
 LARGEST_FILE = 25_000_000
-"""Bytes; a larger file must be listed in `large_files.yml`."""
+"""Bytes, of what stands in a repository; a larger file must be listed in `large_files.yml`."""
+EXPORTS = {"models/model.ts", "models/model.onnx"}
+"""Made with the package, of 32-bit weights: twice as large as `model.pt` may be."""
 REQUIRED_FILES = (
     "LICENSE",
     SUMS,
@@ -93,9 +95,9 @@ def _files(bundle: Path) -> list[str]:
 
 
 def _sizes(bundle: Path) -> list[str]:
-    listed: set[str] = set()
+    listed: set[str] = set(EXPORTS)
     if (large := bundle / "large_files.yml").is_file():
-        listed = {entry["path"] for entry in yaml.safe_load(large.read_text(encoding="utf-8"))["large_files"]}
+        listed |= {entry["path"] for entry in yaml.safe_load(large.read_text(encoding="utf-8"))["large_files"]}
     sizes = {path.relative_to(bundle).as_posix(): path.stat().st_size for path in bundle.rglob("*") if path.is_file()}
     return [
         f"{name}: {size} bytes, over {LARGEST_FILE}, and not in large_files.yml"

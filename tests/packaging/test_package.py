@@ -70,7 +70,7 @@ def test_name_contents_and_checksums(package, unpacked):
     shipped = (SEGMENTATION / "models" / "model.pt").read_bytes()
     assert (unpacked / "models" / "model.pt").read_bytes() == shipped
     for path in unpacked.rglob("*"):
-        assert not path.is_file() or path.stat().st_size <= 25_000_000
+        assert not path.is_file() or path.suffix in (".ts", ".onnx") or path.stat().st_size <= 25_000_000
 
 
 def test_the_same_files_give_the_same_bytes(unpacked, tmp_path):
@@ -149,7 +149,7 @@ def test_what_only_running_it_shows_is_reported(unpacked):
     export_onnx(model.film_model(), unpacked / "models" / "model.onnx")
     problems = verify_package(packed(unpacked))
     assert len(problems) == 3, problems
-    assert "output channel number `6` doesn't match: `5`" in problems[0]
+    assert "output channel number `8` doesn't match: `5`" in problems[0]
     assert problems[1].startswith("workflows: ")
     assert problems[2].startswith("models/model.onnx: differs by 0.")
 
@@ -285,7 +285,7 @@ def test_hugging_face_folder(tmp_path):
     assert yaml.safe_load(front)["library_name"] == "monai"
     for fact in (
         "Not a medical device",
-        f"| dice_lung_left | {METADATA['eval_metrics']['dice_lung_left']} |",
+        f"| dice_heart | {METADATA['eval_metrics']['dice_heart']} |",
         "arXiv:2504.13820",
         "](docs/segmentation_rg1.png)",
     ):
