@@ -2,7 +2,7 @@
 
 The checks are facts of the zoo's rules: required files; the version in the changelog; the metadata's keys; the
 properties of the training and the inference workflow; channels and types that the metadata state against the network;
-an export by MONAI itself that torch.jit reads; no file over 25 MB, but for exports, that `large_files.yml` doesn't list.
+an export by MONAI itself that torch.jit reads; no file over 25 MB, exports aside, that `large_files.yml` doesn't list.
 """
 
 from __future__ import annotations
