@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .pooled import pooled_terms
 from .regularisers import regulariser
 
 if TYPE_CHECKING:
@@ -51,21 +52,33 @@ class WorldModelLoss:
         latents = measure(prediction[..., :width], target[..., :width])
         return (latents + weight * measure(prediction[..., width:], target[..., width:])) / (1 + weight)
 
-    def __call__(self, pairs: Mapping[str, tuple[Tensor, Tensor]], contexts: Sequence[Tensor]) -> dict[str, Tensor]:
+    def __call__(
+        self,
+        pairs: Mapping[str, tuple[Tensor, Tensor]],
+        contexts: Sequence[Tensor],
+        pooled: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Loss of a batch.
 
         Args:
             pairs: predictions and targets `[2B, K, D]` by the term's name, both views on the batch axis.
             contexts: the context encoder's tokens, `[2B, Kc, D]` for each of its forward passes.
+            pooled: projected embeddings `[V, B, P]` of V crops of each film, the two views first.
 
         Returns:
             `loss`, to minimise; then its unweighted terms: those of `pairs`, and `variance` and `regulariser` where
-            the settings ask for them.
+            the settings ask for them, `invariance` and `pooled_regulariser` where there are pooled embeddings.
         """
         settings = self.settings
         losses = {name: self.term(prediction, target) for name, (prediction, target) in pairs.items()}
         weights = [settings.cross_weight if name in CROSS_VIEW else 1.0 for name in losses]
-        total = torch.stack([weight * value for weight, value in zip(weights, losses.values(), strict=True)]).sum()
+        terms = list(losses.values())
+        if pooled is not None:
+            losses["invariance"], losses["pooled_regulariser"] = invariance, spread = pooled_terms(pooled)
+            share = settings.pooled_regulariser_weight
+            terms.append((1 - share) * invariance + share * spread)
+            weights.append(settings.pooled_weight)
+        total = torch.stack([weight * value for weight, value in zip(weights, terms, strict=True)]).sum()
         if settings.average_terms:
             total = total / sum(weights)
         if settings.variance_weight > 0:

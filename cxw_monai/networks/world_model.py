@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from cxw_monai.losses.world_model import WorldModelLoss, token_std
 
+from .layers import init_weights
 from .predictor import WorldModelPredictor
 from .rows import gather_tokens
 from .vit import RadiographViT
@@ -49,6 +50,7 @@ class WorldModelInputs:
         rel_12, rel_21: `[B, 4]`; `rel_12` places view 1 relative to view 2 (prediction of view 1 from view 2).
         context1, context2: `[B, Kc]` int64 visible tokens; None for all.
         target1, target2: `[B, Kt]` int64 masked tokens to predict; None for all.
+        local_crops: `[B, L, C, h, w]` small crops, perturbed, for the objective `pooled`; None for none.
     """
 
     view1: Tensor
@@ -63,6 +65,7 @@ class WorldModelInputs:
     context2: Tensor | None = None
     target1: Tensor | None = None
     target2: Tensor | None = None
+    local_crops: Tensor | None = None
 
     def replace(self, **changes: Any) -> WorldModelInputs:
         """A copy with some fields changed."""
@@ -87,7 +90,8 @@ class WorldModelOutput:
         loss: scalar to minimise.
         losses: its terms by name: `intra` and `cross` when unified, else one per objective.
         predictions: predicted tokens `[B, K, D]` by name: when unified `11`, `22` within a view, `21` view 2 from
-            view 1, `12` view 1 from view 2; else the objective and the same numbers.
+            view 1, `12` view 1 from view 2; else the objective and the same numbers. Where nothing but `pooled` is
+            asked for, projected embeddings `[V * B, 1, P]` of all crops, and as targets `[B, 1, P]` their centres.
         targets: what each prediction is held against, by the same names.
         contexts: the context encoder's tokens, `[2B, Kc, D]` a forward pass of it.
     """
@@ -127,6 +131,21 @@ def other_view(tokens: Tensor) -> Tensor:
     return tokens.roll(tokens.shape[0] // 2, dims=0)
 
 
+def new_projector(channels: int, out_channels: int) -> nn.Sequential:
+    """MLP of mean tokens for the objective `pooled`, thrown away after training (LeJEPA, arXiv 2511.08544).
+
+    Films differ little in their mean tokens at first: standardised over the batch, the differences are what it sees.
+    """
+    hidden = 4 * channels
+    layers = [batch_norm(channels), nn.Linear(channels, hidden), batch_norm(hidden), nn.GELU()]
+    return nn.Sequential(*layers, nn.Linear(hidden, out_channels)).apply(init_weights)
+
+
+def batch_norm(channels: int) -> nn.BatchNorm1d:
+    """Of the batch at hand, in evaluation too: without parameters and running statistics."""
+    return nn.BatchNorm1d(channels, affine=False, track_running_stats=False)
+
+
 class WorldModel(nn.Module):
     """Encoder, EMA target encoder and predictor with the losses of the three tasks.
 
@@ -155,6 +174,8 @@ class WorldModel(nn.Module):
         self.encoder = encoder
         self.target_encoder = copy.deepcopy(encoder).requires_grad_(False).eval()
         self.predictor = predictor
+        if "pooled" in self.settings.objectives:
+            self.projector = new_projector(encoder.embed_dim, self.settings.projector_dim)
 
     @property
     def loss(self) -> WorldModelLoss:
@@ -232,9 +253,31 @@ class WorldModel(nn.Module):
     def forward(self, inputs: WorldModelInputs) -> WorldModelOutput:
         """Losses, predictions and targets of a batch of world view pairs."""
         pairs, contexts = self._unified(inputs) if self.settings.unified else self._separate(inputs)
-        losses = self.loss(pairs, contexts)
         predictions, targets = (by_view({name: pair[i] for name, pair in pairs.items()}) for i in (0, 1))
+        pooled = None
+        if "pooled" in self.settings.objectives:
+            pooled = self.projected(contexts[0], inputs.local_crops)  # [V, B, P]
+            if not pairs:
+                predictions = {"pooled": pooled.flatten(0, 1).unsqueeze(1)}
+                targets = {"pooled": pooled[:2].mean(dim=0).unsqueeze(1)}
+        losses = self.loss(pairs, contexts, pooled)
         return WorldModelOutput(losses.pop("loss"), losses, predictions, targets, contexts)
+
+    def projected(self, context: Tensor, local_crops: Tensor | None) -> Tensor:
+        """Projected mean tokens of both views and of the small crops.
+
+        Args:
+            context: `[2B, K, D]` tokens of both views.
+            local_crops: `[B, L, C, h, w]` or None.
+
+        Returns:
+            `[2 + L, B, P]`, the two views first.
+        """
+        pooled = context.mean(dim=1)  # [2B, D]
+        if local_crops is not None:
+            small = self.encoder(local_crops.transpose(0, 1).flatten(0, 1)).mean(dim=1)  # [L * B, D]
+            pooled = torch.cat([pooled, small])
+        return self.projector(pooled).unflatten(0, (-1, len(context) // 2))
 
     def _unified(self, inputs: WorldModelInputs) -> tuple[Pairs, list[Tensor]]:
         """All chosen objectives in one prediction within each view and one across (paper eq. 9-12)."""
@@ -243,17 +286,19 @@ class WorldModel(nn.Module):
         clean = torch.cat([inputs.view1, inputs.view2])  # [2B, C, H, W]
         action = torch.cat([inputs.action1, inputs.action2])
         perturbed = clean
-        if "domain" in settings.objectives:
+        if settings.perturbs:
             perturbed = torch.cat([inputs.perturbed1, inputs.perturbed2])
-        else:
+        if "domain" not in settings.objectives:
             action = torch.zeros_like(action)
         seen, held = (clean, perturbed) if settings.swap_roles else (perturbed, clean)
-        targets = self.target_tokens(held)  # [2B, N, D]
         masked = "local" in settings.objectives
         context_index = paired(inputs.context1, inputs.context2) if masked else None
         target_index = paired(inputs.target1, inputs.target2) if masked else None
         context = self.encoder(seen, context_index)  # [2B, Kc, D]
         pairs: Pairs = {}
+        if not settings.predicts:
+            return pairs, [context]
+        targets = self.target_tokens(held)  # [2B, N, D]
         if masked or "domain" in settings.objectives:
             prediction = self.predict(context, action, context_index, target_index, None, grid)
             pairs["intra"] = prediction, gather_tokens(targets, target_index)

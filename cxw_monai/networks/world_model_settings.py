@@ -13,7 +13,8 @@ from .vit import RadiographViT
 
 __all__ = ["OBJECTIVES", "WorldModelSettings"]
 
-OBJECTIVES = ("local", "global", "domain")
+OBJECTIVES = ("local", "global", "domain", "pooled")
+PAPER_OBJECTIVES = OBJECTIVES[:3]
 CHOICES: dict[str, Collection[str]] = {
     "cross_targets": ("all", "masked"),
     "loss": MEASURES,
@@ -28,8 +29,9 @@ class WorldModelSettings:
     """What is predicted and how the losses are put together.
 
     Attributes:
-        objectives: any non-empty subset of `local`, `global`, `domain`. Without `domain` the context sees clean
-            views; without `local` it sees all patches and all are predicted.
+        objectives: any non-empty subset of `local`, `global`, `domain`, `pooled`. Without `domain` and `pooled` the
+            context sees clean views; without `local` it sees all patches and all are predicted. `pooled` asks both
+            views, and small crops of the film where the inputs have them, for one embedding (`PooledLoss`).
         unified: one prediction carries the tasks together (paper eq. 9-12); otherwise each objective has its own
             forward pass and the losses are summed (paper's "naive sum").
         condition_on_action: otherwise the predictor gets zeros for the action.
@@ -51,9 +53,12 @@ class WorldModelSettings:
             end, as a regulariser allows (LeJEPA, arXiv 2511.08544); the target encoder is then its copy.
         regulariser: `none`, `sigreg` or `variance_covariance` of the context encoder's tokens.
         regulariser_weight: w in `loss = (1 - w) * prediction + w * regulariser`, from 0 to 1.
+        pooled_weight: weight of the objective `pooled`, above 0.
+        pooled_regulariser_weight: share of SIGReg of the projected embeddings in the objective `pooled`, from 0 to 1.
+        projector_dim: channels of the projected embeddings of the objective `pooled`.
     """
 
-    objectives: Sequence[str] = OBJECTIVES
+    objectives: Sequence[str] = PAPER_OBJECTIVES
     unified: bool = True
     condition_on_action: bool = True
     condition_on_geometry: bool = True
@@ -70,6 +75,9 @@ class WorldModelSettings:
     target: str = "ema"
     regulariser: str = "none"
     regulariser_weight: float = 0.05
+    pooled_weight: float = 1.0
+    pooled_regulariser_weight: float = 0.05
+    projector_dim: int = 64
 
     def __post_init__(self) -> None:
         if not self.objectives or not set(self.objectives) <= set(OBJECTIVES):
@@ -85,8 +93,26 @@ class WorldModelSettings:
             raise ValueError(f"target_layers must be at least 1, got {self.target_layers}.")
         if self.pixel_weight is not None and (self.targets != "both" or self.pixel_weight < 0):
             raise ValueError(f"pixel_weight needs targets 'both' and 0 or more, got {self.pixel_weight}.")
-        if not 0 <= self.regulariser_weight <= 1:
-            raise ValueError(f"regulariser_weight must lie in [0, 1], got {self.regulariser_weight}.")
+        for name in ("regulariser_weight", "pooled_regulariser_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}.")
+        if self.pooled_weight <= 0 or self.projector_dim < 1:
+            raise ValueError(
+                f"pooled_weight must be above 0 and projector_dim at least 1, got {self.pooled_weight} and "
+                f"{self.projector_dim}."
+            )
+        if "pooled" in self.objectives and not self.unified:
+            raise ValueError("The objective 'pooled' is defined for unified predictions only.")
+
+    @property
+    def predicts(self) -> bool:
+        """Whether any objective predicts tokens, so that a target is needed."""
+        return bool(set(self.objectives) - {"pooled"})
+
+    @property
+    def perturbs(self) -> bool:
+        """Whether perturbed views are needed."""
+        return "domain" in self.objectives or "pooled" in self.objectives
 
     def target_channels(self, encoder: RadiographViT) -> int:
         """Channels of a target token, which the predictor's `out_dim` must be."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .borders import RemoveBorders, RemoveBordersd, find_content_box
+from .local_crops import RandLocalCropsd
 from .masks import TokenMasks, TokenMaskSampler
 from .perturb import IDENTITY_ACTION, ActionSampler, Perturbd, RandActiond, perturb
 from .view_crops import BaseJitter, crop_views
@@ -14,6 +15,7 @@ __all__ = [
     "BaseJitter",
     "Perturbd",
     "RandActiond",
+    "RandLocalCropsd",
     "RandWorldViewPaird",
     "RemoveBorders",
     "RemoveBordersd",

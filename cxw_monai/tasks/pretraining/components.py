@@ -21,7 +21,7 @@ from cxw_monai.networks import (
 from cxw_monai.tasks.components import caching, stepping
 from cxw_monai.training.batch_plan import BatchPlan
 from cxw_monai.training.schedules import PretrainingSchedules
-from cxw_monai.transforms import ActionSampler, RandActiond, RandWorldViewPaird, TokenMaskSampler
+from cxw_monai.transforms import ActionSampler, RandActiond, RandLocalCropsd, RandWorldViewPaird, TokenMaskSampler
 from cxw_monai.weights.encoder import load_weights
 
 from .settings import EmbeddingSettings, EvaluationSettings, PretrainingSettings
@@ -122,7 +122,19 @@ def world_views(settings: PretrainingSettings, network: WorldModel) -> Compose:
     actions = {name: f"action_{name}" for name in ("jitter_prob", "blur_prob", "noise_prob")}
     sampler = ActionSampler(**settings.pick(**actions))
     pair = RandWorldViewPaird("image", size=(height, width), **crops)
-    return Compose([pair, RandActiond(["action1", "action2"], sampler=sampler)])
+    actions_of_views = RandActiond(["action1", "action2"], sampler=sampler)
+    if not settings.local_crops:
+        return Compose([pair, actions_of_views])
+    side = settings.local_crop_size
+    small = RandLocalCropsd(
+        "image",
+        settings.local_crops,
+        (side, side) if isinstance(side, int) else tuple(side),
+        ratio=tuple(settings.crop_ratio),
+        scale=tuple(settings.local_crop_scale),
+        sampler=sampler,
+    )
+    return Compose([small, pair, actions_of_views])
 
 
 def schedules(settings: PretrainingSettings, plan: BatchPlan, steps_per_epoch: int) -> PretrainingSchedules:

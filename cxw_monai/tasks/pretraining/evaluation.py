@@ -59,7 +59,7 @@ class EvaluationStep:
         if engine.state.iteration == 1:
             self.masks.load_state_dict(self.start)
         model, device = unwrapped(engine.network).eval(), engine.state.device
-        inputs = world_view_inputs(batch, self.masks, device, "domain" in model.settings.objectives)
+        inputs = world_view_inputs(batch, self.masks, device, model.settings.perturbs)
         with self.precision.autocast(device):
             output = model(inputs)
             pooled = model.target_encoder(inputs.view1).mean(dim=1)

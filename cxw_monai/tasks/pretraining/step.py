@@ -28,6 +28,7 @@ def world_view_inputs(
 
     Args:
         batch: `view1`, `view2` `[B, C, H, W]` in [0, 1]; `action1`, `action2` `[B, 5]`; `rel_12`, `rel_21` `[B, 4]`.
+            Where there are small crops, `local_crops` `[B, L, C, h, w]` and `local_actions` `[B, L, 5]`.
             Where an action asks for noise it is drawn from torch's global generator, which checkpoints save.
         masks: sampler of the batch's masks; view 2 takes view 1's in another order.
         device: where to compute.
@@ -40,11 +41,13 @@ def world_view_inputs(
     drawn = masks.sample(len(on_device["view1"]))
     context, target = drawn.context.to(device), drawn.target.to(device)
     permutation = drawn.permutation.to(device)
-    copies = {}
-    for i in (1, 2):
-        view, action = on_device[f"view{i}"], batch[f"action{i}"]  # checking an action on the device would wait for it
-        noise = torch.randn_like(view) if perturbed and bool((action[:, 4] > 0).any()) else None
-        copies[i] = perturb(view, action, noise) if perturbed else view
+    copies = {1: on_device["view1"], 2: on_device["view2"]}
+    if perturbed:  # an action on the device would be waited for to be checked
+        copies = {i: _perturbed(view, batch[f"action{i}"]) for i, view in copies.items()}
+    small = on_device.get("local_crops")
+    if small is not None:
+        flat = _perturbed(small.flatten(0, 1), batch["local_actions"].flatten(0, 1))
+        small = flat.view_as(small)
     return WorldModelInputs(
         **{name: on_device[name] for name in ("view1", "view2", "action1", "action2", "rel_12", "rel_21")},
         perturbed1=copies[1],
@@ -53,7 +56,13 @@ def world_view_inputs(
         context2=context[permutation],
         target1=target,
         target2=target[permutation],
+        local_crops=small,
     )
+
+
+def _perturbed(images: Tensor, action: Tensor) -> Tensor:
+    noise = torch.randn_like(images) if bool((action[:, 4] > 0).any()) else None
+    return perturb(images, action, noise)
 
 
 class PretrainingStep(TrainingStep):
@@ -81,7 +90,7 @@ class PretrainingStep(TrainingStep):
         self.masks, self.schedules, self.monitor_every = masks, schedules, monitor_every
 
     def prepare(self, batch: Mapping[str, Tensor], network: Any, device: torch.device) -> WorldModelInputs:
-        return world_view_inputs(batch, self.masks, device, "domain" in network.settings.objectives)
+        return world_view_inputs(batch, self.masks, device, network.settings.perturbs)
 
     def forward(self, network: nn.Module, inputs: WorldModelInputs) -> WorldModelOutput:
         return network(inputs)
