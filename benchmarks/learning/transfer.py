@@ -161,7 +161,9 @@ def settings_of(name: str, arms: dict[str, Any], minutes: float, seed: int) -> R
     return {"kind": "arm", "arm": arms[name], "minutes": minutes, "seed": seed}
 
 
-def train_arm(arm: dict[str, Any], films: Path, folder: Path, cache: Path, minutes: float, seed: int) -> tuple[Path, Cost]:
+def train_arm(
+    arm: dict[str, Any], films: Path, folder: Path, cache: Path, minutes: float, seed: int
+) -> tuple[Path, Cost]:
     """Train an arm for so many processor minutes; its encoder's file and cost."""
     arm = {"source_shares": SQUARE_ROOTS, "epoch_films": EPOCH_FILMS, **arm}
     presets = ("learning_base", *arm.pop("presets", ()))

@@ -134,11 +134,12 @@ def other_view(tokens: Tensor) -> Tensor:
 def new_projector(channels: int, out_channels: int) -> nn.Sequential:
     """MLP of mean tokens for the objective `pooled`, thrown away after training (LeJEPA, arXiv 2511.08544).
 
-    Films differ little in their mean tokens at first: standardised over the batch, the differences are what it sees.
+    Mean tokens and embeddings are standardised over the batch: films differ little in their mean tokens at first, and
+    without a fixed scale the invariance is won by shrinking before SIGReg acts.
     """
     hidden = 4 * channels
     layers = [batch_norm(channels), nn.Linear(channels, hidden), batch_norm(hidden), nn.GELU()]
-    return nn.Sequential(*layers, nn.Linear(hidden, out_channels)).apply(init_weights)
+    return nn.Sequential(*layers, nn.Linear(hidden, out_channels), batch_norm(out_channels)).apply(init_weights)
 
 
 def batch_norm(channels: int) -> nn.BatchNorm1d:
