@@ -192,9 +192,7 @@ def _ratio(rows: Rows, test: bool) -> Task:
     known = [i for i, row in enumerate(rows) if row.get("label_cardiothoracic_ratio")]
     places = np.array([i for i in known if test or rows[i]["split"] == "training"])
     chosen = [rows[i] for i in places]
-    if test:
-        folds = np.where([row["split"] == "training" for row in chosen], -1, 0)
-    else:
-        folds = np.arange(len(chosen)) % FOLDS
+    fitted_to = np.array([row["split"] == "training" for row in chosen])
+    folds = np.where(fitted_to, -1, 0) if test else np.arange(len(chosen)) % FOLDS
     ratio = np.array([float(row["label_cardiothoracic_ratio"]) for row in chosen])
     return Task("wingspan", places, {"ratio": ratio}, _patients(chosen), folds)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
 from monai.transforms import Compose
 
 from cxw_monai.tasks.pretraining.step import world_view_inputs
@@ -30,7 +29,7 @@ def crops(seed: int = 0, **settings) -> dict:
 def test_shapes_range_and_the_film_stays():
     found = crops(count=6)
     assert found["local_crops"].shape == (6, 1, 16, 16) and found["local_actions"].shape == (6, 5)
-    assert 0 <= found["local_crops"].min() and found["local_crops"].max() <= 1
+    assert found["local_crops"].min() >= 0 and found["local_crops"].max() <= 1
     assert found["image"] is FILM
 
 
