@@ -21,6 +21,7 @@ class CosineSchedule:
         total: number of steps.
         start: value at step 0 of the warm-up.
         warmup: number of warm-up steps; without any the first value is `peak`.
+        hold: steps after the warm-up at `peak`, before the cosine.
     """
 
     peak: float
@@ -28,21 +29,30 @@ class CosineSchedule:
     total: int
     start: float = 0.0
     warmup: int = 0
+    hold: int = 0
 
     def __post_init__(self) -> None:
         if self.total < 1 or not 0 <= self.warmup <= self.total:
             raise ValueError(f"total must be positive and warmup within it, got {self.total} and {self.warmup}.")
+        if not 0 <= self.hold <= self.total - self.warmup:
+            raise ValueError(f"hold must lie in 0..total - warmup, got {self.hold} of {self.total - self.warmup}.")
 
     def __call__(self, step: int) -> float:
         """Value at `step` (0-based); past the last step the end value."""
         if step < self.warmup:
             return self.start + (self.peak - self.start) * step / max(self.warmup - 1, 1)
-        progress = min((step - self.warmup) / max(self.total - self.warmup - 1, 1), 1.0)
+        held = self.warmup + self.hold
+        progress = min(max(step - held, 0) / max(self.total - held - 1, 1), 1.0)
         return self.end + 0.5 * (self.peak - self.end) * (1 + math.cos(math.pi * progress))
 
 
 def warmup_cosine(
-    lr: float, lr_end: float, steps_per_epoch: int, epochs: int, warmup_epochs: float = 0
+    lr: float,
+    lr_end: float,
+    steps_per_epoch: int,
+    epochs: int,
+    warmup_epochs: float = 0,
+    decay_epochs: float | None = None,
 ) -> CosineSchedule:
     """Learning rate by micro-batch: linear from 0 over the warm-up, then half a cosine to `lr_end`.
 
@@ -52,6 +62,8 @@ def warmup_cosine(
         steps_per_epoch: micro-batches an epoch.
         epochs: epochs of the run.
         warmup_epochs: may be fractional.
+        decay_epochs: last epochs over which the cosine lies, with `lr` before them (warm-up, stable, decay: a run whose
+            length is not known ahead, arXiv 2404.06395); None for all after the warm-up.
 
     Raises:
         ValueError: for lengths that are not positive.
@@ -62,7 +74,9 @@ def warmup_cosine(
             "when there are fewer training films than batch_size times the number of processes."
         )
     total = steps_per_epoch * epochs
-    return CosineSchedule(lr, lr_end, total, warmup=min(int(warmup_epochs * steps_per_epoch), total))
+    warmup = min(int(warmup_epochs * steps_per_epoch), total)
+    decay = total if decay_epochs is None else int(decay_epochs * steps_per_epoch)
+    return CosineSchedule(lr, lr_end, total, warmup=warmup, hold=max(total - warmup - decay, 0))
 
 
 class PretrainingSchedules:
@@ -79,6 +93,7 @@ class PretrainingSchedules:
         stretch: schedules are laid out for `int(stretch * steps_per_epoch)` steps an epoch and cut off at the end of
             the run. 1 lets them end where they say; the released recipe uses 1.25, so that its 40 warm-up epochs
             last 50 and its last learning rate is 2.6e-5.
+        decay_epochs: see `warmup_cosine`.
 
     Raises:
         ValueError: for lengths that are not positive.
@@ -96,8 +111,9 @@ class PretrainingSchedules:
         ema: float = 0.996,
         ema_end: float = 1.0,
         stretch: float = 1.0,
+        decay_epochs: float | None = None,
     ) -> None:
         laid_out = int(stretch * steps_per_epoch)
-        self.lr = warmup_cosine(lr, lr_end, laid_out, epochs, warmup_epochs)
+        self.lr = warmup_cosine(lr, lr_end, laid_out, epochs, warmup_epochs, decay_epochs)
         self.weight_decay = CosineSchedule(weight_decay, weight_decay_end, self.lr.total)
         self.ema = CosineSchedule(ema, ema_end, self.lr.total)

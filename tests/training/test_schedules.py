@@ -3,6 +3,7 @@ import math
 import pytest
 
 from cxw_monai.training import CosineSchedule, PretrainingSchedules
+from cxw_monai.training.schedules import warmup_cosine
 
 
 def test_warm_up_starts_at_start_and_the_last_step_has_the_end_value():
@@ -71,3 +72,19 @@ def test_a_run_needs_a_step_in_an_epoch_and_an_epoch():
     for steps, epochs in ((0, 5), (5, 0)):
         with pytest.raises(ValueError, match="steps_per_epoch and epochs must be positive"):
             PretrainingSchedules(steps, epochs, lr=0.5)
+
+
+def test_the_rate_is_held_before_a_decay_of_the_last_epochs():
+    rate = warmup_cosine(1.0, 0.0, steps_per_epoch=2, epochs=6, warmup_epochs=1, decay_epochs=1.5)
+    assert [rate(step) for step in range(12)] == pytest.approx([0, 1, *[1] * 8, 0.5, 0], abs=1e-9)
+
+
+def test_a_decay_longer_than_the_run_starts_after_the_warm_up():
+    given = {"lr": 1.0, "lr_end": 0.0, "steps_per_epoch": 3, "epochs": 4, "warmup_epochs": 1}
+    whole, long = warmup_cosine(**given), warmup_cosine(**given, decay_epochs=9)
+    assert [long(step) for step in range(12)] == [whole(step) for step in range(12)]
+
+
+def test_a_hold_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="hold"):
+        CosineSchedule(1.0, 0.0, total=5, warmup=2, hold=4)

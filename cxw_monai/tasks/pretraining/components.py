@@ -139,7 +139,7 @@ def world_views(settings: PretrainingSettings, network: WorldModel) -> Compose:
 
 def schedules(settings: PretrainingSettings, plan: BatchPlan, steps_per_epoch: int) -> PretrainingSchedules:
     """Learning rate, weight decay and momentum by step."""
-    names = ("epochs", "lr_end", "warmup_epochs", "weight_decay", "weight_decay_end", "ema", "ema_end")
+    names = ("epochs", "lr_end", "warmup_epochs", "weight_decay", "weight_decay_end", "ema", "ema_end", "decay_epochs")
     return PretrainingSchedules(steps_per_epoch, lr=plan.lr, **settings.pick(*names, stretch="schedule_stretch"))
 
 
