@@ -6,8 +6,8 @@ for the same embedding as the whole.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ class RandLocalCropsd(Reseedable, MapTransform):
     Args:
         keys: the one key of the radiograph.
         count: number of crops L, even.
-        size: rows and columns of a crop, px.
+        size: rows and columns of a crop, px; one number for a square.
         scale: range of a crop's share of the film's area, within (0, 1].
         ratio: range of a crop's width over its height.
         sampler: distribution of the perturbations; None for the released recipe.
@@ -48,9 +48,9 @@ class RandLocalCropsd(Reseedable, MapTransform):
         self,
         keys: KeysCollection = "image",
         count: int = 4,
-        size: tuple[int, int] = (80, 80),
-        scale: tuple[float, float] = (0.1, 0.4),
-        ratio: tuple[float, float] = (0.75, 4 / 3),
+        size: int | Sequence[int] = 80,
+        scale: Sequence[float] = (0.1, 0.4),
+        ratio: Sequence[float] = (0.75, 4 / 3),
         sampler: ActionSampler | None = None,
     ) -> None:
         MapTransform.__init__(self, keys)
@@ -58,7 +58,9 @@ class RandLocalCropsd(Reseedable, MapTransform):
             raise ValueError(f"count must be an even number of crops from 2, got {count}.")
         if not 0 < scale[0] <= scale[1] <= 1:
             raise ValueError(f"scale must be (low, high) with 0 < low <= high <= 1, got {tuple(scale)}.")
-        self.count, self.size, self.scale, self.ratio = count, size, scale, ratio
+        self.count = count
+        self.size = (size, size) if isinstance(size, int) else cast("tuple[int, int]", tuple(size))
+        self.scale, self.ratio = cast("tuple[float, float]", tuple(scale)), cast("tuple[float, float]", tuple(ratio))
         self.sampler = ActionSampler() if sampler is None else sampler
 
     def randomize(self, data: tuple[int, int]) -> None:

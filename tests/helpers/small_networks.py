@@ -54,4 +54,5 @@ def random_inputs(seed: int = 1, batch: int = 2) -> WorldModelInputs:
     for view in ("1", "2"):
         order = torch.stack([torch.randperm(16, generator=generator) for _ in range(batch)])
         draw[f"context{view}"], draw[f"target{view}"] = order[:, :7].sort(1).values, order[:, 7:12].sort(1).values
+    draw["local_crops"] = torch.rand((batch, 2, 1, 16, 16), generator=generator)
     return WorldModelInputs(**draw)

@@ -69,6 +69,7 @@ ACTIONS = ("action1", "action2")
 RELS = ("rel_12", "rel_21")
 PERTURBED = ("perturbed1", "perturbed2")
 MASKS = ("context1", "context2", "target1", "target2")
+CROPS = ("local_crops",)
 
 
 @pytest.mark.parametrize(
@@ -89,11 +90,15 @@ MASKS = ("context1", "context2", "target1", "target2")
         ({"objectives": ("global", "domain"), "unified": False}, MASKS),
         ({"unified": False, "condition_on_action": False}, ACTIONS),
         ({"unified": False, "condition_on_geometry": False}, RELS),
+        ({"objectives": ("pooled",), "pooled_regulariser_weight": 0.0}, ("view1", "view2", *ACTIONS, *RELS, *MASKS)),
+        ({"objectives": ("local", "pooled"), "pooled_regulariser_weight": 0.0}, ACTIONS + RELS),
     ],
     ids=str,
 )
 def test_what_a_model_looks_at(row, ignored):
     model = world_model(**row).eval()
+    if "pooled" not in model.settings.objectives:
+        ignored = (*ignored, *CROPS)
     for field in fields(WorldModelInputs):
         assert changed_loss(model, field.name) == (field.name not in ignored), field.name
 

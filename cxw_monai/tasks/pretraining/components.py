@@ -125,16 +125,8 @@ def world_views(settings: PretrainingSettings, network: WorldModel) -> Compose:
     actions_of_views = RandActiond(["action1", "action2"], sampler=sampler)
     if not settings.local_crops:
         return Compose([pair, actions_of_views])
-    side = settings.local_crop_size
-    small = RandLocalCropsd(
-        "image",
-        settings.local_crops,
-        (side, side) if isinstance(side, int) else tuple(side),
-        ratio=tuple(settings.crop_ratio),
-        scale=tuple(settings.local_crop_scale),
-        sampler=sampler,
-    )
-    return Compose([small, pair, actions_of_views])
+    local = settings.pick(count="local_crops", size="local_crop_size", scale="local_crop_scale", ratio="crop_ratio")
+    return Compose([RandLocalCropsd("image", **local, sampler=sampler), pair, actions_of_views])
 
 
 def schedules(settings: PretrainingSettings, plan: BatchPlan, steps_per_epoch: int) -> PretrainingSchedules:
