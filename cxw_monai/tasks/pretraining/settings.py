@@ -82,7 +82,7 @@ class PretrainingSettings(TrainingSettings):
     lr: AtLeast0 = setting(2e-4, "learning rate after the warm-up, 0 or more")
     warmup_epochs: AtLeast0 = setting(10, "epochs over which the learning rate rises")
     decay_epochs: AtLeast0 | None = setting(
-        None, "last epochs, in which the rate falls; null for all after the warm-up"
+        None, "last epochs, in which the rate falls; null for all"
     )
     weight_decay_end: AtLeast0 = setting(0.05, "weight decay at the end")
     decay_tokens: bool = setting(False, "weight decay on mask tokens too", resume="fixed")
