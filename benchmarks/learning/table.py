@@ -12,14 +12,15 @@ from matplotlib import pyplot as plt
 
 from cxw_monai.training.curves import read_metrics
 
-__all__ = ["draw_curves", "draw_rows", "markdown"]
+__all__ = ["draw_curves", "draw_rows", "markdown", "number"]
 
 Rows = Sequence[Mapping[str, str]]
 PROBES = {"mean": "mean token", "grid": "5 x 5 tokens", "attentive": "attentive", "knn": "k-NN"}
 OTHERS = {"age_mae": ".1f", "dice_drr_8": ".3f", "dice_drr_24": ".3f", "dice_real_8": ".3f", "dice_real_24": ".3f"}
 
 
-def _number(row: Mapping[str, str], name: str, form: str) -> str:
+def number(row: Mapping[str, str], name: str, form: str) -> str:
+    """A cell of a row without the zero before its point; a dash where there is none."""
     return format(float(row[name]), form).removeprefix("0") if row.get(name) else "-"
 
 
@@ -30,10 +31,10 @@ def markdown(rows: Rows) -> str:
     for row in rows:
         cells = [row["run"], f"{float(row['processor_seconds']) / 60:.1f}", row["images_seen"]]
         for probe in PROBES:
-            low, high = (_number(row, f"{probe}_{end}", ".3f") for end in ("low", "high"))
-            cells.append(f"{_number(row, probe, '.3f')} [{low}, {high}]")
-        cells += [_number(row, name, form) for name, form in OTHERS.items()]
-        lines.append("| " + " | ".join([*cells, _number(row, "rank_tokens", ".1f")]) + " |")
+            low, high = (number(row, f"{probe}_{end}", ".3f") for end in ("low", "high"))
+            cells.append(f"{number(row, probe, '.3f')} [{low}, {high}]")
+        cells += [number(row, name, form) for name, form in OTHERS.items()]
+        lines.append("| " + " | ".join([*cells, number(row, "rank_tokens", ".1f")]) + " |")
     return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from benchmarks.learning.descriptors import Descriptor, Features, encoder_tokens
 from benchmarks.learning.experiment import BUNDLE, FIXED, IMAGE_PX, fresh_encoder
 from benchmarks.learning.probes import few_shot_dice, nearest_scores, ridge_predictions
 from benchmarks.learning.runs import Cost, pretrain
+from benchmarks.learning.table import number
 from benchmarks.learning.transfer_tasks import FilmSet, Task, film_sets, outlined_sets, tasks_of
 from cxw_monai.metrics.readings import COMPONENTS, linear_scores
 from cxw_monai.tasks.pretraining.monitors import embedding_statistics
@@ -47,6 +48,15 @@ SQUARE_ROOTS = {"rsna_normal": 74, "kermany": 68, "shenzhen": 24, "nih": 22, "re
 SQUARE_ROOTS |= {"hannover_covid": 12}
 """Shares of the sources where an arm gives none: square roots of their numbers of films."""
 EPOCH_FILMS = 480
+TITLES = {
+    "nih": "NIH",
+    "nih_within_view": "NIH within view",
+    "kermany": "Kermany: pneumonia",
+    "kermany_pneumonia": "bacterial",
+    "shenzhen": "Shenzhen: TB",
+}
+KNN = ("nih", "kermany", "shenzhen")
+DICE = {"dice_real_8": "Dice, 8 real films", "dice_rendered_8": "8 rendered films"}
 Row = dict[str, Any]
 Kept = dict[str, np.ndarray]
 
@@ -168,6 +178,8 @@ def train_arm(
     arm = {"source_shares": SQUARE_ROOTS, "epoch_films": EPOCH_FILMS, **arm}
     presets = ("learning_base", *arm.pop("presets", ()))
     sources = {row["source"] for row in read_rows(films)}
+    if start := arm.pop("start_from", None):
+        arm["start_from"] = str(BUNDLE / start)
     arm["source_shares"] = {name: share for name, share in arm["source_shares"].items() if name in sources}
     settings = {"seed": seed, "cache_dir": str(cache.resolve()), "datalist": str(films.resolve()), **arm}
     return pretrain(BUNDLE, presets, folder, settings, 60 * minutes)
@@ -197,6 +209,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--test", action="store_true", help="read the test films, which decide nothing")
     parser.add_argument("--train-only", action="store_true", help="train and read nothing off")
+    parser.add_argument("--show", action="store_true", help="print the table as Markdown")
     return parser.parse_args(argv)
 
 
@@ -214,10 +227,34 @@ def _work(a: argparse.Namespace) -> None:
     transfer = Transfer(a.data, a.outlines, a.output, a.test)
     for name, seed in todo:
         _run(a, arms, transfer, name, seed)
+    if a.show:
+        print(markdown(read_rows(_table(a)), a.test))
+
+
+def _table(a: argparse.Namespace) -> Path:
+    return a.output / ("test.csv" if a.test else "validation.csv")
+
+
+def markdown(rows: Sequence[Mapping[str, str]], test: bool) -> str:
+    """One line a run: AUROC of each task (with its interval, and of neighbours, on test films), ratio, rank, Dice."""
+    shown = dict(TITLES)
+    if test:
+        shown |= {f"{name}_knn": f"{title}, k-NN" for name, title in TITLES.items() if name in KNN}
+    numbers = {"wingspan_error": "ratio off by", "rank_pooled": "rank", **DICE}
+    lines = ["| " + " | ".join(["run", "seed", *shown.values(), *numbers.values()]) + " |"]
+    lines.append("| --- " * (2 + len(shown) + len(numbers)) + "|")
+    for row in rows:
+        cells = [row["run"], row["seed"]]
+        for name in shown:
+            low, high = (number(row, f"{name}_{end}", ".3f") for end in ("low", "high"))
+            cells.append(number(row, name, ".3f") + ("" if low == "-" else f" [{low}, {high}]"))
+        cells += [number(row, name, ".1f" if name == "rank_pooled" else ".3f") for name in numbers]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def _run(a: argparse.Namespace, arms: dict[str, Any], transfer: Transfer, name: str, seed: int) -> None:
-    table = a.output / ("test.csv" if a.test else "validation.csv")
+    table = _table(a)
     config, shown = config_hash(settings_of(name, arms, a.minutes, seed)), name.split("=", 1)[0]
     if any(row["run"] == shown and row["config"] == config for row in read_rows(table)):
         logger.info("%s has its row (%s).", shown, config)

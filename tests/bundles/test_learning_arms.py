@@ -14,7 +14,13 @@ from cxw_monai.networks import RadiographEmbedder, WorldModel, radiograph_vit
 from cxw_monai.tasks.pretraining.settings import PretrainingSettings
 
 CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "chexworld_pretraining" / "configs"
-ARMS = {k: v for k, v in yaml.safe_load((CONFIGS / "learning_arms.yaml").read_text()).items() if not k.startswith("_")}
+
+
+def arms_of(name: str) -> dict[str, Any]:
+    return {k: v for k, v in yaml.safe_load((CONFIGS / name).read_text()).items() if not k.startswith("_")}
+
+
+ARMS, TRANSFER_ARMS = arms_of("learning_arms.yaml"), arms_of("transfer_arms.yaml")
 BENCHMARK_KEYS = {"presets", "start_from_arm", "add_rendered", "share_of_films", "minutes"}
 
 
@@ -34,6 +40,35 @@ def test_every_arm_sets_what_there_is_and_fits(name: str):
     made = network(["learning_base", *arm.get("presets", ())], **settings)
     assert made.settings.regulariser == arm.get("regulariser", "none")
     assert made.settings.pixel_weight == arm.get("pixel_weight")
+
+
+@pytest.mark.parametrize("name", TRANSFER_ARMS)
+def test_every_arm_of_the_transfer_benchmark_sets_what_there_is(name: str):
+    settings = {key: value for key, value in TRANSFER_ARMS[name].items() if key != "presets"}
+    assert settings.keys() <= PretrainingSettings.model_fields.keys()
+    start = CONFIGS.parent / settings.pop("start_from")
+    made = network(["learning_base", *TRANSFER_ARMS[name]["presets"]], **settings, start_from=str(start))
+    assert made.settings.regulariser == "sigreg" and ("pooled" in settings["objectives"]) == hasattr(made, "projector")
+
+
+def test_the_preset_of_many_films_is_the_arm_that_was_chosen():
+    """All but its length and rates, and the share of films held out, which the benchmark sets."""
+    preset = PretrainingSettings(
+        **yaml.safe_load((CONFIGS / "presets" / "multicrop_tiny.yaml").read_text())
+    ).model_dump()
+    base = [
+        yaml.safe_load((CONFIGS / "presets" / f"{name}.yaml").read_text()) for name in ("learning_base", "mae_tiny")
+    ]
+    arm = {k: v for k, v in TRANSFER_ARMS["pooled_mae_strong_sigreg"].items() if k not in ("presets", "start_from")}
+    given = {key: value for one in (*base, arm) for key, value in one.items()}
+    chosen = PretrainingSettings(**given).model_dump()
+    length = {"epochs", "warmup_epochs", "decay_epochs", "monitor_every", "save_interval", "epoch_films"}
+    assert {name for name, value in chosen.items() if preset[name] != value} == length | {
+        "lr",
+        "ema",
+        "ema_end",
+        "val_fraction",
+    }
 
 
 def test_the_preset_of_the_shipped_encoder_is_the_arm_that_made_it():
