@@ -107,6 +107,21 @@ class Transfer:
             kept[f"dice_{name}_{SHOTS}"] = dice
         return row, kept
 
+    def differences(self, ours: Kept, theirs: Kept) -> dict[str, tuple[float, float, float]]:
+        """Mean AUROC of our scores less that of theirs by task, with its 95 % interval over the same patients."""
+        found = {}
+        for name, task in self.tasks.items():
+            probes = [p for p in ("", "_knn") if all(f"{name}{p}_{label}" in ours for label in task.labels)]
+            for probe in probes:
+                one, other = (
+                    np.mean([task.aurocs(kept[f"{name}{probe}_{label}"], label, BOOTSTRAP) for label in task.labels], 0)
+                    for kept in (ours, theirs)
+                )
+                gap = one - other
+                low, high = np.nanquantile(gap[1:], (0.025, 0.975))
+                found[f"{name}{probe}"] = (float(gap[0]), float(low), float(high))
+        return found
+
     @cached_property
     def used(self) -> dict[str, np.ndarray]:
         """Places of the films of each set that a task reads."""
@@ -209,6 +224,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--test", action="store_true", help="read the test films, which decide nothing")
     parser.add_argument("--train-only", action="store_true", help="train and read nothing off")
+    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="print A less B, paired over the patients")
     parser.add_argument("--show", action="store_true", help="print the table as Markdown")
     return parser.parse_args(argv)
 
@@ -227,8 +243,24 @@ def _work(a: argparse.Namespace) -> None:
     transfer = Transfer(a.data, a.outlines, a.output, a.test)
     for name, seed in todo:
         _run(a, arms, transfer, name, seed)
+    if a.compare:
+        for name, values in transfer.differences(*(_scores(a, run) for run in a.compare)).items():
+            print("{}: {:+.3f} [{:+.3f}, {:+.3f}]".format(name, *values))
     if a.show:
         print(markdown(read_rows(_table(a)), a.test))
+
+
+def _scores(a: argparse.Namespace, run: str) -> Kept:
+    """Scores of a run of the table, its first seed."""
+    config = next((row["config"] for row in read_rows(_table(a)) if row["run"] == run), None)
+    if config is None:
+        raise ValueError(f"{_table(a)} has no row of {run!r}: give it to --runs first.")
+    with np.load(_scores_file(a, run, config), allow_pickle=False) as file:
+        return dict(file)
+
+
+def _scores_file(a: argparse.Namespace, run: str, config: str) -> Path:
+    return a.output / "scores" / f"{'test' if a.test else 'validation'}_{run}_{config}.npz"
 
 
 def _table(a: argparse.Namespace) -> Path:
@@ -273,7 +305,7 @@ def _run(a: argparse.Namespace, arms: dict[str, Any], transfer: Transfer, name: 
     if a.train_only:
         return
     metrics, kept = transfer.evaluate(descriptor)
-    scores = a.output / "scores" / f"{'test' if a.test else 'validation'}_{shown}_{config}.npz"
+    scores = _scores_file(a, shown, config)
     scores.parent.mkdir(parents=True, exist_ok=True)
     np.savez(scores, **kept)
     spent = {key: round(cost.get(key, 0)) for key in ("processor_seconds", "images_seen")}

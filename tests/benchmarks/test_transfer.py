@@ -145,3 +145,7 @@ def test_what_shows_is_found_in_every_task(sets, tmp_path: Path, monkeypatch: py
     assert abs(row["kermany"] - 0.5) < 0.4 and row["wingspan_r2"] > 0.9
     assert ("nih_low" in row) == test and ("nih_knn" in row) == test
     assert kept["shenzhen_tuberculosis"].shape == (80 if test else 40,)
+    worse = {name: np.random.default_rng(0).standard_normal(values.shape) for name, values in kept.items()}
+    gap, low, high = benchmark.differences(kept, worse)["shenzhen"]
+    assert 0.2 < low < gap < high
+    assert benchmark.differences(kept, kept)["nih"] == (0, 0, 0) and "wingspan" not in benchmark.differences(kept, kept)
