@@ -81,9 +81,7 @@ class PretrainingSettings(TrainingSettings):
     epochs: Count = setting(100, "passes over the films, 1 or more")
     lr: AtLeast0 = setting(2e-4, "learning rate after the warm-up, 0 or more")
     warmup_epochs: AtLeast0 = setting(10, "epochs over which the learning rate rises")
-    decay_epochs: AtLeast0 | None = setting(
-        None, "last epochs, in which the rate falls; null for all"
-    )
+    decay_epochs: AtLeast0 | None = setting(None, "last epochs, in which the rate falls; null for all")
     weight_decay_end: AtLeast0 = setting(0.05, "weight decay at the end")
     decay_tokens: bool = setting(False, "weight decay on mask tokens too", resume="fixed")
     ema: Share = setting(0.996, "momentum of the target encoder, 0 to 1")
