@@ -160,7 +160,7 @@ home = Path(cxw_monai.__file__)
 assert home.is_relative_to(sys.prefix), home
 assert not [name for name in sys.path if Path(name, "bundles").is_dir()], sys.path
 assert film.array.ndim == 3
-assert len(masks) == 6 and masks["heart"].any() and masks["heart"].shape == film.array.shape[1:]
+assert len(masks) == 8 and masks["heart"].any() and masks["heart"].shape == film.array.shape[1:]
 assert cxw_monai.load("chexworld_pretraining").embed("film.dcm").shape == (192,)
 default_model()
 print("all of it")
@@ -187,7 +187,7 @@ run("inference", config_file="configs/inference.json", output={str(films / "here
 """
     run(installed, "-c", code, cwd=films)
     for name in ("there", "here"):
-        assert len(list((films / name).rglob("masks/*.png"))) == 6
+        assert len(list((films / name).rglob("masks/*.png"))) == 8
 
 
 def test_an_editable_install_finds_the_bundles_of_the_checkout(source, tmp_path):

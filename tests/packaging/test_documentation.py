@@ -62,7 +62,7 @@ def test_three_lines(elsewhere):
 
 def test_monai(elsewhere):
     run("MONAI")
-    assert len(list(Path("results/film/masks").glob("*.png"))) == 6
+    assert len(list(Path("results/film/masks").glob("*.png"))) == 8
     assert Path("results/film/segmentation.dcm").is_file()
 
 

@@ -285,7 +285,7 @@ def test_hugging_face_folder(tmp_path):
     assert yaml.safe_load(front)["library_name"] == "monai"
     for fact in (
         "Not a medical device",
-        f"| dice_heart | {METADATA['eval_metrics']['dice_heart']} |",
+        f"| wingspan_dice_heart | {METADATA['eval_metrics']['wingspan_dice_heart']} |",
         "arXiv:2504.13820",
         "](docs/segmentation_rg1.png)",
     ):
