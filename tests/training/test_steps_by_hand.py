@@ -28,7 +28,7 @@ NAN = float("nan")
 class Line(nn.Module):
     """`weight * v + bias` as a world model or a segmenter gives it; `bias_slope` is the bias's gradient."""
 
-    settings = SimpleNamespace(objectives=("global",))
+    settings = SimpleNamespace(objectives=("global",), perturbs=False)
 
     def __init__(self, kind: str, start: float = 0.0, bias_slope: float = 1.0) -> None:
         super().__init__()
