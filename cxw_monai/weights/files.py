@@ -77,9 +77,11 @@ def read_content(path: str | Path) -> dict[str, Any]:
         CheckpointError: when the file is missing, broken, not a dictionary, or holds objects other than tensors, plain
             containers and `argparse.Namespace`.
     """
-    if not os.path.isfile(path):
-        raise CheckpointError(path, "no such file", "check the path")
     path = Path(path)
+    if not path.is_file():
+        of_a_bundle = path.parent.name == "models" and (path.parent.parent / "configs").is_dir()
+        remedy = "this bundle holds no weights: name those of a training (--ckpt RUN/model.pt)"
+        raise CheckpointError(path, "no such file", remedy if of_a_bundle else "check the path")
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt") as file:

@@ -18,7 +18,7 @@ from cxw_monai.io.files.printable import printable
 from cxw_monai.label.model import LabelModel
 from cxw_monai.networks import RadiographEmbedder, radiograph_vit
 from cxw_monai.weights.encoder import load_encoder, load_weights
-from cxw_monai.weights.files import CheckpointError, build, state_dict_of
+from cxw_monai.weights.files import CheckpointError, build, read_content, state_dict_of
 from cxw_monai.weights.official import import_official
 from cxw_monai.weights.segmenter import load_segmenter, new_segmenter, read_settings, save_segmenter, segmenter_settings
 from cxw_monai.weights.segmenter_settings import SegmenterSettings
@@ -373,3 +373,11 @@ def test_counters_stay_whole_numbers():
     assert state_dict_of(state, "model.pt") == state
     with pytest.raises(CheckpointError, match="num_batches_tracked holds float8"):
         state_dict_of({"norm.num_batches_tracked": torch.ones(1).to(torch.float8_e5m2)}, "model.pt")
+
+
+def test_a_bundle_without_weights_says_so(tmp_path):
+    (tmp_path / "configs").mkdir()
+    with pytest.raises(CheckpointError, match="this bundle holds no weights: name those of a training"):
+        read_content(tmp_path / "models" / "model.pt")
+    with pytest.raises(CheckpointError, match="check the path"):
+        read_content(tmp_path / "model.pt")
