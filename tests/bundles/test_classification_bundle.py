@@ -225,15 +225,19 @@ def test_presets_build_what_they_say(preset):
         ({"target": "multi_class", "gamma_negative": 1}, "are of target multi_label"),
         ({"class_weights": [1.0]}, "class_weights must be 2 numbers"),
         ({"key_metric": "dice"}, "key_metric"),
+        ({"source_shares": {"elsewhere": 1}}, "source_shares must name each source of the films"),
+        ({"encoder_ckpt": "nowhere.pt"}, "nowhere.pt: no such file"),
     ],
 )
-def test_wrong_settings_say_what_is_wrong(manifest, cache, tmp_path, settings, said):
+def test_wrong_settings_say_what_is_wrong_before_any_work(manifest, tmp_path, settings, said):
     if settings.get("target") == "multi_class":
         settings = {**settings, "label_map": {"edema": {"view": "AP"}, "mass": {"view": "PA"}}}
-    places = {"datalist": str(manifest), "output_dir": str(tmp_path), "cache_dir": str(cache)}
+    places = {"output_dir": str(tmp_path / "run"), "cache_dir": str(tmp_path / "cache")}
+    settings = {"datalist": str(manifest), **places, "classes": ["edema", "mass"], **settings}
     with pytest.raises(Exception) as caught:  # noqa: PT011
-        BUNDLE.workflow("train", ["train.json"], **{**places, "classes": ["edema", "mass"], **settings})
+        BUNDLE.workflow("train", ["train.json"], **settings)
     assert said in str(innermost(caught.value))
+    assert not any(tmp_path.iterdir())  # not a film was decoded
 
 
 def test_metadata_has_the_mandatory_keys():
