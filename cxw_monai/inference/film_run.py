@@ -188,7 +188,9 @@ class FilmRun(ABC):
                     difference = f"{name} was {before.get(name)!r} and is now {made[name]!r}"
                     remedy = "give the same again, or another --output"
                     if name == "amp" and amp == "none" and asked != "none":
-                        difference = "the results there were computed in bfloat16, which the device here does not"
+                        difference = (
+                            "the results there were computed in bfloat16, which the device here does not compute"
+                        )
                         remedy = "resume on a machine like the first one, or give another --output"
                     raise ValueError(f"{path}: {difference}; {remedy}")
             for part in self.output_dir.rglob(".*.part"):  # of the files that a killed run was writing

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,9 @@ from cxw_monai.inference.classify import FilmClassifier, Probabilitiesd
 from cxw_monai.inference.classify_settings import ClassifySettings
 from cxw_monai.inference.heat_maps import occlusion_maps, write_heat_map
 from cxw_monai.inference.predictor import film_inferer
+from cxw_monai.io import RadiographError
 from cxw_monai.packaging.export import export_onnx, export_torchscript
+from cxw_monai.quality import ImplausibleWarning
 from cxw_monai.transforms.whole_film import WholeFilmd
 from cxw_monai.weights.classifier import classifier_settings, load_classifier, new_classifier, read_settings
 from cxw_monai.weights.files import CheckpointError
@@ -46,6 +49,11 @@ def films(tmp_path_factory):
     return folder
 
 
+def rows_of(folder):
+    with (folder / "classification.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
 def _array(path):
     return np.asarray(Image.open(path), dtype=np.float32)[None] / 255
 
@@ -70,12 +78,16 @@ def run(ckpt, films, output, **settings):
 def test_probabilities_are_calibrated_logits(ckpt, films):
     model = cxw_monai.load(ckpt, amp="none")
     assert isinstance(model, ClassificationModel)
-    found = model.classify(films / "film0.png")
+    with pytest.warns(ImplausibleWarning, match=r"film0\.png: implausible, look at it: not a frontal chest film"):
+        found = model.classify(films / "film0.png")
     logits = model.predictor.output(_array(films / "film0.png"))
     expected = torch.sigmoid(logits / torch.tensor([2.0, 0.5]))
     assert list(found) == list(CLASSES)
     np.testing.assert_allclose(list(found.values()), expected.numpy(), rtol=1e-6)
-    assert model.decide(films / "film0.png") == {"edema": {"youden": True, "sensitivity_90": False}, "mass": {}}
+    with pytest.raises(RadiographError, match="implausible"):
+        model.classify(films / "film0.png", on_implausible="skip")
+    decided = model.decide(films / "film0.png", on_implausible="keep")
+    assert decided == {"edema": {"youden": True, "sensitivity_90": False}, "mass": {}}
     with pytest.raises(AttributeError, match="is a classifier, which has no 'segment'; load a segmenter"):
         model.segment(films / "film0.png")
     with pytest.raises(AttributeError, match="'ClassificationModel' object has no attribute 'fit'"):
@@ -84,13 +96,13 @@ def test_probabilities_are_calibrated_logits(ckpt, films):
 
 def test_inference_writes_what_the_api_says(ckpt, films, tmp_path):
     summary = run(ckpt, films, tmp_path, formats=["csv", "json", "heatmap"])
-    assert summary == {"classified": 2, "failed": 1, "total": 3}
-    with (tmp_path / "classification.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    assert summary == {"classified": 2, "implausible": 2, "failed": 1, "total": 3}
+    rows = rows_of(tmp_path)
+    assert [row["implausible"] for row in rows] == ["not a frontal chest film"] * 2  # noise
     assert [row["image"] for row in rows] == ["film0.png", "film1.png"]
     model = cxw_monai.load(ckpt, amp="none")
     for row in rows:
-        found = model.classify(films / row["image"])
+        found = model.classify(films / row["image"], on_implausible="keep")
         assert {name: float(row[f"probability_{name}"]) for name in CLASSES} == pytest.approx(found, abs=1e-6)
         assert (row["decision_edema_youden"], row["decision_edema_sensitivity_90"]) == ("1", "0")
         assert float(row["threshold_edema_sensitivity_90"]) == 1.5
@@ -100,6 +112,32 @@ def test_inference_writes_what_the_api_says(ckpt, films, tmp_path):
             assert picture.mode == "RGB" and picture.size == Image.open(films / row["image"]).size
     assert "broken.png" in (tmp_path / "failures.csv").read_text()
     assert json.loads((tmp_path / "settings.json").read_text())["operating_points"] == POINTS
+
+
+def test_a_resumed_run_does_what_is_missing(ckpt, films, tmp_path):
+    own = tmp_path / "films"
+    shutil.copytree(films, own, ignore=shutil.ignore_patterns("broken.png"))
+    output = tmp_path / "out"
+    run(ckpt, own, output, formats=["json"])
+    whole = rows_of(output)
+    kept = (output / "film0" / "classification.json").stat().st_mtime_ns
+    (output / "film1" / "classification.json").unlink()
+    assert run(ckpt, own, output, formats=["json"], resume=True)["implausible"] == 1
+    assert rows_of(output) == whole and (output / "film1" / "classification.json").is_file()
+    assert (output / "film0" / "classification.json").stat().st_mtime_ns == kept
+    shutil.copy(own / "film0.png", own / "film1.png")  # another film under the name
+    run(ckpt, own, output, formats=["json"], resume=True)
+    first, second = rows_of(output)
+    assert second["file_sha256"] == first["file_sha256"] and second["probability_mass"] == first["probability_mass"]
+    with pytest.raises(ValueError, match="on_implausible was 'flag' and is now 'keep'; give the same again"):
+        run(ckpt, own, output, formats=["json"], resume=True, on_implausible="keep")
+
+
+def test_implausible_films_are_skipped_or_not_looked_at(ckpt, films, tmp_path):
+    summary = run(ckpt, films, tmp_path / "skip", on_implausible="skip")
+    assert (summary["classified"], summary["failed"]) == (0, 3) and not rows_of(tmp_path / "skip")
+    assert "implausible: not a frontal chest film" in (tmp_path / "skip" / "failures.csv").read_text()
+    assert run(ckpt, films, tmp_path / "keep", on_implausible="keep")["implausible"] == 0
 
 
 def test_nothing_beside_the_table_unless_asked_for(ckpt, films, tmp_path):
