@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,23 +19,14 @@ from cxw_monai.io import RadiographError
 from cxw_monai.packaging.export import export_onnx, export_torchscript
 from cxw_monai.quality import ImplausibleWarning
 from cxw_monai.transforms.whole_film import WholeFilmd
-from cxw_monai.weights.classifier import classifier_settings, load_classifier, new_classifier, read_settings
+from cxw_monai.weights.classifier import load_classifier, read_settings
 from cxw_monai.weights.files import CheckpointError
-from cxw_monai.weights.kinds import save_network
-
-CLASSES = ("edema", "mass")
-POINTS = {"edema": {"youden": 0.0, "sensitivity_90": 1.5}, "mass": {}}
+from tests.helpers.small_classifier import CLASSES, POINTS, save_classifier
 
 
 @pytest.fixture(scope="module")
 def ckpt(tmp_path_factory):
-    """A classifier of random weights with temperatures and points."""
-    torch.manual_seed(0)
-    settings = classifier_settings(CLASSES, head="attentive", image_size=32, size="tiny")
-    settings = replace(settings, temperatures=(2.0, 0.5), operating_points=POINTS)
-    path = tmp_path_factory.mktemp("classifier") / "model.pt"
-    save_network(new_classifier(settings), settings, path)
-    return path
+    return save_classifier(tmp_path_factory.mktemp("classifier") / "model.pt")
 
 
 @pytest.fixture(scope="module")
