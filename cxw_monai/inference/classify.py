@@ -31,7 +31,7 @@ from cxw_monai.weights.classifier_settings import ClassifierSettings
 from .classify_settings import ClassifySettings
 from .film_results import FILE_COLUMNS, FilmResults
 from .film_run import FAILURES, SETTINGS, FilmRun, warn_of_doubts
-from .heat_maps import heat_maps, write_heat_map
+from .heat_maps import HeatMaps, heat_maps, write_heat_map
 from .predictor import Predictor, Transform, doubts_of
 
 __all__ = ["ClassificationWriter", "FilmClassifier", "Probabilitiesd", "decisions_of"]
@@ -102,7 +102,7 @@ class ClassificationWriter(FilmResults):
         identity: FileIdentity,
         probabilities: Mapping[str, float],
         doubts: Sequence[str],
-        maps: Mapping[str, Any] | None,
+        maps: HeatMaps | None,
     ) -> None:
         """Write one film's results.
 
@@ -111,7 +111,7 @@ class ClassificationWriter(FilmResults):
             identity: of its file when it was read.
             probabilities: by class.
             doubts: what speaks against the film.
-            maps: float32 `[rows, columns]` by class; None where no heat map is wanted.
+            maps: of the classes; None where none are wanted.
         """
         path, points = film.meta["path"], self.model.operating_points
         decisions = decisions_of(probabilities, points)
@@ -130,8 +130,10 @@ class ClassificationWriter(FilmResults):
                 said = {"image": cells["image"], "probabilities": probabilities, "decisions": decisions}
                 with atomic_file(folder / _JSON, "w", encoding="utf-8") as stream:
                     json.dump({**said, "operating_points": points, "implausible": list(doubts)}, stream, indent=1)
-            for name, values in (maps or {}).items():
-                write_heat_map(folder / _HEAT.format(name), film.array[0], values)
+            if maps is not None:
+                for name, values in zip(self.model.classes, maps.values, strict=True):
+                    title = f"{name.replace('_', ' ')}: probability {probabilities[name]:.3f}"
+                    write_heat_map(folder / _HEAT.format(name), film.array[0], values, title, maps.quantity)
         self.implausible += bool(doubts)
         self.append(cells)
 
@@ -195,7 +197,7 @@ class FilmClassifier(FilmRun):
         if "heatmap" in self.settings.formats:
             image = self.predictor.prepare(film.array)[None].to(self.predictor.device)
             with torch.inference_mode(), self.predictor.precision():
-                maps = dict(zip(self.model.classes, heat_maps(self.network, image), strict=True))
+                maps = heat_maps(self.network, image)
         results.write(film, identity, probabilities, doubts, maps)
 
     def summary(self, results: ClassificationWriter, failed: int) -> dict[str, Any]:

@@ -99,7 +99,9 @@ def test_inference_writes_what_the_api_says(ckpt, films, tmp_path):
         folder = tmp_path / row["image"].removesuffix(".png")
         assert json.loads((folder / "classification.json").read_text())["probabilities"] == pytest.approx(found)
         with Image.open(folder / "heatmap_mass.png") as picture:
-            assert picture.mode == "RGB" and picture.size == Image.open(films / row["image"]).size
+            width, height = Image.open(films / row["image"]).size
+            factor = -(-512 // height)  # small films are enlarged by a whole number
+            assert picture.mode == "RGB" and picture.width == factor * width and picture.height > factor * height
     assert "broken.png" in (tmp_path / "failures.csv").read_text()
     assert json.loads((tmp_path / "settings.json").read_text())["operating_points"] == POINTS
 
@@ -149,10 +151,14 @@ def test_occlusion_finds_what_a_logit_depends_on():
 
 def test_a_heat_map_is_brightest_where_its_values_are(tmp_path):
     values = np.zeros((4, 4), np.float32)
-    values[0, 3] = 1
-    write_heat_map(tmp_path / "map.png", np.zeros((64, 32), np.float32), values)
+    values[0, 3] = 3
+    write_heat_map(
+        tmp_path / "map.png", np.zeros((512, 256), np.float32), values, "mass: probability 0.930", "attention"
+    )
     pixels = np.asarray(Image.open(tmp_path / "map.png")).sum(axis=2)
-    assert pixels.shape == (64, 32) and pixels[2, 29] > 100 and pixels[60, 2] == 0
+    assert pixels.shape[1] == 256 and pixels.shape[0] > 512  # the scale is below the film
+    assert pixels[16, 232] > 200 and pixels[480, 16] == 0 and pixels[:512, :64].max() == 0
+    assert pixels[512:].max() == 3 * 255  # white text
 
 
 def test_exported_models_give_the_same_probabilities(ckpt, films, tmp_path):
