@@ -135,4 +135,4 @@ def _control(control: GroupControl) -> dict[str, Any]:
     cells: dict[str, Any] = {"variable": control.variable, "label": control.label, "films": control.films}
     for name, score in (("auroc", control.overall), ("within", control.within), ("alone", control.variable_alone)):
         cells.update(_bounds(name, score))
-    return cells
+    return {**cells, "verdict": control.verdict}
