@@ -133,7 +133,8 @@ class ClassificationWriter(FilmResults):
             if maps is not None:
                 for name, values in zip(self.model.classes, maps.values, strict=True):
                     title = f"{name.replace('_', ' ')}: probability {probabilities[name]:.3f}"
-                    write_heat_map(folder / _HEAT.format(name), film.array[0], values, title, maps.quantity)
+                    file, legend = folder / _HEAT.format(name), (title, maps.quantity, maps.least)
+                    write_heat_map(file, film.array[0], values, *legend)
         self.implausible += bool(doubts)
         self.append(cells)
 

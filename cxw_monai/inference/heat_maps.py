@@ -34,10 +34,12 @@ class HeatMaps(NamedTuple):
     Attributes:
         values: float32 `[L, rows, columns]` over the whole film, 0 or more.
         quantity: what the values are, for a legend.
+        least: the least value that is drawn as strong; a map without one is faint.
     """
 
     values: np.ndarray
     quantity: str
+    least: float
 
 
 def heat_maps(network: nn.Module, image: Tensor) -> HeatMaps:
@@ -51,12 +53,13 @@ def heat_maps(network: nn.Module, image: Tensor) -> HeatMaps:
         image: `[1, 1, h, w]` in [0, 1].
 
     Returns:
-        Attention as a multiple of its mean over the film, or the falls of the logit.
+        Attention above its mean over the film, in multiples of this mean, or the falls of the logit.
     """
     if isinstance(network, RadiographClassifier) and isinstance(network.head, AttentiveHead):
         shares = network.attention(image)[0].float().cpu().numpy()  # [L, rows, columns], of sum 1
-        return HeatMaps(shares * shares[0].size, "attention, as a multiple of its mean")
-    return HeatMaps(occlusion_maps(network, image), "fall of the logit where the film is covered")
+        above = (shares * shares[0].size - 1).clip(min=0)
+        return HeatMaps(above, "attention above its mean, in multiples of the mean", least=1)
+    return HeatMaps(occlusion_maps(network, image), "fall of the logit where the film is covered", least=0.5)
 
 
 def occlusion_maps(network: nn.Module, image: Tensor, windows: int = WINDOWS) -> np.ndarray:
@@ -93,21 +96,23 @@ def occlusion_maps(network: nn.Module, image: Tensor, windows: int = WINDOWS) ->
     return (falls / times).clamp(min=0).cpu().numpy()
 
 
-def write_heat_map(path: str | Path, film: np.ndarray, values: np.ndarray, title: str, quantity: str) -> None:
-    """Draw a heat map over a film, from transparent (0) to opaque yellow (the map's largest value), with its scale.
+def write_heat_map(
+    path: str | Path, film: np.ndarray, values: np.ndarray, title: str, quantity: str, least: float
+) -> None:
+    """Draw a heat map over a film, from transparent (0) to yellow (the largest value or `least`), with its scale.
 
     Args:
         path: PNG to write: the film, `SHORTEST` to `LONGEST` px on its longer side, and a legend below it.
         film: `[H, W]` in [0, 1], upright, bone bright.
         values: `[rows, columns]` over the whole film, 0 or more.
         title: the legend's, such as the class and its probability.
-        quantity: what the values are.
+        quantity, least: see `HeatMaps`.
     """
     longer = max(film.shape)
     scale = min(1.0, LONGEST / longer) if longer >= SHORTEST else float(-(-SHORTEST // longer))
     size = max(round(film.shape[0] * scale), 1), max(round(film.shape[1] * scale), 1)
-    grey, most = _resized(film, size).clip(0, 1), float(values.max())
-    picture = Image.fromarray(_heated(grey, _resized(values / max(most, 1e-12), size).clip(0, 1)))
+    grey, most = _resized(film, size).clip(0, 1), max(float(values.max()), least)
+    picture = Image.fromarray(_heated(grey, _resized(values / most, size).clip(0, 1)))
     legend = _legend(picture.width, title, quantity, most)
     sheet = Image.new("RGB", (picture.width, picture.height + legend.height))
     sheet.paste(picture, (0, 0))
@@ -124,7 +129,7 @@ def _heated(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def _legend(width: int, title: str, quantity: str, most: float) -> Image.Image:
-    """A strip with the colours as they lie on black, from 0 to the map's largest value."""
+    """A strip with the colours as they lie on black, from 0 to `most`."""
     points = max(11, min(round(width / 40), 22))
     font, line, gap = ImageFont.load_default(points), round(1.4 * points), round(0.6 * points)
     ends = "0", f"{most:.3g}"

@@ -9,7 +9,7 @@ import numpy as np
 
 from cxw_monai.io.structures import split_side
 
-from .measure import measure_array
+from .measure import content_flags
 from .plausibility import plausibility
 from .records import QualitySettings
 
@@ -95,5 +95,5 @@ def film_doubts(film: np.ndarray) -> list[str]:
     """
     film = np.asarray(film).reshape(np.shape(film)[-2:])
     step = -(-max(film.shape) // _LONGEST)
-    record = measure_array(np.ascontiguousarray(film[::step, ::step]), QualitySettings())
-    return [text for flag, text in _FILM.items() if flag in record.flags]
+    flags = content_flags(np.ascontiguousarray(film[::step, ::step]), QualitySettings())
+    return [text for flag, text in _FILM.items() if flag in flags]

@@ -152,13 +152,16 @@ def test_occlusion_finds_what_a_logit_depends_on():
 def test_a_heat_map_is_brightest_where_its_values_are(tmp_path):
     values = np.zeros((4, 4), np.float32)
     values[0, 3] = 3
-    write_heat_map(
-        tmp_path / "map.png", np.zeros((512, 256), np.float32), values, "mass: probability 0.930", "attention"
-    )
-    pixels = np.asarray(Image.open(tmp_path / "map.png")).sum(axis=2)
-    assert pixels.shape[1] == 256 and pixels.shape[0] > 512  # the scale is below the film
-    assert pixels[16, 232] > 200 and pixels[480, 16] == 0 and pixels[:512, :64].max() == 0
-    assert pixels[512:].max() == 3 * 255  # white text
+    found = []
+    for number, strength in enumerate((1, 0.01)):
+        path = tmp_path / f"{number}.png"
+        write_heat_map(path, np.zeros((512, 256), np.float32), strength * values, "mass: 0.930", "attention", 1)
+        found.append(np.asarray(Image.open(path)).sum(axis=2))
+    strong, weak = found
+    assert strong.shape[1] == 256 and strong.shape[0] > 512  # the scale is below the film
+    assert strong[16, 232] > 200 and strong[480, 16] == 0 and strong[:512, :64].max() == 0
+    assert strong[512:].max() == 3 * 255  # white text
+    assert weak[16, 232] < 10  # a map without a strong value is not made one
 
 
 def test_exported_models_give_the_same_probabilities(ckpt, films, tmp_path):
