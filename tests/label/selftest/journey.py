@@ -171,10 +171,8 @@ def dicom_seg(journey: Journey) -> str:
 
 def embedding(journey: Journey) -> str:
     """The vector and the classes are the package's own."""
-    vectors = [
-        journey.server.infer(EMBEDDING, name, output="json").json()["embedding"]
-        for name in ("film_png", "film_png", "film_nifti")
-    ]
+    names = "film_png", "film_png", "film_nifti"
+    vectors = [journey.server.infer(EMBEDDING, name, output="json").json()["embedding"] for name in names]
     own = journey.model.embedding(read_radiograph(journey.films["film_png"]))
     assert vectors[0] == vectors[1] != vectors[2]
     assert np.allclose(vectors[0], own, rtol=1e-4, atol=1e-5)
