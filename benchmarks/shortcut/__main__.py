@@ -5,11 +5,17 @@ Example:
         --masks mask_lung_field_left mask_lung_field_right --output shortcut
     python -m benchmarks.shortcut --model RUN/model.pt --datalist films/manifest.csv --section test \\
         --segmenter chexworld_segmentation --structures lung_field_left lung_field_right --output shortcut
+    python -m benchmarks.shortcut --model my_package.models:classify --datalist films/manifest.csv ...
+
+A classifier of another package is a function that takes a film, float [H, W] in [0, 1], bone bright, to a dictionary of
+probabilities by label.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +26,7 @@ import numpy as np
 import cxw_monai
 from benchmarks.command import ended
 
-from .experiment import Region, listed_region, show, write_matrix
+from .experiment import Classify, Region, listed_region, show, write_matrix
 from .figure import draw
 from .matrix import label_matrices
 
@@ -28,9 +34,11 @@ from .matrix import label_matrices
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="a classifier: what cxw_monai.load takes")
+    parser.add_argument("--model", required=True, help="what cxw_monai.load takes, or a function as MODULE:NAME")
     parser.add_argument("--datalist", type=Path, required=True, help="manifest with label_* columns")
     parser.add_argument("--section", default="test", help="of the manifest (default test)")
+    mapped = 'column of a label that is not label_<name>, or {column: value}: {"AP": {"view": "AP"}}'
+    parser.add_argument("--label-map", type=json.loads, default={}, metavar="JSON", help=mapped)
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--masks", nargs="+", metavar="COLUMN", help="the manifest's masks that make up the region")
     where.add_argument("--segmenter", metavar="MODEL", help="a segmenter that finds the region")
@@ -48,6 +56,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return ended(lambda: _work(a))
 
 
+def _classifier(name: str) -> Classify:
+    """A function of another package, or what the package's model says of any film, also of one without lungs."""
+    module, _, function = name.partition(":")
+    if function and not Path(name).exists():
+        return getattr(importlib.import_module(module), function)
+    model: Any = cxw_monai.load(name)
+    return lambda film: model.classify(film, on_implausible="keep")
+
+
 def _segmented(name: str, structures: Sequence[str]) -> Region:
     model: Any = cxw_monai.load(name)
     if unknown := [structure for structure in structures if structure not in model.structures]:
@@ -61,9 +78,8 @@ def _segmented(name: str, structures: Sequence[str]) -> Region:
 
 
 def _work(a: argparse.Namespace) -> None:
-    model: Any = cxw_monai.load(a.model)
     region = listed_region(a.masks) if a.masks else _segmented(a.segmenter, a.structures)
-    shown = show(a.datalist, a.section, model.classify, region, a.limit)
+    shown = show(a.datalist, a.section, _classifier(a.model), region, a.limit, a.label_map)
     matrices = label_matrices(shown.probability, shown.label, shown.names, shown.patients, a.draws)
     if not matrices:
         raise ValueError(f"{a.datalist}: no label that some of the {len(shown.patients)} films have and some haven't.")

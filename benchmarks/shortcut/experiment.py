@@ -15,6 +15,7 @@ from cxw_monai.io import read_radiograph
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.csv_files import write_rows
 from cxw_monai.io.formats.pictures import read_mask
+from cxw_monai.tasks.classification.items import labelled_items
 
 from .masking import FILLS, VARIANTS, variant
 from .matrix import LabelMatrix
@@ -61,7 +62,14 @@ def listed_region(columns: Sequence[str]) -> Region:
     return region
 
 
-def show(datalist: str | Path, section: str, classify: Classify, region: Region, limit: int | None = None) -> Shown:
+def show(
+    datalist: str | Path,
+    section: str,
+    classify: Classify,
+    region: Region,
+    limit: int | None = None,
+    label_map: Mapping[str, Any] | None = None,
+) -> Shown:
     """Run a classifier on the variants of all films that have a region and a label.
 
     Args:
@@ -69,20 +77,25 @@ def show(datalist: str | Path, section: str, classify: Classify, region: Region,
         section: of the manifest.
         classify, region: see the types.
         limit: most films, the first ones.
+        label_map: where a label is not the column of its name, see `labelled_items`.
 
     Raises:
         ValueError: no film has a region and a label that the classifier knows.
     """
     cells = [(name, fill) for name in VARIANTS for fill in FILLS]
     said: dict[tuple[str, str], list[Mapping[str, float]]] = {cell: [] for cell in cells}
-    labels: list[dict[str, Any]] = []
+    films = read_datalist(datalist, section=section)
+    if not films:
+        raise ValueError(f"{datalist}: no film of {section!r}.")
+    names = list(classify(read_radiograph(films[0]["image"]).array[0]))
+    chosen = {item["image"] for item in films}
+    items = [item for item in labelled_items(datalist, names, label_map, all_columns=False) if item["image"] in chosen]
+    labels: list[list[float | None]] = []
     patients: list[str] = []
     example, without = None, 0
-    for number, item in enumerate(read_datalist(datalist, section=section)):
+    for number, item in enumerate(items):
         if limit is not None and len(patients) == limit:
             break
-        if all(value is None for column, value in item.items() if column.startswith("label_")):
-            continue
         film = read_radiograph(item["image"]).array[0]
         where = region(film, item)
         if not where.any():
@@ -91,21 +104,20 @@ def show(datalist: str | Path, section: str, classify: Classify, region: Region,
         whole = classify(film)
         for name, fill in cells:
             said[name, fill].append(whole if name == "full" else classify(variant(film, where, name, fill)))
-        labels.append(item)
+        labels.append(item["labels"])
         patients.append(str(item.get("patient_id") or f"film {number}"))
         example = example or (film, where)
     if without:
         logger.info("%s: %d films have no region and are left out.", datalist, without)
-    names = [
-        name for name in (said[cells[0]] or [{}])[0] if any(item.get(f"label_{name}") is not None for item in labels)
-    ]
-    if example is None or not names:
-        raise ValueError(f"{datalist}: no film of {section!r} has a region and a label_* column of the classifier's.")
-    values = [[item.get(f"label_{name}") for name in names] for item in labels]
+    if example is None:
+        raise ValueError(f"{datalist}: no film of {section!r} has a region and a label of the classifier's.")
+    table = np.array(labels, dtype=np.float64)  # [N, L]
+    known = ~np.isnan(table).all(axis=0)
+    names = [name for name, there in zip(names, known, strict=True) if there]
     return Shown(
         names,
         {cell: np.array([[one[name] for name in names] for one in found]) for cell, found in said.items()},
-        np.array(values, dtype=np.float64),
+        table[:, known],
         patients,
         *example,
     )

@@ -22,6 +22,7 @@ VERBS = {
     "render": "radiographs of virtual patients, with masks, landmarks and findings",
     "segment": "masks of lungs and lung fields, mediastinum, heart and clavicles",
     "classify": "probability of each class, and decisions at a classifier's operating points",
+    "compare": "two classifiers on the same films: difference of AUROC with its interval",
     "embed": "one embedding per film",
     "probe": "what a linear classifier reads off frozen embeddings",
     "pseudo-label": "masks of unlabelled films where several models agree",
@@ -29,7 +30,7 @@ VERBS = {
     "package": "a bundle as a verified zip, or for the Hugging Face Hub",
     "export": "a model as TorchScript and ONNX that need nothing of this package",
     "bundle": "print a bundle's folder",
-    "label": "serve the segmentation model through MONAI Label",
+    "label": "serve segmentation and classification through MONAI Label",
 }
 """Each verb and what it gives; its module has the same name."""
 

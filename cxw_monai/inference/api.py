@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from typing_extensions import Self
 
+from cxw_monai.io import Radiograph
 from cxw_monai.networks import RadiographClassifier, RadiographEmbedder, RadiographSegmenter, WholeFilmNetwork
 from cxw_monai.quality.review import ImplausibleWarning
 from cxw_monai.weights.classifier_settings import ClassifierSettings
@@ -30,9 +31,16 @@ from cxw_monai.weights.kinds import LoadedNetwork, load_network
 
 from .classify import Probabilitiesd, decisions_of
 from .film_model import Film, FilmModel, Hub, read_film
-from .predictor import Predictor, on_device, review_film
+from .predictor import Predictor, doubts_of, on_device, review_film
 
 __all__ = ["MODELS", "ClassificationModel", "EmbeddingModel", "FilmModel", "SegmentationModel", "load"]
+
+
+def _warn(film: Radiograph, doubts: Sequence[str]) -> None:
+    """Warn the caller's caller of what speaks against a film."""
+    if doubts:
+        name = film.meta.get("path", "a film")
+        warnings.warn(f"{name}: implausible, look at it: {'; '.join(doubts)}", ImplausibleWarning, stacklevel=3)
 
 
 class SegmentationModel(FilmModel):
@@ -101,9 +109,7 @@ class SegmentationModel(FilmModel):
             raise ValueError(f"threshold must lie between 0 and 1, got {threshold!r}")
         radiograph = read_film(film)
         masks, doubts = self.predictor.segment(radiograph, threshold, keep_largest, on_implausible)
-        if doubts:
-            name = radiograph.meta.get("path", "a film")
-            warnings.warn(f"{name}: implausible, look at it: {'; '.join(doubts)}", ImplausibleWarning, stacklevel=2)
+        _warn(radiograph, doubts)
         return dict(zip(self.structures, masks, strict=True))
 
     def review(self, film: Film, masks: Mapping[str, np.ndarray]) -> list[str]:
@@ -205,28 +211,33 @@ class ClassificationModel(FilmModel):
     def answer(self, film: Film) -> np.ndarray:
         return self.predictor.probabilities(read_film(film).array)
 
-    def classify(self, film: Film) -> dict[str, float]:
+    def classify(self, film: Film, on_implausible: str = "flag") -> dict[str, float]:
         """Probability of each class of one film.
 
         Args:
             film: see `Film`.
+            on_implausible: what is done where the film is no upright frontal chest: `flag` warns
+                (`cxw_monai.quality.ImplausibleWarning`), `skip` raises, `keep` doesn't look.
 
         Returns:
             By class, in [0, 1]; of classes that exclude each other they sum to 1.
 
         Raises:
             CheckpointError: the network answers with values that are no numbers.
-            RadiographError: the file can't be used as a film.
-            ValueError: the array is none.
+            RadiographError: the file can't be used as a film, or is implausible and to be skipped.
+            ValueError: an argument is wrong.
         """
-        return {name: float(one) for name, one in zip(self.classes, self.answer(film), strict=True)}
+        radiograph = read_film(film)
+        _warn(radiograph, doubts_of(radiograph, on_implausible))
+        found = self.predictor.probabilities(radiograph.array)
+        return {name: float(one) for name, one in zip(self.classes, found, strict=True)}
 
-    def decide(self, film: Film) -> dict[str, dict[str, bool]]:
+    def decide(self, film: Film, on_implausible: str = "flag") -> dict[str, dict[str, bool]]:
         """By class and name of the operating point, whether the film's probability reaches the point's threshold.
 
         Empty for a class without operating points. Arguments and errors are those of `classify`.
         """
-        return decisions_of(self.classify(film), self.settings.operating_points)
+        return decisions_of(self.classify(film, on_implausible), self.settings.operating_points)
 
     def film_model(self) -> WholeFilmNetwork:
         """Preparation, network and calibrated probabilities as one module."""

@@ -13,37 +13,30 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
-from functools import partial
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
 from monai.inferers import Inferer
 from torch import nn
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cxw_monai import __version__
 from cxw_monai.io import Radiograph, RadiographError
 from cxw_monai.io.files.atomic import atomic_file
-from cxw_monai.io.files.csv_files import CsvWriter
 from cxw_monai.io.files.identity import FileIdentity
-from cxw_monai.io.results.film_names import film_name, result_folders
-from cxw_monai.io.results.folders import mark, output_lock
-from cxw_monai.training.precision import supported_amp
+from cxw_monai.io.results.folders import mark_own
 from cxw_monai.weights.classifier_settings import ClassifierSettings
 
 from .classify_settings import ClassifySettings
-from .heat_maps import heat_maps, write_heat_map
-from .predictor import Predictor, Transform
-from .reading import read_ahead, read_whole
+from .film_results import FILE_COLUMNS, FilmResults
+from .film_run import FAILURES, SETTINGS, FilmRun, warn_of_doubts
+from .heat_maps import HeatMaps, heat_maps, write_heat_map
+from .predictor import Predictor, Transform, doubts_of
 
-__all__ = ["FilmClassifier", "Probabilitiesd", "decisions_of"]
+__all__ = ["ClassificationWriter", "FilmClassifier", "Probabilitiesd", "decisions_of"]
 
-_TABLE, _FAILURES, _SETTINGS = "classification.csv", "failures.csv", "settings.json"
+_TABLE, _JSON, _HEAT = "classification.csv", "classification.json", "heatmap_{}.png"
 _logger = logging.getLogger(__name__)
 
 
@@ -71,21 +64,94 @@ def decisions_of(
     }
 
 
-class FilmClassifier:
-    """Classifies one film after the other and writes its results.
-
-    A film that can't be read is logged in one line and listed in ``failures.csv``; the others are classified.
+class ClassificationWriter(FilmResults):
+    """Writes what a classifier says of one film after the other; see `FilmResults`.
 
     Args:
-        films: absolute paths.
-        source: what the user gave as input; films are named by their path below it (below its folder, for a file).
-        output_dir: is made.
+        output_dir, sources, root, resume: see `FilmResults`.
+        model: the classifier's settings.
+        formats: what is written beside the table: `json`, `heatmap`.
+    """
+
+    PATTERNS = (_JSON, _HEAT.format("*"))
+
+    def __init__(
+        self,
+        output_dir: str | PathLike[str],
+        sources: Sequence[str],
+        root: str | PathLike[str],
+        resume: bool,
+        model: ClassifierSettings,
+        formats: Sequence[str],
+    ) -> None:
+        self.model, self.formats, self.implausible = model, set(formats), 0
+        columns = [f"probability_{name}" for name in model.classes]
+        for name in model.classes:
+            points = model.operating_points.get(name, {})
+            columns += [f"{what}_{name}_{point}" for point in points for what in ("decision", "threshold")]
+        columns = [*FILE_COLUMNS, "implausible", *columns]
+        super().__init__(output_dir, sources, root, _TABLE, columns, (_TABLE, FAILURES, SETTINGS), resume)
+
+    def files(self, row: Mapping[str, str]) -> list[str]:
+        heat_maps_ = [_HEAT.format(name) for name in self.model.classes]
+        return [_JSON] * ("json" in self.formats) + heat_maps_ * ("heatmap" in self.formats)
+
+    def write(
+        self,
+        film: Radiograph,
+        identity: FileIdentity,
+        probabilities: Mapping[str, float],
+        doubts: Sequence[str],
+        maps: HeatMaps | None,
+    ) -> None:
+        """Write one film's results.
+
+        Args:
+            film: the whole film.
+            identity: of its file when it was read.
+            probabilities: by class.
+            doubts: what speaks against the film.
+            maps: of the classes; None where none are wanted.
+        """
+        path, points = film.meta["path"], self.model.operating_points
+        decisions = decisions_of(probabilities, points)
+        self.clear(path)
+        cells = self.file_cells(film, identity) | {"implausible": "; ".join(doubts)}
+        cells |= {f"probability_{name}": f"{one:.6f}" for name, one in probabilities.items()}
+        for name, at in decisions.items():
+            for point, decided in at.items():
+                cells[f"decision_{name}_{point}"] = int(decided)
+                cells[f"threshold_{name}_{point}"] = f"{points[name][point]:.6f}"
+        if self.files({}):
+            folder = self.folder(path)
+            folder.mkdir(parents=True, exist_ok=True)
+            mark_own(folder)
+            if "json" in self.formats:
+                said = {"image": cells["image"], "probabilities": probabilities, "decisions": decisions}
+                with atomic_file(folder / _JSON, "w", encoding="utf-8") as stream:
+                    json.dump({**said, "operating_points": points, "implausible": list(doubts)}, stream, indent=1)
+            if maps is not None:
+                for name, values in zip(self.model.classes, maps.values, strict=True):
+                    title = f"{name.replace('_', ' ')}: probability {probabilities[name]:.3f}"
+                    file, legend = folder / _HEAT.format(name), (title, maps.quantity, maps.least)
+                    write_heat_map(file, film.array[0], values, *legend)
+        self.implausible += bool(doubts)
+        self.append(cells)
+
+
+class FilmClassifier(FilmRun):
+    """Classifies one film after the other and writes its results; see `FilmRun`.
+
+    Args:
+        films, source, output_dir: see `FilmRun`.
         network: takes ``[B, 1, H, W]`` in [0, 1] to logits ``[B, L]``.
         model: the network's settings.
         preprocessing, inferer, postprocessing: see `Predictor`.
         settings: the run's.
         model_hash: of the weights, for the record.
     """
+
+    DOING, DONE = "classifying", "classified"
 
     def __init__(
         self,
@@ -101,114 +167,55 @@ class FilmClassifier:
         settings: ClassifySettings,
         model_hash: str = "",
     ) -> None:
-        self.films, self.output_dir = list(films), Path(output_dir)
-        self.root = os.path.abspath(source) if os.path.isdir(source) else os.path.dirname(os.path.abspath(source))
-        self.settings, self.model, self.model_hash = settings, model, model_hash
-        self.network = network
-        self.predictor = Predictor(
-            network,
-            preprocessing,
-            settings.device,
-            model.classes,
-            amp=settings.amp,
-            inferer=inferer,
-            postprocessing=postprocessing,
+        self.settings, self.model, self.model_hash, self.network = settings, model, model_hash, network
+        given: dict[str, Any] = {"amp": settings.amp, "inferer": inferer, "postprocessing": postprocessing}
+        predictor = Predictor(network, preprocessing, settings.device, model.classes, **given)
+        ahead = settings.num_workers, settings.batch_size
+        super().__init__(films, source, output_dir, predictor, settings.reader(), *ahead, settings.resume)
+
+    def results(self) -> ClassificationWriter:
+        settings = self.settings
+        return ClassificationWriter(
+            self.output_dir, self.films, self.root, settings.resume, self.model, settings.formats
         )
-        reserved = (_TABLE, _FAILURES, _SETTINGS)
-        self._folders = result_folders(self.films, self.root, reserved)
 
-    def run(self) -> dict[str, Any]:
-        """Classify all films.
-
-        Returns:
-            Numbers of films: ``classified``, ``failed`` and ``total``.
-
-        Raises:
-            ValueError: the folder can't be written, or another run is writing there (OutputBusyError).
-        """
+    def read(self, path: str, results: FilmResults) -> Any:
+        """The film, its file's identity, and what speaks against it, which the thread looks at too."""
+        found = super().read(path, results)
+        if found is None or isinstance(found, RadiographError):
+            return found
         try:
-            with output_lock(self.output_dir):
-                return self._run()
-        except OSError as error:
-            where, reason = error.filename or self.output_dir, error.strerror or type(error).__name__
-            raise ValueError(f"{where}: {reason}; correct that or give another --output") from None
+            return *found, doubts_of(found[0], self.settings.on_implausible)
+        except RadiographError as error:
+            return error
 
-    def _run(self) -> dict[str, Any]:
-        self._record()
-        points = [(name, point) for name in self.model.classes for point in self.model.operating_points.get(name, {})]
-        columns = [f"probability_{name}" for name in self.model.classes]
-        columns += [f"{what}_{name}_{point}" for name, point in points for what in ("decision", "threshold")]
-        options, failed = self.settings.reader(), 0
-        with (
-            atomic_file(self.output_dir / _TABLE, "w", newline="", encoding="utf-8") as table,
-            (self.output_dir / _FAILURES).open("w", newline="", encoding="utf-8", buffering=1) as lines,
-            logging_redirect_tqdm(),
-            tqdm(total=len(self.films), desc="classifying", unit="film") as bar,
-        ):
-            rows, failures = CsvWriter(table), CsvWriter(lines)
-            rows.writerow(["image", "file_sha256", *columns])
-            failures.writerow(("path", "reason", "remedy"))
-            read = partial(read_whole, options=options)
-            for film in read_ahead(self.films, read, self.settings.num_workers, self.settings.batch_size):
-                if isinstance(film, RadiographError):
-                    failed += 1
-                    failures.writerow((film_name(film.path, self.root), film.reason, film.remedy))
-                    _logger.warning("not classified: %s", film)
-                elif film is not None:
-                    rows.writerow(self._row(*film))
-                bar.update()
-        return {"classified": len(self.films) - failed, "failed": failed, "total": len(self.films)}
-
-    def _row(self, film: Radiograph, identity: FileIdentity) -> list[Any]:
-        """A film's row in the table; writes what else is asked for."""
+    def write(self, results: ClassificationWriter, film: Radiograph, identity: FileIdentity, *more: Any) -> None:
+        doubts: list[str] = more[0]
         found = self.predictor.probabilities(film.array)
+        warn_of_doubts(film, doubts)
         probabilities = {name: float(one) for name, one in zip(self.model.classes, found, strict=True)}
-        points = self.model.operating_points
-        decisions = decisions_of(probabilities, points)
-        path = os.path.abspath(film.meta["path"])
-        self._write_beside(path, film, probabilities, decisions)
-        row: list[Any] = [film_name(path, self.root), identity.sha256]
-        row += [f"{one:.6f}" for one in probabilities.values()]
-        for name, at in decisions.items():
-            for point, decided in at.items():
-                row += [int(decided), f"{points[name][point]:.6f}"]
-        return row
-
-    def _write_beside(
-        self,
-        path: str,
-        film: Radiograph,
-        probabilities: Mapping[str, float],
-        decisions: Mapping[str, Mapping[str, bool]],
-    ) -> None:
-        """The files of one film's folder."""
-        if not {"json", "heatmap"} & set(self.settings.formats):
-            return
-        folder = self.output_dir / self._folders[path]
-        folder.mkdir(parents=True, exist_ok=True)
-        mark(folder)
-        if "json" in self.settings.formats:
-            content = {"image": film_name(path, self.root), "probabilities": probabilities, "decisions": decisions}
-            with atomic_file(folder / "classification.json", "w", encoding="utf-8") as stream:
-                json.dump(content, stream, indent=1)
+        maps = None
         if "heatmap" in self.settings.formats:
             image = self.predictor.prepare(film.array)[None].to(self.predictor.device)
             with torch.inference_mode(), self.predictor.precision():
                 maps = heat_maps(self.network, image)
-            for name, values in zip(self.model.classes, maps, strict=True):
-                write_heat_map(folder / f"heatmap_{name}.png", film.array[0], values)
+        results.write(film, identity, probabilities, doubts, maps)
 
-    def _record(self) -> None:
-        """Write what the results are made with."""
-        made = {
+    def summary(self, results: ClassificationWriter, failed: int) -> dict[str, Any]:
+        if results.implausible:
+            shown = results.implausible, _TABLE
+            _logger.warning("%d films look implausible: see the column 'implausible' of %s", *shown)
+        return {"classified": len(self.films) - failed, "implausible": results.implausible}
+
+    def made_with(self) -> dict[str, Any]:
+        return {
             "classes": self.model.classes,
             "target": self.model.target,
             "temperatures": self.model.temperatures,
             "operating_points": self.model.operating_points,
-            "amp": supported_amp(self.predictor.device, self.settings.amp),
+            "formats": sorted(set(self.settings.formats)),
+            "on_implausible": self.settings.on_implausible,
             **self.settings.reader(),
             "model_sha256": self.model_hash,
             "package_version": __version__,
         }
-        with atomic_file(self.output_dir / _SETTINGS, "w", encoding="utf-8") as stream:
-            json.dump(made, stream, indent=2)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from matplotlib import colormaps
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,16 +17,32 @@ from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.networks import RadiographClassifier
 from cxw_monai.networks.heads import AttentiveHead
 
-__all__ = ["heat_maps", "occlusion_maps", "write_heat_map"]
+__all__ = ["HeatMaps", "heat_maps", "occlusion_maps", "write_heat_map"]
 
 WINDOWS = 8
 """Covered places along each side of the film."""
 LONGEST = 1024
 """Longer side of a picture in px, at most."""
-OPACITY = 0.5
+SHORTEST = 512
+"""A film whose longer side has fewer px is enlarged by a whole number."""
+OPACITY = 0.6
 
 
-def heat_maps(network: nn.Module, image: Tensor) -> np.ndarray:
+class HeatMaps(NamedTuple):
+    """Where a classifier looks on one film.
+
+    Attributes:
+        values: float32 `[L, rows, columns]` over the whole film, 0 or more.
+        quantity: what the values are, for a legend.
+        least: the least value that is drawn as strong; a map without one is faint.
+    """
+
+    values: np.ndarray
+    quantity: str
+    least: float
+
+
+def heat_maps(network: nn.Module, image: Tensor) -> HeatMaps:
     """Heat maps of one film's classes.
 
     Attention shows which tokens an attentive head read; a token knows of the whole film. For other heads the maps are
@@ -36,11 +53,13 @@ def heat_maps(network: nn.Module, image: Tensor) -> np.ndarray:
         image: `[1, 1, h, w]` in [0, 1].
 
     Returns:
-        float32 `[L, rows, columns]`, 0 or more.
+        Attention above its mean over the film, in multiples of this mean, or the falls of the logit.
     """
     if isinstance(network, RadiographClassifier) and isinstance(network.head, AttentiveHead):
-        return network.attention(image)[0].float().cpu().numpy()
-    return occlusion_maps(network, image)
+        shares = network.attention(image)[0].float().cpu().numpy()  # [L, rows, columns], of sum 1
+        above = (shares * shares[0].size - 1).clip(min=0)
+        return HeatMaps(above, "attention above its mean, in multiples of the mean", least=1)
+    return HeatMaps(occlusion_maps(network, image), "fall of the logit where the film is covered", least=0.5)
 
 
 def occlusion_maps(network: nn.Module, image: Tensor, windows: int = WINDOWS) -> np.ndarray:
@@ -77,23 +96,55 @@ def occlusion_maps(network: nn.Module, image: Tensor, windows: int = WINDOWS) ->
     return (falls / times).clamp(min=0).cpu().numpy()
 
 
-def write_heat_map(path: str | Path, film: np.ndarray, values: np.ndarray) -> None:
-    """Draw a heat map over a film, from transparent (0) to yellow (the map's largest value).
+def write_heat_map(
+    path: str | Path, film: np.ndarray, values: np.ndarray, title: str, quantity: str, least: float
+) -> None:
+    """Draw a heat map over a film, from transparent (0) to yellow (the largest value or `least`), with its scale.
 
     Args:
-        path: PNG to write, of at most `LONGEST` px.
+        path: PNG to write: the film, `SHORTEST` to `LONGEST` px on its longer side, and a legend below it.
         film: `[H, W]` in [0, 1], upright, bone bright.
         values: `[rows, columns]` over the whole film, 0 or more.
+        title: the legend's, such as the class and its probability.
+        quantity, least: see `HeatMaps`.
     """
-    scale = min(1.0, LONGEST / max(film.shape))
+    longer = max(film.shape)
+    scale = min(1.0, LONGEST / longer) if longer >= SHORTEST else float(-(-SHORTEST // longer))
     size = max(round(film.shape[0] * scale), 1), max(round(film.shape[1] * scale), 1)
-    grey = _resized(film, size).clip(0, 1)[..., None]
-    heat = _resized(values / max(float(values.max()), 1e-12), size).clip(0, 1)
+    grey, most = _resized(film, size).clip(0, 1), max(float(values.max()), least)
+    picture = Image.fromarray(_heated(grey, _resized(values / most, size).clip(0, 1)))
+    legend = _legend(picture.width, title, quantity, most)
+    sheet = Image.new("RGB", (picture.width, picture.height + legend.height))
+    sheet.paste(picture, (0, 0))
+    sheet.paste(legend, (0, picture.height))
+    with atomic_file(path) as stream:
+        sheet.save(stream, "PNG")
+
+
+def _heated(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """uint8 `[h, w, 3]` of a film and a map `[h, w]` in [0, 1]."""
     colour: Any = colormaps["inferno"](heat)[..., :3]
     alpha = OPACITY * heat[..., None]
-    picture = Image.fromarray(np.round(255 * ((1 - alpha) * grey + alpha * colour)).astype(np.uint8))
-    with atomic_file(path) as stream:
-        picture.save(stream, "PNG")
+    return np.round(255 * ((1 - alpha) * grey[..., None] + alpha * colour)).astype(np.uint8)
+
+
+def _legend(width: int, title: str, quantity: str, most: float) -> Image.Image:
+    """A strip with the colours as they lie on black, from 0 to `most`."""
+    points = max(11, min(round(width / 40), 22))
+    font, line, gap = ImageFont.load_default(points), round(1.4 * points), round(0.6 * points)
+    ends = "0", f"{most:.3g}"
+    lines = [title, *textwrap.wrap(quantity, max(10, int(width / (0.55 * points))))]
+    strip = Image.new("RGB", (width, line * (len(lines) + 1) + 2 * gap), (24, 24, 24))
+    draw = ImageDraw.Draw(strip)
+    for number, text in enumerate(lines):
+        draw.text((gap, gap + number * line), text, font=font, fill="white")
+    left, right = (2 * gap + int(font.getlength(text)) for text in ends)
+    ramp = np.linspace(0, 1, max(1, width - left - right))[None].repeat(points, axis=0)
+    top = gap + len(lines) * line
+    strip.paste(Image.fromarray(_heated(np.zeros_like(ramp), ramp)), (left, top))
+    draw.text((gap, top), ends[0], font=font, fill="white")
+    draw.text((width - gap, top), ends[1], font=font, fill="white", anchor="ra")
+    return strip
 
 
 def _resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:

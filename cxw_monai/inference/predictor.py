@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from cxw_monai.io import Radiograph, RadiographError
 from cxw_monai.io.pixel_map import PixelMap
 from cxw_monai.io.structures import is_one_part
-from cxw_monai.quality.review import checked_choice, review
+from cxw_monai.quality.review import checked_choice, film_doubts, review
 from cxw_monai.training.precision import autocast, checked_amp
 from cxw_monai.transforms.whole_film import WholeFilmd
 from cxw_monai.weights.files import finite_outputs
@@ -30,6 +30,7 @@ from cxw_monai.weights.files import finite_outputs
 __all__ = [
     "OneByOneInferer",
     "Predictor",
+    "doubts_of",
     "film_inferer",
     "kept_to_largest",
     "on_device",
@@ -157,10 +158,29 @@ class Predictor:
         if on_implausible == "keep":
             return masks, []
         doubts = review_film(film, dict(zip(self.structures, masks, strict=True)))
-        if doubts and on_implausible == "skip":
-            remedy = "look at it; on_implausible 'flag' gives its masks with a mark"
-            raise RadiographError(film.meta.get("path", "a film"), f"implausible: {'; '.join(doubts)}", remedy)
-        return masks, doubts
+        return masks, _unless_skipped(film, doubts, on_implausible)
+
+
+def doubts_of(film: Radiograph, on_implausible: str) -> list[str]:
+    """What speaks against a film as an upright frontal chest film, in words.
+
+    Args:
+        film: as `read_radiograph` gives it.
+        on_implausible: `keep` doesn't look, `flag` gives the reasons, `skip` raises where there are some.
+
+    Raises:
+        RadiographError: the film is to be skipped.
+        ValueError: another choice.
+    """
+    checked_choice(on_implausible)
+    return [] if on_implausible == "keep" else _unless_skipped(film, film_doubts(film.array), on_implausible)
+
+
+def _unless_skipped(film: Radiograph, doubts: list[str], on_implausible: str) -> list[str]:
+    if doubts and on_implausible == "skip":
+        remedy = "look at it; on_implausible 'flag' gives its results with a mark"
+        raise RadiographError(film.meta.get("path", "a film"), f"implausible: {'; '.join(doubts)}", remedy)
+    return doubts
 
 
 def review_film(film: Radiograph, masks: Mapping[str, np.ndarray]) -> list[str]:

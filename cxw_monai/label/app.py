@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import re
@@ -25,8 +26,8 @@ from cxw_monai import __version__
 
 from .datastore import FilmDatastore
 from .dicomweb import DicomWebFilms
-from .model import LabelModel
-from .tasks import EmbeddingInfer, SegmentationInfer, Uncertainty, discarded_on_error
+from .model import LabelClassifier, LabelModel
+from .tasks import ClassificationInfer, EmbeddingInfer, SegmentationInfer, Uncertainty, discarded_on_error
 from .training import SegmentationTraining
 
 __all__ = ["CxwLabelApp"]
@@ -36,30 +37,35 @@ _UPLOAD = re.compile(r"tmp[a-z0-9_]{8}(\.[^/\\]*)?")
 
 
 class CxwLabelApp(MONAILabelApp):
-    """Segmentation and embedding of single films.
+    """Segmentation, embedding and classification of single films.
 
     Args:
         app_dir: its folder, with ``model/chexworld_segmentation.pt``.
         studies: a folder of films, or the address of a DICOMweb server.
-        conf: `bundle`, the segmentation bundle's folder; `device`.
+        conf: `bundle`, the segmentation bundle's folder; `device`; `classifiers`, files by name, as JSON.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         logging.getLogger("monailabel").setLevel(logging.WARNING)  # its lines quote requests, file names and headers
         self.bundle = Path(conf["bundle"])
         model_file = Path(app_dir) / "model" / f"{SEGMENTATION}.pt"
-        self.label_model = LabelModel(model_file, conf.get("device", "cpu"))
+        device = conf.get("device", "cpu")
+        self.label_model = LabelModel(model_file, device)
+        files: dict[str, str] = json.loads(conf.get("classifiers", "{}"))
+        self.classifiers = {name: LabelClassifier(file, device) for name, file in files.items()}
         super().__init__(
             app_dir,
             studies,
             dict(conf),
             name=f"cxw_monai {__version__}",
-            description="Segmentation and embedding of frontal chest films. Research use only.",
+            description="Segmentation, embedding and classification of frontal chest films. Research use only.",
             version=__version__,
         )
 
     def init_infers(self) -> dict[str, InferTask]:
-        return {SEGMENTATION: SegmentationInfer(self.label_model), EMBEDDING: EmbeddingInfer(self.label_model)}
+        classification = {name: ClassificationInfer(model) for name, model in self.classifiers.items()}
+        own = {SEGMENTATION: SegmentationInfer(self.label_model), EMBEDDING: EmbeddingInfer(self.label_model)}
+        return own | classification
 
     def init_trainers(self) -> dict[str, TrainTask]:
         return {SEGMENTATION: SegmentationTraining(self.label_model, self.bundle, Path(self.app_dir) / "runs")}

@@ -1,22 +1,27 @@
-"""The segmentation model as the server uses it: read again when its file changes."""
+"""Models as the server uses them: read again when their file changes."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
+import torch
 
-from cxw_monai.inference.predictor import Predictor, on_device
+from cxw_monai.inference.api import ClassificationModel
+from cxw_monai.inference.predictor import Predictor, doubts_of, on_device
 from cxw_monai.inference.settings import SegmentSettings, model_hash
 from cxw_monai.io import Radiograph, RadiographError, read_radiograph
 from cxw_monai.io.radiograph import errors_of
 from cxw_monai.networks.embedder import RadiographEmbedder
+from cxw_monai.weights.classifier import read_classifier
 from cxw_monai.weights.segmenter import read_segmenter
 
-__all__ = ["LabelModel", "film_file", "read_film"]
+__all__ = ["LabelClassifier", "LabelModel", "WatchedFile", "film_file", "read_film"]
 
 
 def film_file(path: str | PathLike[str]) -> str:
@@ -45,34 +50,20 @@ def read_film(path: str | PathLike[str]) -> Radiograph:
         return read_radiograph(file)
 
 
-@dataclass
-class _Loaded:
-    """What one state of the model's file gave."""
-
-    stamp: tuple[int, int]
-    segmenter: Predictor
-    embedder: Predictor
-    sha256: str
+Made = TypeVar("Made")
 
 
-class LabelModel:
-    """A saved segmenter that segments, embeds and measures how unsure it is, one film after the other.
-
-    The results are those of the bundle's inference with its default settings.
+class WatchedFile(Generic[Made]):
+    """What a file of weights gives; read again when the file is replaced, which may be at any time.
 
     Args:
-        path: `model.pt` of a segmentation run. It may be replaced at any time; the next film sees the new one.
-        device: where it computes.
+        path: the file.
+        read: makes something of it.
     """
 
-    def __init__(self, path: str | PathLike[str], device: str = "cpu") -> None:
-        self.path, self.device = Path(path), device
-        self._loaded: _Loaded | None = None
-
-    @property
-    def structures(self) -> tuple[str, ...]:
-        """Names of the masks."""
-        return self._current().segmenter.structures
+    def __init__(self, path: str | PathLike[str], read: Callable[[Path], Made]) -> None:
+        self.path, self._read = Path(path), read
+        self._found: tuple[tuple[int, int], Made, str] | None = None
 
     @property
     def stamp(self) -> tuple[int, int]:
@@ -80,37 +71,87 @@ class LabelModel:
         status = self.path.stat()
         return status.st_mtime_ns, status.st_size
 
+    def _current(self) -> tuple[tuple[int, int], Made, str]:
+        stamp = self.stamp
+        if self._found is None or self._found[0] != stamp:
+            self._found = stamp, self._read(self.path), model_hash(self.path)
+        return self._found
+
+    @property
+    def content(self) -> Made:
+        """What the file gives now."""
+        return self._current()[1]
+
     @property
     def version(self) -> str:
         """The first 16 digits of the SHA-256 of the weights that are in use."""
-        return self._current().sha256[:16]
+        return self._current()[2][:16]
 
-    def _current(self) -> _Loaded:
-        stamp = self.stamp
-        if self._loaded is None or self._loaded.stamp != stamp:
-            settings, network = read_segmenter(self.path)
-            network, size = on_device(network, self.device), settings.image_size
-            segmenter = Predictor(network, size, self.device, settings.structures, amp="auto", source=self.path)
-            embedder = Predictor(RadiographEmbedder(network.encoder).eval(), size, self.device, source=self.path)
-            self._loaded = _Loaded(stamp, segmenter, embedder, model_hash(self.path))
-        return self._loaded
+
+def _classification_model(path: Path, device: str) -> ClassificationModel:
+    settings, network = read_classifier(path)
+    return ClassificationModel(on_device(network, device), settings, torch.device(device), path)
+
+
+class LabelClassifier(WatchedFile[ClassificationModel]):
+    """A saved classifier, whose answers are those of the bundle's inference.
+
+    Args:
+        path: `model.pt` of a classification run.
+        device: where it computes.
+    """
+
+    def __init__(self, path: str | PathLike[str], device: str = "cpu") -> None:
+        super().__init__(path, partial(_classification_model, device=device))
+
+    def classify(self, film: Radiograph, on_implausible: str) -> tuple[dict[str, float], list[str]]:
+        """Probability of each class, and what speaks against the film as an upright frontal chest film."""
+        doubts, model = doubts_of(film, on_implausible), self.content
+        found = model.predictor.probabilities(film.array)
+        return {name: float(one) for name, one in zip(model.classes, found, strict=True)}, doubts
+
+
+def _segmenter_and_embedder(path: Path, device: str) -> tuple[Predictor, Predictor]:
+    settings, network = read_segmenter(path)
+    network, size = on_device(network, device), settings.image_size
+    segmenter = Predictor(network, size, device, settings.structures, amp="auto", source=path)
+    return segmenter, Predictor(RadiographEmbedder(network.encoder).eval(), size, device, source=path)
+
+
+class LabelModel(WatchedFile[tuple[Predictor, Predictor]]):
+    """A saved segmenter that segments, embeds and measures how unsure it is, one film after the other.
+
+    The results are those of the bundle's inference with its default settings.
+
+    Args:
+        path: `model.pt` of a segmentation run.
+        device: where it computes.
+    """
+
+    def __init__(self, path: str | PathLike[str], device: str = "cpu") -> None:
+        super().__init__(path, partial(_segmenter_and_embedder, device=device))
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """Names of the masks."""
+        return self.content[0].structures
 
     def segment(self, film: Radiograph, settings: SegmentSettings) -> tuple[np.ndarray, list[str]]:
         """Masks on the film's stored grid, bool ``[S, *source_shape]``, and what speaks against them."""
         chosen = settings.threshold, settings.keep_largest, settings.on_implausible
-        return self._current().segmenter.segment(film, *chosen)
+        return self.content[0].segment(film, *chosen)
 
     def masks(self, film: Radiograph, threshold: float = 0.5) -> np.ndarray:
         """Those of `segment` by default, but for the threshold."""
-        return self._current().segmenter.masks(film, threshold)
+        return self.content[0].masks(film, threshold)
 
     def probabilities(self, film: Radiograph) -> np.ndarray:
         """float32 ``[S, h, w]`` of the whole film at the network's size."""
-        return self._current().segmenter.probabilities(film.array)
+        return self.content[0].probabilities(film.array)
 
     def embedding(self, film: Radiograph) -> np.ndarray:
         """Mean token of the model's encoder, float32 ``[D]``."""
-        return self._current().embedder.embedding(film.array)
+        return self.content[1].embedding(film.array)
 
     def uncertainty(self, film: Radiograph) -> float:
         """Entropy in bits of the pixels' probabilities, over the area that the model draws.

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["lay_out", "model_file", "server_command", "server_environment"]
+from cxw_monai.weights.classifier import read_settings
 
+__all__ = ["classifier_files", "lay_out", "model_file", "server_command", "server_environment"]
+
+CLASSIFICATION = "chexworld_classification"
 LOOPBACK = ("127.0.0.1", "localhost")
 _IMPORTED_FROM = Path(__file__).resolve().parents[2]
 _MAIN = '"""Found by MONAI Label."""\n\nfrom cxw_monai.label.app import CxwLabelApp  # noqa: F401\n'
@@ -77,9 +82,38 @@ def server_environment(app: Path, host: str) -> dict[str, str]:
     return {**os.environ, **settings, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
-def server_command(app: Path, studies: str, bundle: Path, host: str, port: int, device: str) -> list[str]:
+def classifier_files(given: Sequence[Path], bundle: Path) -> dict[str, Path]:
+    """Classifiers to serve, by the name of their task.
+
+    Args:
+        given: their files, such as `model.pt` of a run; none for the weights that the bundle holds.
+        bundle: the classification bundle's folder.
+
+    Returns:
+        A `model.pt` is `chexworld_classification`, another file `chexworld_classification_<its name>`.
+
+    Raises:
+        ValueError: two of one name, or a name that is none in an address.
+        CheckpointError: a file that is no classifier.
+    """
+    found: dict[str, Path] = {}
+    for file in given or sorted((bundle / "models").glob("*.pt")):
+        name = CLASSIFICATION if file.stem == "model" else f"{CLASSIFICATION}_{file.stem}"
+        if name in found or not re.fullmatch(r"[\w-]+", name):
+            raise ValueError(f"{file}: classifiers are served by their file's name, of letters, digits, '_' and '-', "
+                             "each another; rename one")  # fmt: skip
+        read_settings(file)
+        found[name] = file.resolve()
+    return found
+
+
+def server_command(
+    app: Path, studies: str, bundle: Path, host: str, port: int, device: str, classifiers: Mapping[str, Path]
+) -> list[str]:
     """The command that starts the server."""
     command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app), "--studies", studies]
     command += ["--host", host, "--port", str(port), "--log_config", str(app / "logs" / "logging.json")]
     command += ["--uvicorn_app", "cxw_monai.label.web:app"]
-    return [*command, "--conf", "bundle", str(bundle.resolve()), "--conf", "device", device]
+    files = json.dumps({name: str(file) for name, file in classifiers.items()})
+    conf = {"bundle": str(bundle.resolve()), "device": device, "classifiers": files}
+    return [*command, *(text for name, value in conf.items() for text in ("--conf", name, value))]

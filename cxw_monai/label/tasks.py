@@ -1,4 +1,4 @@
-"""What the server runs on a film: segmentation, embedding, and the choice of the next film to annotate."""
+"""What the server runs on a film: masks, an embedding, classes, and the choice of the next film to annotate."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from cxw_monai import __version__
+from cxw_monai.inference.classify import decisions_of
 from cxw_monai.inference.settings import SegmentSettings
 from cxw_monai.io import RadiographError
 from cxw_monai.io.results.dicom_seg import SegAlgorithm
@@ -24,9 +25,16 @@ from cxw_monai.weights.encoder import CheckpointError
 
 from .label_files import RESULT_ENDINGS, write_result
 from .label_maps import hidden_pixels
-from .model import LabelModel, read_film
+from .model import LabelClassifier, LabelModel, read_film
 
-__all__ = ["EmbeddingInfer", "SegmentationInfer", "Uncertainty", "client_errors", "discarded_on_error"]
+__all__ = [
+    "ClassificationInfer",
+    "EmbeddingInfer",
+    "SegmentationInfer",
+    "Uncertainty",
+    "client_errors",
+    "discarded_on_error",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -166,6 +174,48 @@ class EmbeddingInfer(InferTask):
         with client_errors(str(request.get("image_name") or "the film")):
             vector = self.model.embedding(read_film(request["image"]))
         return None, {"embedding": [float(f"{value:.7g}") for value in vector], "model": self.model.version}
+
+
+class ClassificationInfer(InferTask):
+    """Probabilities of one film and decisions at the classifier's operating points, as JSON.
+
+    A client's `params`: `on_implausible` (``flag`` says in the answer's ``implausible`` what speaks against the film as
+    an upright frontal chest film, ``skip`` refuses it, ``keep`` doesn't look).
+    """
+
+    def __init__(self, model: LabelClassifier) -> None:
+        super().__init__(InferType.CLASSIFICATION, [], 2, "Classes of a film, with decisions at operating points")
+        self.model = model
+
+    def info(self) -> dict[str, Any]:
+        settings = self.model.content.settings
+        points = {name: dict(one) for name, one in settings.operating_points.items()}
+        told = {"classes": list(settings.classes), "target": settings.target, "operating_points": points}
+        return super().info() | told
+
+    def is_valid(self) -> bool:
+        return self.model.path.is_file()
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[None, dict[str, Any]]:
+        """Classify.
+
+        Returns:
+            No file, and the answer's parameters.
+
+        Raises:
+            HTTPException: the film or a setting can't be used.
+        """
+        started = time.perf_counter()
+        with client_errors(str(request.get("image_name") or "the film")):
+            film = read_film(request["image"])
+            found, doubts = self.model.classify(film, request.get("on_implausible", "flag"))
+            points = self.model.content.settings.operating_points
+            decisions, version = decisions_of(found, points), self.model.version
+        if doubts:
+            _logger.warning("implausible film: %s", "; ".join(doubts))
+        about = {"probabilities": {name: float(f"{one:.6f}") for name, one in found.items()}, "decisions": decisions}
+        latencies = {"total": round(time.perf_counter() - started, 3)}
+        return None, {**about, "implausible": doubts, "model": version, "latencies": latencies}
 
 
 class Uncertainty(Strategy):

@@ -79,7 +79,8 @@ class GroupControl:
         variable, label: names.
         films: where both are known.
         overall: AUROC of the classifier on these films.
-        within: AUROC among pairs of films of the same group: what the variable cannot explain.
+        within: AUROC among pairs of films of the same group: what the variable cannot explain; None where no group has
+            films with and without the label.
         variable_alone: AUROC of the share of films with the label in a film's group. It is taken from the same films,
             so that it says at least .5, and too much of many small groups.
     """
@@ -88,8 +89,29 @@ class GroupControl:
     label: str
     films: int
     overall: Score
-    within: Score
+    within: Score | None
     variable_alone: Score
+
+    @property
+    def verdict(self) -> str:
+        """In words, whether the label could be guessed from the variable alone, and the classifier may do so."""
+        alone = self.variable_alone
+        tells = f"{self.variable} alone tells the label (AUROC {alone.value:.2f})"
+        told = tells if _above_chance(alone) else f"{self.variable} alone does not tell the label"
+        if not _above_chance(self.overall):
+            return f"{told}; the classifier is no better than chance"
+        if self.within is None:
+            return (
+                f"{told}; no group has films with and without the label: nothing tells film and {self.variable} apart"
+            )
+        if _above_chance(self.within):
+            return f"{told}; the classifier finds it within a group too ({self.within.value:.2f})"
+        return f"{told}; within a group the classifier is no better than chance: it may read the {self.variable}"
+
+
+def _above_chance(score: Score) -> bool:
+    """Whether an AUROC is above .5 with its interval."""
+    return score.low is not None and score.low > 0.5
 
 
 def group_controls(
@@ -101,7 +123,7 @@ def group_controls(
     draws: int = 1000,
     seed: int = 0,
 ) -> list[GroupControl]:
-    """Controls of each variable with at least two groups, and each label with a pair within one of them.
+    """Controls of each variable with at least two groups, and each label that some films have and some haven't.
 
     Args:
         probability, label, names, patients, variables, draws, seed: see :func:`subgroups`.
@@ -127,9 +149,9 @@ def group_controls(
                 grouped_auroc(scores, positive, numbers, weights),
                 grouped_auroc(share[numbers], positive, together, weights),
             ]
-            if np.isnan(drawn[1][0]):
-                continue
-            found.append(GroupControl(variable, name, len(numbers), *(Score.of(values) for values in drawn)))
+            overall, within, alone = map(Score.of, drawn)
+            pairs = None if np.isnan(within.value) else within
+            found.append(GroupControl(variable, name, len(numbers), overall, pairs, alone))
     return found
 
 

@@ -14,7 +14,7 @@ from .film_model import FilmModel, FilmScores, default_model, thumbnail
 from .hashes import perceptual_hash, pixel_hash
 from .records import FilmRecord, QualitySettings
 
-__all__ = ["measure_array", "measure_file"]
+__all__ = ["content_flags", "measure_array", "measure_file"]
 
 
 def measure_file(path: str | PathLike[str], settings: QualitySettings) -> FilmRecord:
@@ -51,12 +51,8 @@ def measure_array(image: np.ndarray, settings: QualitySettings, model: FilmModel
         Its record, without a name and groups of duplicates.
     """
     rows, columns = image.shape
-    top, left, height, width = find_content_box(image)
-    content = np.ascontiguousarray(image[top : top + height, left : left + width])
-    low, high = np.percentile(content, (1, 99))
     model = model or default_model()
-    scores = model.scores(thumbnail(content))
-    contrast = float(high - low)
+    (top, left, height, width), content, contrast, scores = _looked_at(image, model)
     border = max(top, rows - top - height) / rows, max(left, columns - left - width) / columns
     flags = ["low_contrast"] if contrast < settings.min_contrast else _findings(scores, model.thresholds)
     flags += ["border"] * (max(border) >= settings.min_border) + ["too_small"] * (
@@ -81,6 +77,26 @@ def measure_array(image: np.ndarray, settings: QualitySettings, model: FilmModel
         pixel_hash=pixel_hash(image),
         perceptual_hash=np.packbits(perceptual_hash(content)).tobytes().hex(),
     )
+
+
+def content_flags(image: np.ndarray, settings: QualitySettings) -> list[str]:
+    """Flags of what a film shows, those of `measure_array` but for its border and size, in less time.
+
+    Args:
+        image: float32 ``[H, W]`` in [0, 1], bone bright.
+        settings: limits.
+    """
+    model = default_model()
+    contrast, scores = _looked_at(image, model)[2:]
+    return ["low_contrast"] if contrast < settings.min_contrast else _findings(scores, model.thresholds)
+
+
+def _looked_at(image: np.ndarray, model: FilmModel) -> tuple[tuple[int, int, int, int], np.ndarray, float, FilmScores]:
+    """The box (top, left, height, width) without borders, what is in it, its contrast, and the model's scores."""
+    top, left, height, width = box = find_content_box(image)
+    content = np.ascontiguousarray(image[top : top + height, left : left + width])
+    low, high = np.percentile(content, (1, 99))
+    return box, content, float(high - low), model.scores(thumbnail(content))
 
 
 def _findings(scores: FilmScores, thresholds: Mapping[str, float]) -> list[str]:

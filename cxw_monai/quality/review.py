@@ -1,4 +1,4 @@
-"""What speaks against the masks of one film: the picture by the package's film model, and the masks themselves."""
+"""What speaks against one film and its masks: the picture by the package's film model, and the masks themselves."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 from cxw_monai.io.structures import split_side
 
-from .measure import measure_array
+from .measure import content_flags
 from .plausibility import plausibility
 from .records import QualitySettings
 
-__all__ = ["ON_IMPLAUSIBLE", "ImplausibleWarning", "checked_choice", "review", "shows_chest"]
+__all__ = ["ON_IMPLAUSIBLE", "ImplausibleWarning", "checked_choice", "film_doubts", "review", "shows_chest"]
 
 ON_IMPLAUSIBLE = ("keep", "flag", "skip")
 """What is done about implausible masks: nothing is looked at, they are given with a mark, they are not given."""
@@ -44,7 +44,7 @@ _FILM = {
 
 
 class ImplausibleWarning(UserWarning):
-    """Masks were made of a film that doesn't look like a frontal chest film, or that don't look like its organs."""
+    """A film doesn't look like a frontal chest film, or the masks of it don't look like its organs."""
 
 
 warnings.simplefilter("always", ImplausibleWarning, append=True)  # each film's, unless a filter says otherwise
@@ -81,9 +81,19 @@ def review(
     Returns:
         Reasons in words. None where nothing does, or where no structure is one of a chest (:data:`CHEST`).
     """
-    if not shows_chest(list(masks)):
-        return []
+    return film_doubts(film) + plausibility(masks, spacing_mm) if shows_chest(list(masks)) else []
+
+
+def film_doubts(film: np.ndarray) -> list[str]:
+    """What speaks against a film as an upright frontal chest film.
+
+    Args:
+        film: float32 ``[H, W]`` or ``[1, H, W]`` in [0, 1], bone bright, upright.
+
+    Returns:
+        Reasons in words; none where nothing does.
+    """
     film = np.asarray(film).reshape(np.shape(film)[-2:])
     step = -(-max(film.shape) // _LONGEST)
-    record = measure_array(np.ascontiguousarray(film[::step, ::step]), QualitySettings())
-    return [text for flag, text in _FILM.items() if flag in record.flags] + plausibility(masks, spacing_mm)
+    flags = content_flags(np.ascontiguousarray(film[::step, ::step]), QualitySettings())
+    return [text for flag, text in _FILM.items() if flag in flags]

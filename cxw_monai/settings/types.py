@@ -21,8 +21,6 @@ _NULLS = ("", "null", "~")
 class SettingError(ValueError):
     """A setting that cannot be used; names it, its value, and what is expected."""
 
-    exit_status = 2  # of a program that ends with it: nothing was done
-
 
 def setting(default: Any, doc: str, *, resume: str = "logged", **limits: Any) -> Any:
     """A field of a settings class.

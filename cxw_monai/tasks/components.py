@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.transforms import Compose
 from torch import nn
@@ -25,6 +26,7 @@ from cxw_monai.weights.kinds import TaskSettings, save_network
 __all__ = [
     "batch_plan",
     "caching",
+    "check_shares",
     "datalist_of",
     "epoch_sampler",
     "film_augmentation",
@@ -71,13 +73,24 @@ def epoch_sampler(settings: TrainingSettings, items: Sequence[Mapping[str, Any]]
     Raises:
         ValueError: what `source_mix` or `EpochSampler` refuses.
     """
-    mix = None
+    mix = _mix(settings, items)
+    return EpochSampler(len(items), settings.seed, rank=settings.rank, world_size=settings.world_size, mix=mix)
+
+
+def _mix(settings: TrainingSettings, items: Sequence[Mapping[str, Any]]) -> list[tuple[np.ndarray, int]] | None:
+    """What `source_mix` gives; None where every film comes once an epoch."""
     if settings.source_shares:
         sources = [str(item.get("source") or "") for item in items]
-        mix = source_mix(sources, {k: float(v) for k, v in settings.source_shares.items()}, settings.epoch_films)
-    elif settings.epoch_films:
+        shares = {name: float(share) for name, share in settings.source_shares.items()}
+        return source_mix(sources, shares, settings.epoch_films)
+    if settings.epoch_films:
         raise ValueError("epoch_films needs source_shares: without them an epoch is every film once.")
-    return EpochSampler(len(items), settings.seed, rank=settings.rank, world_size=settings.world_size, mix=mix)
+    return None
+
+
+def check_shares(settings: TrainingSettings, items: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse before any film is decoded what `epoch_sampler` refuses of the training films."""
+    _mix(settings, items)
 
 
 def new_run_state(

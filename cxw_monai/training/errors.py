@@ -11,6 +11,7 @@ from types import TracebackType
 
 from cxw_monai.io import RadiographError
 from cxw_monai.io.files.printable import printable, printable_lines
+from cxw_monai.io.results.folders import holds_output
 from cxw_monai.weights.encoder import CheckpointError
 
 from .non_finite import NonFiniteLossError
@@ -99,8 +100,8 @@ def install_error_hook() -> None:
     """Let an uncaught error end the program with one line `error: ...` that says what to do.
 
     Errors other than those a user can mend show their traceback first. The exit status is 1, or 2 where nothing was
-    begun: a setting was refused, or another run writes to the output. A program that isn't ``python -m monai.bundle``
-    but loads a bundle (a notebook, a server) keeps its own way with errors.
+    begun: a setting or a file was refused, or another run writes to the output. A program that isn't
+    ``python -m monai.bundle`` but loads a bundle (a notebook, a server) keeps its own way with errors.
     """
     if not runs_bundle_command():
         return
@@ -114,7 +115,7 @@ def install_error_hook() -> None:
         if message is None:
             print(printable_lines("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
         print(f"error: {printable(cause if message is None else message)}", file=sys.stderr)
-        if hasattr(cause, "exit_status"):
-            raise SystemExit(cause.exit_status)  # Python ends with it
+        if message is not None and not holds_output():
+            raise SystemExit(2)  # Python ends with it
 
     sys.excepthook = show

@@ -75,11 +75,11 @@ def manifest(tmp_path_factory):
     return folder / "manifest.csv"
 
 
-def reads_region(film):
+def reads_region(film, on_implausible="keep"):
     return {"opacity": float(film[12:20, 12:20].mean()), "not in the manifest": 0.5}
 
 
-def reads_marker(film):
+def reads_marker(film, on_implausible="keep"):
     return {"opacity": float(film[:4, :4].mean())}
 
 
@@ -95,7 +95,7 @@ def matrix_of(classify, manifest):
 def test_a_classifier_that_reads_the_region_keeps_nothing_without_it(manifest):
     (matrix,), shown = matrix_of(reads_region, manifest)
     assert (matrix.label, matrix.films, matrix.positives) == ("opacity", 57, 28)  # two unknown, one without a region
-    assert shown.names == ["opacity"] and shown.label.shape == (59, 1)
+    assert shown.names == ["opacity"] and shown.label.shape == (57, 1)
     for fill in FILLS:
         assert matrix.auroc["full", fill].value > 0.95 and matrix.auroc["only_region", fill].value > 0.95
     assert matrix.auroc["no_region", "zero"].value == 0.5 and matrix.left["no_region", "zero"].value == 0
@@ -138,12 +138,24 @@ def test_the_command(manifest, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cxw_monai, "load", lambda name: SimpleNamespace(classify=reads_marker))
     how = ["--model", "m", "--datalist", str(manifest), "--masks", "mask_lung", "--output", str(tmp_path / "out")]
     assert main([*how, "--draws", "50", "--limit", "40"]) == 0
-    assert "opacity (38 films): 100% is left" in capsys.readouterr().out
+    assert "opacity (40 films): 100% is left" in capsys.readouterr().out
     with (tmp_path / "out" / "matrix.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == len(VARIANTS) * len(FILLS)
     assert [row["left"] for row in rows if row["variant"] == "no_box"] == ["1.00000"] * 3
     assert Image.open(tmp_path / "out" / "shortcut.png").size[0] == 1210
+
+
+def test_a_function_of_another_package_and_a_column_of_another_name(manifest, tmp_path, capsys):
+    how = ["--datalist", str(manifest), "--masks", "mask_lung", "--output", str(tmp_path), "--draws", "20"]
+    how += [
+        "--label-map",
+        '{"opacity": {"label_other": "1"}}',
+        "--model",
+        "tests.benchmarks.test_shortcut:reads_region",
+    ]
+    assert main(how) == 0
+    assert "opacity (59 films): 0% is left" in capsys.readouterr().out  # known on all films there
 
 
 def test_the_segmenter_finds_the_region(manifest, tmp_path, monkeypatch, capsys):

@@ -143,15 +143,24 @@ def test_operating_points_do_not_move_with_the_labels_of_the_test(trained, manif
 
 def test_a_head_is_trained_on_tokens_that_are_computed_once(manifest, cache, tmp_path):
     """With the preset `frozen` the encoder stays as it was, and a second run computes no tokens."""
-    settings = {"datalist": manifest, "cache_dir": cache, **TESTED}
+    settings_of_run = {"datalist": manifest, "cache_dir": cache, **TESTED}
     for output in (tmp_path / "a", tmp_path / "b"):
-        done = BUNDLE.run("training", ["train.json", "presets/frozen.yaml"], output_dir=output, seed=1, **settings)
+        how = {"output_dir": output, "seed": 1, **settings_of_run}
+        done = BUNDLE.run("training", ["train.json", "presets/frozen.yaml"], **how)
         assert done.returncode == 0, done.stderr[-3000:]
         assert ("encoding 18 films" in done.stdout + done.stderr) == (output.name == "a")
     settings, network = read_classifier(tmp_path / "a" / "model.pt")
     assert isinstance(network.head, AttentiveHead) and settings.head_layers == 4
     one, two = (torch.load(tmp_path / name / "model.pt", weights_only=True)["model"] for name in "ab")
     assert all(torch.equal(one[name], two[name]) for name in one)
+    places = {"ckpt": tmp_path / "a" / "model.pt", "output_dir": tmp_path / "c", **settings_of_run}
+    given = {name: str(value) for name, value in places.items()}
+    configs = ["train.json", "presets/frozen.yaml", "evaluate.json"]
+    flow = BUNDLE.workflow("train", configs, seed=1, classes=["edema", "mass"], **given)
+    flow.run()
+    flow.finalize()
+    found, tested = tmp_path / "c" / "evaluation", tmp_path / "a" / "test"
+    assert (found / "films.csv").read_text() == (tested / "films.csv").read_text()
 
 
 @pytest.mark.slow
@@ -225,15 +234,19 @@ def test_presets_build_what_they_say(preset):
         ({"target": "multi_class", "gamma_negative": 1}, "are of target multi_label"),
         ({"class_weights": [1.0]}, "class_weights must be 2 numbers"),
         ({"key_metric": "dice"}, "key_metric"),
+        ({"source_shares": {"elsewhere": 1}}, "source_shares must name each source of the films"),
+        ({"encoder_ckpt": "nowhere.pt"}, "nowhere.pt: no such file"),
     ],
 )
-def test_wrong_settings_say_what_is_wrong(manifest, cache, tmp_path, settings, said):
+def test_wrong_settings_say_what_is_wrong_before_any_work(manifest, tmp_path, settings, said):
     if settings.get("target") == "multi_class":
         settings = {**settings, "label_map": {"edema": {"view": "AP"}, "mass": {"view": "PA"}}}
-    places = {"datalist": str(manifest), "output_dir": str(tmp_path), "cache_dir": str(cache)}
+    places = {"output_dir": str(tmp_path / "run"), "cache_dir": str(tmp_path / "cache")}
+    settings = {"datalist": str(manifest), **places, "classes": ["edema", "mass"], **settings}
     with pytest.raises(Exception) as caught:  # noqa: PT011
-        BUNDLE.workflow("train", ["train.json"], **{**places, "classes": ["edema", "mass"], **settings})
+        BUNDLE.workflow("train", ["train.json"], **settings)
     assert said in str(innermost(caught.value))
+    assert not any(tmp_path.iterdir())  # not a film was decoded
 
 
 def test_metadata_has_the_mandatory_keys():

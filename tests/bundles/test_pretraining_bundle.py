@@ -268,7 +268,7 @@ def test_a_resumed_run_says_what_changed(trained, films, tmp_path, caplog, old):
 def test_a_broken_manifest_is_named_in_one_line(tmp_path):
     (tmp_path / "broken.json").write_text("{'training': [")
     done = BUNDLE.run("training", ["train.json"], datalist=tmp_path / "broken.json", output_dir=tmp_path / "out")
-    assert done.returncode == 1 and "Traceback" not in done.stderr and not (tmp_path / "out").exists()
+    assert done.returncode == 2 and "Traceback" not in done.stderr and not (tmp_path / "out").exists()
     assert last_line(done).startswith(f"error: {tmp_path / 'broken.json'}: not readable JSON (Expecting property name")
 
 

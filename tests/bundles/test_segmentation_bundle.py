@@ -311,11 +311,15 @@ def test_findings_of_rendered_films_train_without_conversion(manifest, cache, tm
         ({"encoder_ckpt": "nowhere.pt"}, "nowhere.pt: no such file"),
         ({"structures": ["lung_left"], "flip_prob": 0.5}, "set flip_prob to 0"),
         ({"splits": "column"}, "has the split None"),
+        ({"source_shares": {"elsewhere": 1}}, "source_shares must name each source of the films"),
+        ({"start_from": "nowhere.pt"}, "nowhere.pt: no such file"),
     ],
 )
-def test_wrong_settings_say_what_is_wrong(manifest, cache, tmp_path, overrides, said):
-    settings = {"datalist": str(manifest), "output_dir": str(tmp_path), "cache_dir": str(cache), **overrides}
+def test_wrong_settings_say_what_is_wrong_before_any_work(manifest, tmp_path, overrides, said):
+    places = {"output_dir": str(tmp_path / "run"), "cache_dir": str(tmp_path / "cache")}
+    settings = {"datalist": str(manifest), **places, **overrides}
     assert said in root_message(lambda: workflow("train", ["train.json"], **settings).run())
+    assert not any(tmp_path.iterdir())  # not a film was decoded
 
 
 def test_a_bad_mask_is_named_in_one_line(manifest, tmp_path):

@@ -27,6 +27,7 @@ class DefaultLabelTag(str, Enum):
 
 class InferType(str, Enum):
     SEGMENTATION = "segmentation"
+    CLASSIFICATION = "classification"
     OTHERS = "others"
 
 

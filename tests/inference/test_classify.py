@@ -2,7 +2,7 @@
 
 import csv
 import json
-from dataclasses import replace
+import shutil
 
 import numpy as np
 import pytest
@@ -15,25 +15,18 @@ from cxw_monai.inference.classify import FilmClassifier, Probabilitiesd
 from cxw_monai.inference.classify_settings import ClassifySettings
 from cxw_monai.inference.heat_maps import occlusion_maps, write_heat_map
 from cxw_monai.inference.predictor import film_inferer
+from cxw_monai.io import RadiographError
 from cxw_monai.packaging.export import export_onnx, export_torchscript
+from cxw_monai.quality import ImplausibleWarning
 from cxw_monai.transforms.whole_film import WholeFilmd
-from cxw_monai.weights.classifier import classifier_settings, load_classifier, new_classifier, read_settings
+from cxw_monai.weights.classifier import load_classifier, read_settings
 from cxw_monai.weights.files import CheckpointError
-from cxw_monai.weights.kinds import save_network
-
-CLASSES = ("edema", "mass")
-POINTS = {"edema": {"youden": 0.0, "sensitivity_90": 1.5}, "mass": {}}
+from tests.helpers.small_classifier import CLASSES, POINTS, save_classifier
 
 
 @pytest.fixture(scope="module")
 def ckpt(tmp_path_factory):
-    """A classifier of random weights with temperatures and points."""
-    torch.manual_seed(0)
-    settings = classifier_settings(CLASSES, head="attentive", image_size=32, size="tiny")
-    settings = replace(settings, temperatures=(2.0, 0.5), operating_points=POINTS)
-    path = tmp_path_factory.mktemp("classifier") / "model.pt"
-    save_network(new_classifier(settings), settings, path)
-    return path
+    return save_classifier(tmp_path_factory.mktemp("classifier") / "model.pt")
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +37,11 @@ def films(tmp_path_factory):
         Image.fromarray(pixels).save(folder / f"film{number}.png")
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     return folder
+
+
+def rows_of(folder):
+    with (folder / "classification.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 def _array(path):
@@ -70,12 +68,16 @@ def run(ckpt, films, output, **settings):
 def test_probabilities_are_calibrated_logits(ckpt, films):
     model = cxw_monai.load(ckpt, amp="none")
     assert isinstance(model, ClassificationModel)
-    found = model.classify(films / "film0.png")
+    with pytest.warns(ImplausibleWarning, match=r"film0\.png: implausible, look at it: not a frontal chest film"):
+        found = model.classify(films / "film0.png")
     logits = model.predictor.output(_array(films / "film0.png"))
     expected = torch.sigmoid(logits / torch.tensor([2.0, 0.5]))
     assert list(found) == list(CLASSES)
     np.testing.assert_allclose(list(found.values()), expected.numpy(), rtol=1e-6)
-    assert model.decide(films / "film0.png") == {"edema": {"youden": True, "sensitivity_90": False}, "mass": {}}
+    with pytest.raises(RadiographError, match="implausible"):
+        model.classify(films / "film0.png", on_implausible="skip")
+    decided = model.decide(films / "film0.png", on_implausible="keep")
+    assert decided == {"edema": {"youden": True, "sensitivity_90": False}, "mass": {}}
     with pytest.raises(AttributeError, match="is a classifier, which has no 'segment'; load a segmenter"):
         model.segment(films / "film0.png")
     with pytest.raises(AttributeError, match="'ClassificationModel' object has no attribute 'fit'"):
@@ -84,22 +86,50 @@ def test_probabilities_are_calibrated_logits(ckpt, films):
 
 def test_inference_writes_what_the_api_says(ckpt, films, tmp_path):
     summary = run(ckpt, films, tmp_path, formats=["csv", "json", "heatmap"])
-    assert summary == {"classified": 2, "failed": 1, "total": 3}
-    with (tmp_path / "classification.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    assert summary == {"classified": 2, "implausible": 2, "failed": 1, "total": 3}
+    rows = rows_of(tmp_path)
+    assert [row["implausible"] for row in rows] == ["not a frontal chest film"] * 2  # noise
     assert [row["image"] for row in rows] == ["film0.png", "film1.png"]
     model = cxw_monai.load(ckpt, amp="none")
     for row in rows:
-        found = model.classify(films / row["image"])
+        found = model.classify(films / row["image"], on_implausible="keep")
         assert {name: float(row[f"probability_{name}"]) for name in CLASSES} == pytest.approx(found, abs=1e-6)
         assert (row["decision_edema_youden"], row["decision_edema_sensitivity_90"]) == ("1", "0")
         assert float(row["threshold_edema_sensitivity_90"]) == 1.5
         folder = tmp_path / row["image"].removesuffix(".png")
         assert json.loads((folder / "classification.json").read_text())["probabilities"] == pytest.approx(found)
         with Image.open(folder / "heatmap_mass.png") as picture:
-            assert picture.mode == "RGB" and picture.size == Image.open(films / row["image"]).size
+            width, height = Image.open(films / row["image"]).size
+            factor = -(-512 // height)  # small films are enlarged by a whole number
+            assert picture.mode == "RGB" and picture.width == factor * width and picture.height > factor * height
     assert "broken.png" in (tmp_path / "failures.csv").read_text()
     assert json.loads((tmp_path / "settings.json").read_text())["operating_points"] == POINTS
+
+
+def test_a_resumed_run_does_what_is_missing(ckpt, films, tmp_path):
+    own = tmp_path / "films"
+    shutil.copytree(films, own, ignore=shutil.ignore_patterns("broken.png"))
+    output = tmp_path / "out"
+    run(ckpt, own, output, formats=["json"])
+    whole = rows_of(output)
+    kept = (output / "film0" / "classification.json").stat().st_mtime_ns
+    (output / "film1" / "classification.json").unlink()
+    assert run(ckpt, own, output, formats=["json"], resume=True)["implausible"] == 1
+    assert rows_of(output) == whole and (output / "film1" / "classification.json").is_file()
+    assert (output / "film0" / "classification.json").stat().st_mtime_ns == kept
+    shutil.copy(own / "film0.png", own / "film1.png")  # another film under the name
+    run(ckpt, own, output, formats=["json"], resume=True)
+    first, second = rows_of(output)
+    assert second["file_sha256"] == first["file_sha256"] and second["probability_mass"] == first["probability_mass"]
+    with pytest.raises(ValueError, match="on_implausible was 'flag' and is now 'keep'; give the same again"):
+        run(ckpt, own, output, formats=["json"], resume=True, on_implausible="keep")
+
+
+def test_implausible_films_are_skipped_or_not_looked_at(ckpt, films, tmp_path):
+    summary = run(ckpt, films, tmp_path / "skip", on_implausible="skip")
+    assert (summary["classified"], summary["failed"]) == (0, 3) and not rows_of(tmp_path / "skip")
+    assert "implausible: not a frontal chest film" in (tmp_path / "skip" / "failures.csv").read_text()
+    assert run(ckpt, films, tmp_path / "keep", on_implausible="keep")["implausible"] == 0
 
 
 def test_nothing_beside_the_table_unless_asked_for(ckpt, films, tmp_path):
@@ -121,10 +151,17 @@ def test_occlusion_finds_what_a_logit_depends_on():
 
 def test_a_heat_map_is_brightest_where_its_values_are(tmp_path):
     values = np.zeros((4, 4), np.float32)
-    values[0, 3] = 1
-    write_heat_map(tmp_path / "map.png", np.zeros((64, 32), np.float32), values)
-    pixels = np.asarray(Image.open(tmp_path / "map.png")).sum(axis=2)
-    assert pixels.shape == (64, 32) and pixels[2, 29] > 100 and pixels[60, 2] == 0
+    values[0, 3] = 3
+    found = []
+    for number, strength in enumerate((1, 0.01)):
+        path = tmp_path / f"{number}.png"
+        write_heat_map(path, np.zeros((512, 256), np.float32), strength * values, "mass: 0.930", "attention", 1)
+        found.append(np.asarray(Image.open(path)).sum(axis=2))
+    strong, weak = found
+    assert strong.shape[1] == 256 and strong.shape[0] > 512  # the scale is below the film
+    assert strong[16, 232] > 200 and strong[480, 16] == 0 and strong[:512, :64].max() == 0
+    assert strong[512:].max() == 3 * 255  # white text
+    assert weak[16, 232] < 10  # a map without a strong value is not made one
 
 
 def test_exported_models_give_the_same_probabilities(ckpt, films, tmp_path):

@@ -10,6 +10,7 @@ import torch
 
 from cxw_monai.label.serve import lay_out
 from cxw_monai.weights.segmenter import new_segmenter, save_segmenter, segmenter_settings
+from tests.helpers.small_classifier import save_classifier
 
 
 def _stand_in_where_needed() -> None:
@@ -31,6 +32,11 @@ def model_file(tmp_path_factory) -> Path:
         torch.manual_seed(0)
         save_segmenter(new_segmenter(settings), settings, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def classifier_file(tmp_path_factory) -> Path:
+    return save_classifier(tmp_path_factory.mktemp("classifier") / "model.pt")
 
 
 @pytest.fixture(scope="session")

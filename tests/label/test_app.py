@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -15,6 +17,7 @@ pytest.importorskip("monailabel.interfaces", reason="needs fastapi (requirements
 
 from fastapi import HTTPException  # noqa: E402
 
+import cxw_monai  # noqa: E402
 from cxw_monai.data.manifest import find_images  # noqa: E402
 from cxw_monai.io import read_radiograph  # noqa: E402
 from cxw_monai.io.structures import definitions, structure_colours  # noqa: E402
@@ -22,6 +25,7 @@ from cxw_monai.label.app import EMBEDDING, SEGMENTATION, CxwLabelApp  # noqa: E4
 from cxw_monai.label.label_files import RESULT_ENDINGS, read_label, write_result  # noqa: E402
 from cxw_monai.label.label_maps import paint  # noqa: E402
 from cxw_monai.weights.bundles import named_bundle  # noqa: E402
+from tests.helpers.small_classifier import CLASSES, POINTS  # noqa: E402
 
 NAMES = ("lung_left", "heart")
 NUMBERS = {"lung_left": 1, "heart": 2}
@@ -169,6 +173,27 @@ def test_the_embedding_is_the_packages_own(app, film_files):
     assert answer["file"] is None and answer["params"]["model"] == app.label_model.version
     np.testing.assert_allclose(answer["params"]["embedding"], own, rtol=1e-5)
     assert app._infers[EMBEDDING].is_valid()
+
+
+def test_classes_are_the_packages_own(app_folder, film_files, classifier_file, tmp_path):
+    name, film, studies = "chexworld_classification", film_files["film_png"], tmp_path / "studies"
+    studies.mkdir()
+    shutil.copy(film, studies)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 40), dtype=np.uint8)).save(studies / "noise.png")
+    conf = {"bundle": str(named_bundle(SEGMENTATION)), "classifiers": json.dumps({name: str(classifier_file)})}
+    app = CxwLabelApp(str(app_folder), str(studies), conf)
+    told = app.info()
+    assert told["labels"] == list(NAMES)  # to draw; classes are none
+    assert told["models"][name]["classes"] == list(CLASSES) and told["models"][name]["operating_points"] == POINTS
+    answer = app.infer({"model": name, "image": "film_png"})
+    own = cxw_monai.load(classifier_file).classify(film, on_implausible="keep")
+    assert answer["file"] is None and answer["params"]["probabilities"] == pytest.approx(own, abs=1e-6)
+    assert answer["params"]["decisions"] == {"edema": {"youden": True, "sensitivity_90": False}, "mass": {}}
+    assert json.loads(json.dumps(answer["params"])) == answer["params"]
+    noise = {"model": name, "image": "noise"}
+    assert app.infer(noise)["params"]["implausible"] == ["not a frontal chest film"]
+    refused(422, "implausible: not a frontal chest film", app.infer, {**noise, "on_implausible": "skip"})
+    refused(422, "on_implausible must be", app.infer, {**noise, "on_implausible": "x"})
 
 
 def test_the_next_film_is_the_least_sure_one_without_a_label(app, film_files, tmp_path):

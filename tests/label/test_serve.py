@@ -6,8 +6,10 @@ import stat
 import pytest
 
 from cxw_monai.cli import main
-from cxw_monai.label.serve import lay_out, server_command, server_environment
+from cxw_monai.label.serve import classifier_files, lay_out, server_command, server_environment
 from cxw_monai.weights.bundles import named_bundle
+from cxw_monai.weights.files import CheckpointError
+from tests.helpers.small_classifier import save_classifier
 
 
 def test_the_folder_is_completed_and_a_trained_model_stays(tmp_path):
@@ -37,8 +39,22 @@ def test_the_server_answers_this_machine_only_unless_told_otherwise(tmp_path, mo
     assert server_environment(tmp_path, "0.0.0.0")["CXW_LABEL_HOSTS"] == "*"
     monkeypatch.setenv("CXW_LABEL_HOSTS", "label.example.org")
     assert server_environment(tmp_path, "127.0.0.1")["CXW_LABEL_HOSTS"] == "label.example.org"
-    command = server_command(tmp_path, "films", tmp_path, "127.0.0.1", 8123, "cpu")
+    command = server_command(tmp_path, "films", tmp_path, "127.0.0.1", 8123, "cpu", {})
     assert command[command.index("--host") + 1] == "127.0.0.1"
+
+
+def test_classifiers_are_those_that_are_named_or_the_bundles(tmp_path):
+    (tmp_path / "models").mkdir()
+    assert classifier_files([], tmp_path) == {}
+    own, other = (save_classifier(tmp_path / "models" / name) for name in ("model.pt", "view_position.pt"))
+    name = "chexworld_classification"
+    assert classifier_files([], tmp_path) == {name: own, f"{name}_view_position": other}
+    assert classifier_files([other], tmp_path) == {f"{name}_view_position": other}
+    with pytest.raises(ValueError, match="classifiers are served by their file's name"):
+        classifier_files([own, own], tmp_path)
+    (tmp_path / "model.pt").write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        classifier_files([tmp_path / "model.pt"], tmp_path)
 
 
 def test_a_missing_model_is_one_line(tmp_path, capsys):

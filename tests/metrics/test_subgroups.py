@@ -1,10 +1,12 @@
 """Scores by group, and whether the group alone tells the label."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from cxw_monai.metrics.classification import label_scores
-from cxw_monai.metrics.subgroups import age_band, group_controls, subgroups
+from cxw_monai.metrics.classification import Score, label_scores
+from cxw_monai.metrics.subgroups import GroupControl, age_band, group_controls, subgroups
 
 NAN = float("nan")
 
@@ -71,11 +73,32 @@ def test_classes():
     assert {control.label for control in group_controls(probability, *how, draws=0)} == {"a", "b"}
 
 
-@pytest.mark.parametrize("view", [["AP"] * 400, ["AP" if film < 200 else "PA" for film in range(400)]])
-def test_no_control_without_a_pair_within_a_group(view):
+def test_a_label_that_is_the_view_cannot_be_told_from_it():
     probability, _, names, patients, _ = made()
     label = (np.arange(400) < 200).astype(float)[:, None]
-    assert group_controls(probability, label, names, patients, {"view": view}, draws=0) == []
+    halves = ["AP" if film < 200 else "PA" for film in range(400)]
+    (found,) = group_controls(probability, label, names, patients, {"view": halves}, draws=20)
+    assert found.within is None and found.variable_alone.value == 1
+    assert found.verdict.startswith("view alone tells the label (AUROC 1.00)")
+    assert group_controls(probability, label, names, patients, {"view": ["AP"] * 400}, draws=0) == []
+
+
+@pytest.mark.parametrize(
+    ("within", "alone", "verdict"),
+    [
+        (
+            (0.8, 0.7, 0.9),
+            (0.6, 0.4, 0.7),
+            "view alone does not tell the label; the classifier finds it within a group",
+        ),
+        ((0.5, 0.4, 0.6), (0.9, 0.8, 1.0), "view alone tells the label (AUROC 0.90); within a group the classifier is"),
+    ],
+)
+def test_the_control_in_words(within, alone, verdict):
+    control = GroupControl("view", "edema", 9, Score(0.9, 0.8, 1.0), Score(*within), Score(*alone))
+    assert control.verdict.startswith(verdict)
+    chance = replace(control, overall=Score(0.6, 0.4, 0.8))
+    assert chance.verdict.endswith("the classifier is no better than chance")
 
 
 def test_a_variable_of_another_length_is_refused():

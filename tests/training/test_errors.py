@@ -71,22 +71,22 @@ class Refusing(torch.utils.data.Dataset):
 
 
 @pytest.mark.parametrize(
-    ("raised", "traceback"),
+    ("raised", "traceback", "status"),
     [
-        ("raise RadiographError('film.png', 'truncated', 'export it again')", False),
-        ("CosineSchedule(1.0, 0.0, total=0)", False),
-        ("int('seven')", True),
+        ("raise RadiographError('film.png', 'truncated', 'export it again')", False, 2),  # nothing was begun
+        ("hold_output('run'); CosineSchedule(1.0, 0.0, total=0)", False, 1),
+        ("int('seven')", True, 1),
     ],
 )
-def test_a_program_ends_with_one_clear_line(raised, traceback):
+def test_a_program_ends_with_one_clear_line(raised, traceback, status, tmp_path):
     program = (
-        f"{AS_COMMAND}\nfrom cxw_monai.training import CosineSchedule, install_error_hook\n"
+        f"{AS_COMMAND}\nfrom cxw_monai.training import CosineSchedule, hold_output, install_error_hook\n"
         "from cxw_monai.io import RadiographError\n"
         f"install_error_hook()\ntry:\n    {raised}\n"
         "except ValueError as e:\n    raise RuntimeError('wrapped') from e"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 1
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == status
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")
     assert ("Traceback" in done.stderr) == traceback
     assert "wrapped" not in done.stderr.strip().splitlines()[-1]

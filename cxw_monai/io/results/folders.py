@@ -20,6 +20,7 @@ __all__ = [
     "MARKER",
     "OutputBusyError",
     "hold_output",
+    "holds_output",
     "is_result_folder",
     "mark",
     "mark_own",
@@ -45,8 +46,6 @@ _held: dict[str, FileLock] = {}
 
 class OutputBusyError(ValueError):
     """Another run writes to the output folder."""
-
-    exit_status = 2
 
 
 @contextmanager
@@ -82,6 +81,11 @@ def hold_output(folder: str | PathLike[str]) -> None:
         if lock is not None:
             _held[key] = lock
     mark_own(folder)
+
+
+def holds_output() -> bool:
+    """Whether this process holds a folder by :func:`hold_output`: a run was begun."""
+    return bool(_held)
 
 
 def release_output(folder: str | PathLike[str]) -> None:

@@ -13,7 +13,7 @@ from cxw_monai.data.cache import build_cache
 from cxw_monai.data.splits import Splits
 from cxw_monai.losses import MultiClassLoss, MultiLabelLoss
 from cxw_monai.networks import RadiographClassifier
-from cxw_monai.tasks.components import caching, datalist_of, film_augmentation, stepping
+from cxw_monai.tasks.components import caching, check_shares, datalist_of, film_augmentation, stepping
 from cxw_monai.training.schedules import CosineSchedule
 from cxw_monai.transforms.whole_film import WholeFilmd, pair
 from cxw_monai.weights.classifier import ClassifierSettings, classifier_settings, new_classifier
@@ -49,7 +49,9 @@ def _labels(settings: ClassificationSettings) -> dict[str, Any]:
 
 def split_films(settings: ClassificationSettings) -> Splits:
     """Films for training, validation and test, each patient on one side."""
-    return classification_splits(**_labels(settings))
+    parts = classification_splits(**_labels(settings))
+    check_shares(settings, parts.train)
+    return parts
 
 
 def scored_films(settings: ClassificationScoringSettings, model: ClassifierSettings) -> list[Item]:
@@ -79,9 +81,16 @@ def network_settings(settings: ClassificationSettings) -> ClassifierSettings:
 
 
 def new_network(settings: ClassificationSettings, network_settings: ClassifierSettings) -> RadiographClassifier:
-    """A classifier to train."""
+    """A classifier to train.
+
+    Raises:
+        ValueError: `cache_tokens` with an encoder that is trained.
+    """
     given = settings.pick("encoder_ckpt", "encoder_weights", "freeze", drop_path="drop_path_rate")
-    return new_classifier(network_settings, **given)
+    network = new_classifier(network_settings, **given)
+    if settings.cache_tokens and any(parameter.requires_grad for parameter in network.encoder.parameters()):
+        raise ValueError("cache_tokens needs a frozen encoder: set freeze to encoder, or cache_tokens to false.")
+    return network
 
 
 def augmentation(settings: ClassificationSettings, extra: Sequence[Callable[[Item], Item]] = ()) -> Compose:
@@ -100,15 +109,9 @@ def dataset(
     transform: Callable[[Item], Item],
     network: RadiographClassifier,
 ) -> ClassificationDataset | EncodedDataset:
-    """Samples of films; with `cache_tokens` the tokens of the whole films.
-
-    Raises:
-        ValueError: `cache_tokens` with an encoder that is trained.
-    """
+    """Samples of films; with `cache_tokens` the tokens of the whole films."""
     if not settings.cache_tokens:
         return ClassificationDataset(films, transform, settings.seed)
-    if any(parameter.requires_grad for parameter in network.encoder.parameters()):
-        raise ValueError("cache_tokens needs a frozen encoder: set freeze to encoder, or cache_tokens to false.")
     size, how = pair(settings.image_size), settings.pick("device", "amp")
     network.to(settings.device)
     return EncodedDataset(films, encoded_films(films, network, size, **how))

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cached_property
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -16,15 +13,15 @@ from torch.utils.data import Dataset
 
 from cxw_monai.data.dataset import SeededDataset
 from cxw_monai.data.store import RadiographCache
-from cxw_monai.io.results.film_names import film_name
 from cxw_monai.metrics.subgroups import age_band
+from cxw_monai.tasks.films import ManifestFilms
 
 __all__ = ["ClassificationDataset", "EncodedDataset", "LabelledFilms"]
 
 Item = dict[str, Any]
 
 
-class LabelledFilms:
+class LabelledFilms(ManifestFilms):
     """Cached radiographs with labels.
 
     Args:
@@ -34,21 +31,8 @@ class LabelledFilms:
     """
 
     def __init__(self, cache: RadiographCache | None, classes: Sequence[str], target: str = "multi_label") -> None:
-        self.cache, self.classes, self.target = cache, tuple(classes), target
-
-    @property
-    def items(self) -> Sequence[Item]:
-        """The manifest's fields of each film, with `labels`."""
-        return [] if self.cache is None else self.cache.items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def image(self, index: int) -> np.ndarray:
-        """uint8 or uint16 `[1, h, w]`, bone bright; a read-only view."""
-        if self.cache is None:
-            raise IndexError("there are no films")
-        return self.cache.image(index)
+        super().__init__(cache)
+        self.classes, self.target = tuple(classes), target
 
     def label(self, index: int) -> Tensor:
         """float32 `[L]` of 1, 0 and NaN (unknown); of a `multi_class` target the class's number, int64 of no axis."""
@@ -61,24 +45,6 @@ class LabelledFilms:
         """float64 `[N, L]` of 1, 0 and NaN (unknown)."""
         rows = [[math.nan if value is None else value for value in item["labels"]] for item in self.items]
         return np.array(rows, dtype=np.float64).reshape(len(self), len(self.classes))
-
-    def name(self, index: int) -> str:
-        """The manifest's `id` of a film, or its file's name; its path where another film has the same."""
-        name = self._short_name(index)
-        return film_name(self.items[index]["image"]) if name in self._shared_names else name
-
-    def _short_name(self, index: int) -> str:
-        item = self.items[index]
-        return str(item.get("id") or PurePosixPath(film_name(item["image"])).stem)
-
-    @cached_property
-    def _shared_names(self) -> set[str]:
-        return {name for name, films in Counter(map(self._short_name, range(len(self)))).items() if films > 1}
-
-    def patient(self, index: int) -> str | None:
-        """The manifest's `patient_id` of a film."""
-        patient = self.items[index].get("patient_id")
-        return None if patient in (None, "") else str(patient)
 
     def variables(self, indices: Sequence[int]) -> dict[str, list[str | None]]:
         """Sex, age band, view and source of films, as far as the manifest knows one of them; None where unknown."""

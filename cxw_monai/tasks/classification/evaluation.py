@@ -147,7 +147,17 @@ def calibrate_best(evaluator: SupervisedEvaluator, scores: FilmScoring, network:
         settings = replace(settings, temperatures=temperature.values, operating_points=plain)
         save_network(unwrapped(network), settings, ckpt)
         shown = ", ".join(f"{value:.3g}" for value in temperature.values)
-        logger.info("%s: temperatures %s and operating points of %d validation films.", ckpt, shown, len(found.films))
+        logger.info("%s: temperatures %s, of %d validation films.", ckpt, shown, len(found.films))
+        _log_points(plain)
+
+
+def _log_points(points: Mapping[str, Mapping[str, float]]) -> None:
+    """Say which classes got operating points."""
+    chosen, without = (", ".join(name for name in points if bool(points[name]) is have) for have in (True, False))
+    if chosen:
+        logger.info("Operating points were chosen for %s.", chosen)
+    if without:
+        logger.warning("No operating point of %s: the validation films with a known label all have the same.", without)
 
 
 def write_films(films: LabelledFilms, scores: ClassScores, settings: ClassifierSettings, folder: str | Path) -> None:

@@ -8,11 +8,10 @@ from os import PathLike
 from typing import Any
 
 from cxw_monai.data.manifest import load_items
-from cxw_monai.data.splits import Splits, few_patients, split_by_patient, split_items
+from cxw_monai.data.splits import Splits, few_patients, split_by_patient
+from cxw_monai.tasks.films import log_splits, splits_of, subset_of
 
-__all__ = ["SUBSETS", "classification_splits", "classification_subset", "labelled_items"]
-
-SUBSETS = ("train", "validation", "test", "all")
+__all__ = ["classification_splits", "classification_subset", "labelled_items"]
 
 _logger = logging.getLogger(__name__)
 
@@ -119,49 +118,38 @@ def classification_splits(
     classes: Sequence[str],
     label_map: LabelMap | None = None,
     target: str = "multi_label",
-    splits: str = "patient",
-    val_fraction: float = 0.1,
-    test_fraction: float = 0.0,
-    test_datalist: str | PathLike[str] | None = None,
     label_fraction: float = 1.0,
     shots: int | None = None,
     seed: int = 0,
     all_columns: bool = True,
+    **parts_settings: Any,
 ) -> Splits:
     """Films for training, validation and test, each patient on one side.
 
     Args:
         datalist, classes, label_map, target, all_columns: see `labelled_items`.
-        splits: `patient` draws validation and test patients; `column` follows the manifest's column `split`
-            (`training`, `validation`, `test`) and draws validation patients where it has none.
-        val_fraction: share of the patients that are drawn for validation.
-        test_fraction: share of all patients that are drawn for the test; 0 for none.
-        test_datalist: a manifest of its own for the test, in the place of the first one's.
         label_fraction: share of the training patients that are used, drawn by the seed; those of a smaller share are
             among those of a larger one.
         shots: training patients a class, drawn by the seed; see `few_patients`. None for all.
         seed: another seed, another draw.
+        parts_settings: `splits`, `val_fraction`, `test_fraction`, `test_datalist`, see `splits_of`.
 
     Raises:
-        ValueError: a setting out of its range, films without a split, a patient on two sides, no film to train on, or
-            a film that is in both manifests.
+        ValueError: what `splits_of` refuses, or a share out of its range.
     """
-    items = labelled_items(datalist, classes, label_map, target, all_columns)
-    parts = split_items(items, splits, val_fraction, test_fraction, seed, str(datalist))
-    if test_datalist:
-        test = labelled_items(test_datalist, classes, label_map, target, all_columns)
-        used = {item["image"] for item in (*parts.train, *parts.validation)}
-        again = [item["image"] for item in test if item["image"] in used]
-        if again:
-            raise ValueError(f"{test_datalist}: {len(again)} of its films are also in {datalist}, such as {again[0]}.")
-        parts = parts._replace(test=test)
+    parts = splits_of(
+        lambda manifest: labelled_items(manifest, classes, label_map, target, all_columns),
+        datalist,
+        seed=seed,
+        **parts_settings,
+    )
     if not 0 < label_fraction <= 1:
         raise ValueError(f"label_fraction must lie in (0, 1], got {label_fraction}.")
     if label_fraction < 1:
         parts = parts._replace(train=split_by_patient(parts.train, label_fraction, seed)[1])
     if shots is not None:
         parts = parts._replace(train=few_patients(parts.train, _wanted(classes, parts.train, shots, datalist), seed))
-    _logger.info("Films: %s.", ", ".join(f"{len(part)} {name}" for name, part in parts._asdict().items()))
+    log_splits(parts)
     for number, name in enumerate(classes):
         values = {item["labels"][number] for item in parts.train} - {None}
         if len(values) < 2:
@@ -191,14 +179,10 @@ def classification_subset(subset: str, datalist: str | PathLike[str], **settings
     Raises:
         ValueError: an unknown or empty subset.
     """
-    if subset not in SUBSETS:
-        raise ValueError(f"subset must be one of {', '.join(SUBSETS)}, got {subset!r}.")
-    if subset == "all":
-        wanted: dict[str, Any] = {name: settings[name] for name in ("classes", "label_map", "target")}
-        return labelled_items(datalist, **wanted, all_columns=False)
-    items = getattr(classification_splits(datalist, **settings, all_columns=False), subset)
-    if not items:
-        raise ValueError(
-            f"{datalist}: its {subset} subset is empty; set test_fraction, test_datalist or splits, or 'all'."
-        )
-    return items
+    wanted: dict[str, Any] = {name: settings[name] for name in ("classes", "label_map", "target")}
+    return subset_of(
+        subset,
+        datalist,
+        lambda: classification_splits(datalist, **settings, all_columns=False),
+        lambda: labelled_items(datalist, **wanted, all_columns=False),
+    )

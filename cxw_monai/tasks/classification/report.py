@@ -92,7 +92,15 @@ def write_page(
         points=[_point(result) for result in scores.points],
         confusion=_confusion(films),
         controls=[
-            (c.variable, _plain(c.label), c.films, _cell(c.overall), _cell(c.within), _cell(c.variable_alone))
+            (
+                c.variable,
+                _plain(c.label),
+                c.films,
+                _cell(c.overall),
+                _cell(c.within),
+                _cell(c.variable_alone),
+                c.verdict,
+            )
             for c in scores.controls
         ],
         groups=[

@@ -31,7 +31,9 @@ def write_scores(
 ) -> Scores:
     """Score films and write the results.
 
-    - `films.csv`: a row a film, `label_<name>` (empty where unknown) and `probability_<name>`, calibrated;
+    - `films.csv`: a row a film, `patient` (a number in the order of the films, not the id), `label_<name>` (empty
+      where unknown) and `probability_<name>`, calibrated, with all of its digits, for a comparison with another
+      classifier (`cxw_monai.metrics.comparison`);
     - `summary.csv`: a row a label and one over all, with counts, scores and intervals;
     - `summary.json`: `films`, and all of `summary.csv` as `<label>/<column>`, without what is not defined;
     - `operating_points.csv`, `subgroups.csv`, `controls.csv`: as named, where there are any;
@@ -88,16 +90,18 @@ def _text(value: Any) -> Any:
 
 def _films(films: ScoredFilms) -> list[dict[str, Any]]:
     table, probability = films.table, films.probability
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(films.groups), start=1)}
     return [
         {
             "film": name,
+            "patient": numbers[group],
             **{
                 f"label_{label}": int(value) if value == value else None
                 for label, value in zip(films.names, known, strict=True)
             },
-            **{f"probability_{label}": float(value) for label, value in zip(films.names, said, strict=True)},
+            **{f"probability_{label}": repr(float(value)) for label, value in zip(films.names, said, strict=True)},
         }
-        for name, known, said in zip(films.films, table, probability, strict=True)
+        for name, group, known, said in zip(films.films, films.groups, table, probability, strict=True)
     ]
 
 
@@ -131,4 +135,4 @@ def _control(control: GroupControl) -> dict[str, Any]:
     cells: dict[str, Any] = {"variable": control.variable, "label": control.label, "films": control.films}
     for name, score in (("auroc", control.overall), ("within", control.within), ("alone", control.variable_alone)):
         cells.update(_bounds(name, score))
-    return cells
+    return {**cells, "verdict": control.verdict}

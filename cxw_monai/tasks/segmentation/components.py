@@ -12,6 +12,7 @@ from cxw_monai.data.splits import Splits
 from cxw_monai.networks import RadiographSegmenter
 from cxw_monai.tasks.components import (
     caching,
+    check_shares,
     datalist_of,
     film_augmentation,
     on_device,
@@ -57,7 +58,9 @@ def _manifest(settings: FineTuningSettings) -> dict[str, Any]:
 
 def split_films(settings: FineTuningSettings) -> Splits:
     """Films for training, validation and test, each patient on one side."""
-    return segmentation_splits(**_manifest(settings))
+    parts = segmentation_splits(**_manifest(settings))
+    check_shares(settings, parts.train)
+    return parts
 
 
 def scored_films(settings: ScoringSettings) -> list[Item]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from os import PathLike
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,14 +12,14 @@ import torch
 from cxw_monai.data.cache import RadiographCache, build_cache
 from cxw_monai.data.dataset import SeededDataset
 from cxw_monai.data.mask_store import MaskStore, build_masks, packed_type
-from cxw_monai.io.results.film_names import film_name
+from cxw_monai.tasks.films import ManifestFilms
 
 __all__ = ["AnnotatedFilms", "SegmentationDataset", "annotated_films"]
 
 Item = dict[str, Any]
 
 
-class AnnotatedFilms:
+class AnnotatedFilms(ManifestFilms):
     """Cached radiographs with the masks of some structures.
 
     Images and masks are compared with their checksums when they are first used: that may raise a CacheError.
@@ -34,61 +31,32 @@ class AnnotatedFilms:
 
     Attributes:
         structures: names of the S structures.
-        items: the manifest's fields of each film.
     """
 
     def __init__(
         self, cache: RadiographCache | None, structures: Sequence[str], masks: MaskStore | None = None
     ) -> None:
-        self.cache, self.structures, self.masks = cache, tuple(structures), masks
+        super().__init__(cache)
+        self.structures, self.masks = tuple(structures), masks
 
     @property
-    def items(self) -> Sequence[Item]:
-        return [] if self.cache is None else self.cache.items
-
-    @property
-    def _stores(self) -> tuple[RadiographCache, MaskStore]:
-        if self.cache is None or self.masks is None:
+    def _masks(self) -> MaskStore:
+        if self.masks is None:
             raise IndexError("there are no films")
-        return self.cache, self.masks
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def image(self, index: int) -> np.ndarray:
-        """uint8 or uint16 `[1, h, w]`, bone bright; a read-only view."""
-        return self._stores[0].image(index)
+        return self.masks
 
     def known(self, index: int) -> np.ndarray:
         """Which structures were annotated on a film: bool `[S]`."""
-        return self._stores[1].known(index, self.structures)
+        return self._masks.known(index, self.structures)
 
     def label(self, index: int) -> np.ndarray:
         """Masks of a film: uint8 `[S, h, w]` of 0 and 1, 0 where the structure is unknown."""
-        return self._stores[1].label(index, len(self.structures))
+        return self._masks.label(index, len(self.structures))
 
     def spacing_mm(self, index: int) -> tuple[float, float] | None:
         """Row and column spacing of the cached image; None where the file declares none."""
-        spacing = self._stores[0].meta[index]["spacing_mm"]
+        spacing = self._stored.meta[index]["spacing_mm"]
         return None if spacing is None else (float(spacing[0]), float(spacing[1]))
-
-    def name(self, index: int) -> str:
-        """The manifest's `id` of a film, or its file's name; its path where another film has the same."""
-        name = self._short_name(index)
-        return film_name(self.items[index]["image"]) if name in self._shared_names else name
-
-    def _short_name(self, index: int) -> str:
-        item = self.items[index]
-        return str(item.get("id") or PurePosixPath(film_name(item["image"])).stem)
-
-    @cached_property
-    def _shared_names(self) -> set[str]:
-        return {name for name, films in Counter(map(self._short_name, range(len(self)))).items() if films > 1}
-
-    def patient(self, index: int) -> str | None:
-        """The manifest's `patient_id` of a film."""
-        patient = self.items[index].get("patient_id")
-        return None if patient in (None, "") else str(patient)
 
 
 def annotated_films(

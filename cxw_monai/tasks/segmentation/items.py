@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cxw_monai.data.manifest import load_items
-from cxw_monai.data.splits import Splits, split_items
+from cxw_monai.data.splits import Splits
+from cxw_monai.tasks.films import log_splits, splits_of, subset_of
 
-__all__ = ["SUBSETS", "annotated_items", "segmentation_splits", "segmentation_subset"]
-
-SUBSETS = ("train", "validation", "test", "all")
+__all__ = ["annotated_items", "segmentation_splits", "segmentation_subset"]
 
 _logger = logging.getLogger(__name__)
 
@@ -136,38 +135,24 @@ def segmentation_splits(
     structures: Sequence[str],
     structure_map: StructureMap | None = None,
     absent_labels: Mapping[str, str] | None = None,
-    splits: str = "patient",
-    val_fraction: float = 0.1,
-    test_fraction: float = 0.0,
-    test_datalist: str | PathLike[str] | None = None,
-    seed: int = 0,
     all_columns: bool = True,
+    **parts_settings: Any,
 ) -> Splits:
     """Films for training, validation and test, each patient on one side.
 
     Args:
         datalist, structures, structure_map, absent_labels, all_columns: see `annotated_items`.
-        splits: `patient` draws validation and test patients; `column` follows the manifest's column `split`
-            (`training`, `validation`, `test`) and draws validation patients where it has none.
-        val_fraction: share of the patients that are drawn for validation.
-        test_fraction: share of all patients that are drawn for the test; 0 for none.
-        test_datalist: a manifest of its own for the test, in the place of the first one's.
-        seed: another seed, another draw.
+        parts_settings: `splits`, `val_fraction`, `test_fraction`, `test_datalist` and `seed`, see `splits_of`.
 
     Raises:
-        ValueError: a setting out of its range, films without a split, a patient on two sides, no film to train on, or
-            a film that is in both manifests.
+        ValueError: what `splits_of` refuses.
     """
-    items = annotated_items(datalist, structures, structure_map, absent_labels, all_columns)
-    parts = split_items(items, splits, val_fraction, test_fraction, seed, str(datalist))
-    if test_datalist:
-        test = annotated_items(test_datalist, structures, structure_map, absent_labels, all_columns)
-        used = {item["image"] for item in (*parts.train, *parts.validation)}
-        again = [item["image"] for item in test if item["image"] in used]
-        if again:
-            raise ValueError(f"{test_datalist}: {len(again)} of its films are also in {datalist}, such as {again[0]}.")
-        parts = parts._replace(test=test)
-    _logger.info("Films: %s.", ", ".join(f"{len(part)} {name}" for name, part in parts._asdict().items()))
+    parts = splits_of(
+        lambda manifest: annotated_items(manifest, structures, structure_map, absent_labels, all_columns),
+        datalist,
+        **parts_settings,
+    )
+    log_splits(parts)
     return parts
 
 
@@ -182,14 +167,10 @@ def segmentation_subset(subset: str, datalist: str | PathLike[str], **settings: 
     Raises:
         ValueError: an unknown or empty subset.
     """
-    if subset not in SUBSETS:
-        raise ValueError(f"subset must be one of {', '.join(SUBSETS)}, got {subset!r}.")
-    if subset == "all":
-        wanted = {name: settings.get(name) for name in ("structure_map", "absent_labels")}
-        return annotated_items(datalist, settings["structures"], **wanted, all_columns=False)
-    items = getattr(segmentation_splits(datalist, **settings, all_columns=False), subset)
-    if not items:
-        raise ValueError(
-            f"{datalist}: its {subset} subset is empty; set test_fraction, test_datalist or splits, or 'all'."
-        )
-    return items
+    wanted = {name: settings.get(name) for name in ("structure_map", "absent_labels")}
+    return subset_of(
+        subset,
+        datalist,
+        lambda: segmentation_splits(datalist, **settings, all_columns=False),
+        lambda: annotated_items(datalist, settings["structures"], **wanted, all_columns=False),
+    )

@@ -22,6 +22,7 @@ from monai.bundle import ConfigWorkflow
 from monailabel.client import MONAILabelClient
 from PIL import Image
 
+import cxw_monai
 from cxw_monai.io import read_radiograph
 from cxw_monai.label.label_files import read_label, write_result
 from cxw_monai.label.label_maps import paint
@@ -33,7 +34,7 @@ from .server import RunningServer
 
 __all__ = ["Journey", "run_selftest"]
 
-MODEL, EMBEDDING = "chexworld_segmentation", "chexworld_embedding"
+MODEL, EMBEDDING, CLASSES = "chexworld_segmentation", "chexworld_embedding", "chexworld_classification"
 CONCURRENT, CLIENTS = 50, 10
 GROWTH_MIB = 200
 """What the server's memory may grow by while it answers `CONCURRENT` requests."""
@@ -100,7 +101,7 @@ def expected_masks(bundle: Path, films: Mapping[str, Path], output: Path) -> dic
 def info(journey: Journey) -> str:
     """Models, labels and strategies are told."""
     found = journey.server.get("/info/").json()
-    assert set(found["models"]) == {MODEL, EMBEDDING} and set(found["trainers"]) == {MODEL}, found
+    assert set(found["models"]) == {MODEL, EMBEDDING, CLASSES} and set(found["trainers"]) == {MODEL}, found
     assert set(found["strategies"]) >= {"random", "uncertainty"}
     assert found["labels"] == list(journey.model.structures)
     return f"{len(found['labels'])} structures, {found['datastore']['total']} films"
@@ -169,15 +170,16 @@ def dicom_seg(journey: Journey) -> str:
 
 
 def embedding(journey: Journey) -> str:
-    """The vector is the package's own."""
-    vectors = [
-        journey.server.infer(EMBEDDING, name, output="json").json()["embedding"]
-        for name in ("film_png", "film_png", "film_nifti")
-    ]
+    """The vector and the classes are the package's own."""
+    names = "film_png", "film_png", "film_nifti"
+    vectors = [journey.server.infer(EMBEDDING, name, output="json").json()["embedding"] for name in names]
     own = journey.model.embedding(read_radiograph(journey.films["film_png"]))
     assert vectors[0] == vectors[1] != vectors[2]
     assert np.allclose(vectors[0], own, rtol=1e-4, atol=1e-5)
-    return f"{len(own)} numbers, the package's own"
+    found, film = journey.server.infer(CLASSES, "film_png", output="json").json(), journey.films["film_png"]
+    expected = cxw_monai.load(journey.server.classifier).classify(film, on_implausible="keep")
+    assert np.allclose([found["probabilities"][name] for name in expected], [*expected.values()], atol=1e-5), found
+    return f"{len(own)} numbers, {len(expected)} classes, the package's own"
 
 
 def strategies(journey: Journey) -> str:
@@ -333,7 +335,7 @@ STEPS: dict[str, Callable[[Journey], str]] = {
     "infer, each format": infer_each_format,
     "infer, a file that is sent": infer_a_file,
     "DICOM SEG": dicom_seg,
-    "embedding": embedding,
+    "embedding, classes": embedding,
     "next film": strategies,
     "save labels": save_labels,
     "3D Slicer's client": slicers_client,

@@ -15,6 +15,7 @@ import psutil
 import requests
 
 from cxw_monai.label.serve import lay_out, server_command, server_environment
+from tests.helpers.small_classifier import save_classifier
 
 __all__ = ["RunningServer", "free_port"]
 
@@ -42,7 +43,9 @@ class RunningServer:
         self.folder, self.log, self.port = folder, folder / "server.log", free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         lay_out(folder, bundle / "models" / "model.pt")
-        self._command = server_command(folder, studies, bundle, "127.0.0.1", self.port, "cpu")
+        self.classifier = save_classifier(folder / "model" / "chexworld_classification.pt")
+        classifiers = {"chexworld_classification": self.classifier}
+        self._command = server_command(folder, studies, bundle, "127.0.0.1", self.port, "cpu", classifiers)
         threads = {"OMP_NUM_THREADS": "1"}  # threads that wait for each other on a busy machine take many times as long
         self._environment = server_environment(folder, "127.0.0.1") | threads | (extra or {})
 
