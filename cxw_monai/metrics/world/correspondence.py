@@ -47,10 +47,11 @@ def match_points(known: Tensor, points: Tensor, searched: Tensor, grid: tuple[in
         `[N, K, 2]`, shares of the other image.
     """
     place = (2 * points - 1).flip(-1)[:, :, None].float()  # x, y in [-1, 1]
-    options = {"mode": "bilinear", "align_corners": False}
-    vectors = F.grid_sample(_map(known, grid), place, padding_mode="border", **options)[..., 0].transpose(1, 2)
+    vectors = F.grid_sample(_map(known, grid), place, padding_mode="border", align_corners=False)[..., 0].transpose(
+        1, 2
+    )
     rows, columns = FINE * grid[0], FINE * grid[1]
-    field = F.interpolate(_map(searched, grid), (rows, columns), **options).flatten(2).transpose(1, 2)
+    field = F.interpolate(_map(searched, grid), (rows, columns), mode="bilinear").flatten(2).transpose(1, 2)
     nearest = torch.cdist(vectors, field).argmin(dim=2)  # [N, K]
     row, column = nearest // columns, nearest % columns
     return torch.stack([(row + 0.5) / rows, (column + 0.5) / columns], dim=-1)

@@ -22,7 +22,7 @@ __all__ = ["CANDIDATES", "domain_scores", "layout_scores", "local_scores"]
 CANDIDATES = 64
 """Perturbations that a domain query chooses from (the paper's)."""
 MOST_FILMS = 50  # of `domain` and `layout`, as in the paper; the first ones, whose order is random
-QUERIES = 16  # of the candidates, a film
+QUERIES = 8  # of the candidates, a film
 STEPS = 5  # places of a crop along a side of the film
 CROP = 0.55  # of the film's sides: the smallest square crop of pretraining
 LAYOUT_QUERIES = 8  # a film
@@ -55,13 +55,11 @@ class _Retrieval:
         self.found.setdefault(condition, []).append(true_places(_near_ties(distances), true))
 
     def scores(self) -> list[WorldScore]:
-        return [
-            score
-            for condition, places in self.found.items()
-            for score in retrieval_scores(
-                self.test, condition, *(np.stack(part) for part in zip(*places, strict=True)), self.candidates
-            )
-        ]
+        scores = []
+        for condition, places in self.found.items():
+            nearer, equal = (np.stack(part) for part in zip(*places, strict=True))
+            scores += retrieval_scores(self.test, condition, nearer, equal, self.candidates)
+        return scores
 
 
 def candidate_actions(count: int = CANDIDATES, seed: int = 0) -> Tensor:

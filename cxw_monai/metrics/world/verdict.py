@@ -31,7 +31,18 @@ from .correspondence import pixel_neighbourhoods, self_match_errors
 from .encoding import place_errors
 from .films import WorldFilms, crops, random_boxes
 
-__all__ = ["Comparison", "Contestant", "Question", "answer", "compare", "contestant_of", "pixel_contestant", "questions"]
+__all__ = [
+    "Comparison",
+    "Contestant",
+    "Question",
+    "answer",
+    "as_rows",
+    "compare",
+    "contestant_of",
+    "depends_on_more_than_the_film",
+    "pixel_contestant",
+    "questions",
+]
 
 NETWORKS = 3  # random ones
 DRAWS = 2000
@@ -224,7 +235,7 @@ def depends_on_more_than_the_film(each: Contestant, films: WorldFilms, count: in
     first = each.vector(chosen)
     again = np.concatenate([each.vector(image[None]) for image in chosen.flip(0)])[::-1]
     scale = np.abs(first - first.mean(axis=0)).mean() + 1e-6
-    return bool(np.abs(first - again).max() > 0.05 * scale + 1e-4)
+    return bool(np.abs(first - again).max() > 0.05 * scale + 0.02 * np.abs(first).mean())
 
 
 def compare(
@@ -245,10 +256,19 @@ def compare(
             gap = own - other
             low, high = (float(x) for x in np.nanquantile(gap[1:], (level / 2, 1 - level / 2)))
             outcome = "ahead" if low > 0 and gap[0] > margin else "behind" if high < 0 else "level"
-            values = [float(question.sign * x) for x in (own[0], other[0])]
-            gap0 = float(gap[0])
             found.append(
-                Comparison(question.name, question.measure, name, *values, gap0, low, high, margin, outcome)
+                Comparison(
+                    question.name,
+                    question.measure,
+                    name,
+                    own=float(question.sign * own[0]),
+                    other=float(question.sign * other[0]),
+                    difference=float(gap[0]),
+                    low=low,
+                    high=high,
+                    margin=margin,
+                    outcome=outcome,
+                )
             )
     return found
 

@@ -140,9 +140,9 @@ class ModelWorld(EncoderWorld):
     def _predicted(
         self, images: Tensor, action: Tensor, rel: Tensor | None, visible: Tensor | None, wanted: Tensor | None
     ) -> Tensor:
-        place = [None if x is None else x.to(self.device) for x in (visible, wanted, rel)]
-        context = self.model.encoder(images.to(self.device), place[0])
-        return self._kept(self.model.predict(context, action.to(self.device), *place, self.grid))
+        seen, asked, place = (None if x is None else x.to(self.device) for x in (visible, wanted, rel))
+        context = self.model.encoder(images.to(self.device), seen)
+        return self._kept(self.model.predict(context, action.to(self.device), seen, asked, place, self.grid))
 
     def _kept(self, tokens: Tensor) -> Tensor:
         return tokens[..., : self.channels]

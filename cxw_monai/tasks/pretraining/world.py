@@ -66,7 +66,8 @@ def world_of(settings: WorldSettings, random_seed: int | None = None) -> Encoder
     """
     weights = read_weights(settings.ckpt)
     if any(name.startswith("predictor.") for name in weights.state):
-        model = load_weights(new_network(settings), weights)
+        model = new_network(settings)
+        load_weights(model, weights)
         if random_seed is not None:
             model = with_random_weights(model, random_seed)
             model.update_target(0.0)
