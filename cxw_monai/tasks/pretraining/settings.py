@@ -90,7 +90,7 @@ class PretrainingSettings(TrainingSettings):
     # verdict
     verdict: bool = setting(True, "whether the run ends with a page that says what it was worth", resume="free")
     labels: Names | None = setting(
-        None, "columns the verdict looks at; null for all binary ones, [] for none", resume="free"
+        None, "columns the verdict looks at; null for all binary ones, [none] for none", resume="free"
     )
 
 

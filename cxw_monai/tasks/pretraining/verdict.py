@@ -125,7 +125,8 @@ def judge(
     if patients >= FEWEST:
         steady = not depends_on_more_than_the_film(own, films)
         randoms = [contestant_of(each, f"random {n}") for n, each in enumerate(_random_tokens(world))]
-        asked = questions(films, world.size, world.grid, settings.labels, settings.seed)
+        labels = [] if settings.labels == ["none"] else settings.labels
+        asked = questions(films, world.size, world.grid, labels, settings.seed)
         comparisons = compare(own, randoms, pixel_contestant(world.grid), asked)
         rank = float(spread_scores(world, films.first(CHECKPOINT_FILMS))[0].values[0])
     said, because = answer(comparisons, patients, steady)
