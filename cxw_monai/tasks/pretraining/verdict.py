@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from cxw_monai.data.cache import RadiographCache
@@ -33,13 +32,12 @@ from cxw_monai.metrics.world.verdict import (
     questions,
 )
 from cxw_monai.metrics.world.worlds import EncoderWorld, ModelWorld
-from cxw_monai.networks import WorldModel
 from cxw_monai.tasks.pages import write_html
 from cxw_monai.training.checkpoint_files import CheckpointFiles
 from cxw_monai.training.processes import is_main_process
 from cxw_monai.weights.encoder import load_weights
 
-from .components import new_network
+from .components import network_to_load
 from .settings import EvaluationSettings, PretrainingSettings, WorldSettings
 from .world import world_of
 
@@ -56,21 +54,18 @@ _TEMPLATE = Path(__file__).with_name("verdict.html.j2")
 logger = logging.getLogger(__name__)
 
 
-def judge_run(
-    settings: PretrainingSettings, train: RadiographCache, validation: RadiographCache, network: torch.nn.Module
-) -> None:
-    """Judge a run that has ended: `verdict.html` and `verdict.json` of `output_dir`. The main process does it, once.
+def judge_run(settings: PretrainingSettings, train: RadiographCache, validation: RadiographCache) -> None:
+    """Judge a run that has ended, once, in the main process: `verdict.html` and `verdict.json` of `output_dir`.
 
-    Films are those held out, then films of the training; the decoded ones are used.
+    Films are those held out where they are enough, else all of them; the decoded ones are used. The weights are those of
+    `model.pt`, so that it does not matter how many processes made them.
 
     Args:
         settings: the run's.
         train, validation: its films.
-        network: the trained world model.
     """
-    model = network.module if hasattr(network, "module") else network
     page = Path(settings.output_dir) / "verdict.json"
-    if not settings.verdict or not is_main_process() or not isinstance(model, WorldModel):
+    if not settings.verdict or not is_main_process():
         return
     if page.is_file() and json.loads(page.read_text(encoding="utf-8"))["epochs"] == settings.epochs:
         logger.info("%s: the run was judged already.", page)
@@ -84,6 +79,8 @@ def judge_run(
     def decoded(place: int) -> np.ndarray:
         return np.asarray(validation.image(place) if place < held else train.image(place - held))
 
+    model = network_to_load(settings).to(settings.device)
+    load_weights(model, Path(settings.output_dir) / "model.pt")
     world = ModelWorld(model, settings.amp)
     films = read_world_films([items[place] for place in chosen], world.size, wanted, settings.seed, decoded=decoded)
     judge(world, films, settings, seen, held_out=held >= wanted)
@@ -182,7 +179,7 @@ def score_checkpoints(settings: PretrainingSettings, films: WorldFilms) -> list[
     if len(paths) < 2:
         return []
     chosen = sorted({round(place) for place in np.linspace(0, len(paths) - 1, CHECKPOINTS)})
-    few, model, found = films.first(CHECKPOINT_FILMS), new_network(settings).to(settings.device), []
+    few, model, found = films.first(CHECKPOINT_FILMS), network_to_load(settings).to(settings.device), []
     for place in chosen:
         load_weights(model, paths[place])
         world = ModelWorld(model, settings.amp)

@@ -30,7 +30,7 @@ from cxw_monai.tasks.pages import write_html
 from cxw_monai.weights.encoder import load_encoder, load_weights
 from cxw_monai.weights.kinds import read_weights
 
-from .components import new_network
+from .components import network_to_load
 from .settings import WorldSettings
 
 __all__ = ["TESTS", "measure_world", "table_lines", "world_of"]
@@ -66,7 +66,7 @@ def world_of(settings: WorldSettings, random_seed: int | None = None) -> Encoder
     """
     weights = read_weights(settings.ckpt)
     if any(name.startswith("predictor.") for name in weights.state):
-        model = new_network(settings)
+        model = network_to_load(settings)
         load_weights(model, weights)
         if random_seed is not None:
             model = with_random_weights(model, random_seed)
