@@ -56,7 +56,8 @@ class WorldFilms:
 
     def whole(self, index: Sequence[int] | slice = slice(None)) -> Tensor:
         """Films at the network's size, float32 `[n, 1, H, W]` in [0, 1]."""
-        return torch.nn.functional.avg_pool2d(self.pixels[index].float() / 255, DETAIL)
+        parts = self.pixels[index].split(32)  # as bytes they are a quarter as large
+        return torch.cat([torch.nn.functional.avg_pool2d(part.float() / 255, DETAIL) for part in parts])
 
 
 def read_world_films(
