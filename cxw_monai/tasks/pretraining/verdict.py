@@ -57,7 +57,7 @@ logger = logging.getLogger(__name__)
 def judge_run(settings: PretrainingSettings, train: RadiographCache, validation: RadiographCache) -> None:
     """Judge a run that has ended, once, in the main process; writes `verdict.html` and `verdict.json`.
 
-    Films are those held out where they are enough, else all of them; the decoded ones are used. The weights are those of
+    Films are those held out where they are enough, else all of them; the decoded ones are used. The weights are of
     `model.pt`, so that it does not matter how many processes made them.
 
     Args:
