@@ -93,8 +93,14 @@ def resampled_means(values: np.ndarray, patients: np.ndarray, draws: int = 1000,
 
 
 def summary(score: WorldScore, patients: np.ndarray, seed: int = 0) -> Mapping[str, Any]:
-    """A score as a row of the table: mean, 95 % percentile interval over resampled patients, chance, films."""
-    known = np.isfinite(score.values)
+    """A score as a row of the table: mean, 95 % percentile interval over resampled patients, chance, films.
+
+    Args:
+        score: of the first films, where it isn't of all.
+        patients: of all films, `[N]`.
+        seed: of the resamplings.
+    """
+    patients, known = patients[: len(score.values)], np.isfinite(score.values)
     row: dict[str, Any] = {"test": score.test, "measure": score.measure, "condition": score.condition}
     row |= {"value": None, "low": None, "high": None, "chance": score.chance}
     row |= {"better": "higher" if score.higher else "lower", "films": int(known.sum())}
