@@ -230,11 +230,11 @@ def advice(
         )
     if seen is not None and seen < FEW_VIEWS:
         found.append(f"It saw {seen} films, each counted as often as it was shown; the shipped encoder saw 138,288.")
-    if not settings.start_from:
+    if seen is not None and not settings.start_from:
         found.append("Start from the shipped encoder: --start_from models/model.pt.")
     if any(one.outcome == "level" and one.difference > 0 for one in comparisons):
         found.append("It is ahead, but by less than chance allows on so few films: judge it again on more.")
-    if any(one.outcome != "ahead" and one.baseline.startswith("best of") for one in comparisons):
+    if seen is not None and any(one.outcome != "ahead" and "random" in one.baseline for one in comparisons):
         found.append("Look at world_views.png: cropped or inverted films teach nothing.")
     found.append("Use the shipped encoder as it is, or fine-tune from it.")
     return found
