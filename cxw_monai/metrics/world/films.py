@@ -82,7 +82,8 @@ def read_world_films(
         ValueError: no film can be read.
     """
     order = np.random.default_rng(seed).permutation(len(items))
-    rows, pixels, shapes, spacing, unreadable = [], [], [], [], []
+    rows: list[Mapping[str, Any]] = []
+    pixels, shapes, spacing, unreadable = [], [], [], []
     for place in order:
         if count is not None and len(rows) == count:
             break
