@@ -22,7 +22,7 @@ from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.own_files import own_lock
 from cxw_monai.metrics.probes import grouped_auroc, patient_weights
 from cxw_monai.metrics.readings import COMPONENTS, attentive_scores, grid_pooled, linear_scores
-from cxw_monai.tasks.pretraining.monitors import embedding_statistics
+from cxw_monai.metrics.world.spread import embedding_statistics
 
 from .data import LABELS, STRUCTURES, LabelledFilms, OutlinedFilms
 from .descriptors import Descriptor, Features

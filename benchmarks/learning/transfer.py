@@ -34,7 +34,7 @@ from benchmarks.learning.runs import Cost, pretrain
 from benchmarks.learning.table import number
 from benchmarks.learning.transfer_tasks import FilmSet, Task, film_sets, outlined_sets, tasks_of
 from cxw_monai.metrics.readings import COMPONENTS, linear_scores
-from cxw_monai.tasks.pretraining.monitors import embedding_statistics
+from cxw_monai.metrics.world.spread import embedding_statistics
 from cxw_monai.training.precision import autocast
 from cxw_monai.weights.encoder import load_encoder
 

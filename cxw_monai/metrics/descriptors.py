@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import zipfile
 from collections import Counter
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -28,7 +30,10 @@ __all__ = [
     "pixel_descriptors",
     "pixel_tokens",
     "shrunk",
+    "with_random_weights",
 ]
+
+Network = TypeVar("Network", bound=nn.Module)
 
 TOKEN_PX = 16
 POSITION_CHANNELS = 64
@@ -146,14 +151,20 @@ def encoder_descriptors(
     """
     encoder = load_encoder(Path(path)).encoder
     if random_seed is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(random_seed)
-            encoder.apply(_fresh)
+        encoder = with_random_weights(encoder, random_seed)
     size = (encoder.grid[0] * encoder.patch_size, encoder.grid[1] * encoder.patch_size)
     predictor = Predictor(encoder, size, source=path)
     tokens = torch.stack([predictor.output(read_radiograph(image, min_size=1).array) for image in images])  # [N, n, D]
     name = str(path) if random_seed is None else f"random weights, seed {random_seed}"
     return Descriptors(name, list(images), tokens.mean(dim=1).numpy(), tokens.numpy())
+
+
+def with_random_weights(network: Network, seed: int) -> Network:
+    """A copy of a network with the weights of a new one."""
+    network = copy.deepcopy(network)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return network.apply(_fresh)
 
 
 def _fresh(module: nn.Module) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "ProbeSettings",
     "binary_label",
     "grouped_auroc",
+    "patient_folds",
     "patient_weights",
     "plain_value",
     "probe",
@@ -160,7 +161,7 @@ def grouped_auroc(scores: np.ndarray, positive: np.ndarray, folds: np.ndarray, w
     return np.divide(right, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
 
 
-def _folds(classes: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
+def patient_folds(classes: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Number of the fold in which each image is held out, ``[N]``; a patient is in one fold only."""
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     folds = np.full(len(classes), -1)
@@ -258,7 +259,7 @@ def probe(
         reason = _obstacle(names, classes, groups, settings.folds)
         if reason is not None:
             return replace(result, reason=reason)
-        folds = _folds(classes, groups, settings.folds, settings.seed)
+        folds = patient_folds(classes, groups, settings.folds, settings.seed)
     else:
         reason = _split_obstacle(names, classes, train[known])
         if reason is not None:

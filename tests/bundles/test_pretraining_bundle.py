@@ -67,7 +67,8 @@ def test_training_leaves_checkpoints_curves_and_pictures(trained):
     output, _ = trained
     names = {path.name for path in output.iterdir()}
     wanted = {"checkpoint_epoch=1.pt", "checkpoint_epoch=2.pt", "model.pt", "encoder.pt", "metrics.csv", "curves.png"}
-    assert wanted | {"world_views.png"} <= names
+    assert wanted | {"world_views.png", "verdict.html"} <= names
+    assert json.loads((output / "verdict.json").read_text())["verdict"] == "cannot tell"  # of twelve films
     for part in ("step", "epoch", "validation"):
         assert list((output / "tensorboard" / part).glob("events.*")), part
     with (output / "metrics.csv").open() as file:
@@ -84,7 +85,7 @@ def test_training_leaves_checkpoints_curves_and_pictures(trained):
 
 def test_evaluation_compares_with_baselines(trained, films):
     output, _ = trained
-    done = BUNDLE.run("evaluating", ["train.json", "evaluate.json"], dataset_dir=films, output_dir=output)
+    done = BUNDLE.run("evaluating", ["train.json", "evaluate.json"], dataset_dir=films, output_dir=output, verdict=True)
     assert done.returncode == 0, done.stderr[-3000:]
     metrics = json.loads((output / "evaluation.json").read_text())
     assert re.search(r"loss_cross \d\.\d+ .*\| geometry_withheld \d\.\d+ (NOT )?beaten", done.stdout + done.stderr)

@@ -15,8 +15,8 @@ from benchmarks.learning.data import read_split
 from benchmarks.learning.descriptors import encoder_tokens
 from cxw_monai.data.manifest import read_datalist
 from cxw_monai.io import read_radiograph
+from cxw_monai.metrics.world.spread import embedding_statistics
 from cxw_monai.networks import radiograph_vit
-from cxw_monai.tasks.pretraining.monitors import embedding_statistics
 from cxw_monai.transforms.whole_film import WholeFilmd
 
 MODEL = Path(__file__).resolve().parents[2] / "bundles" / "chexworld_pretraining" / "models" / "model.pt"

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cxw_monai.tasks.pretraining.monitors import CollapseWarning, embedding_statistics
+from cxw_monai.metrics.world.spread import embedding_statistics
+from cxw_monai.tasks.pretraining.monitors import CollapseWarning
 
 
 def test_identical_embeddings_are_collapsed():

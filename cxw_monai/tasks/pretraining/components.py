@@ -31,6 +31,7 @@ __all__ = [
     "Films",
     "cached_films",
     "evaluated_films",
+    "network_to_load",
     "new_encoder",
     "new_network",
     "new_step",
@@ -97,6 +98,11 @@ def new_network(settings: PretrainingSettings) -> WorldModel:
         **settings.pick(embed_dim="predictor_dim", depth="predictor_depth"),
     )
     return WorldModel(encoder, predictor, objectives)
+
+
+def network_to_load(settings: PretrainingSettings) -> WorldModel:
+    """A world model whose weights will be read from a file: what it would start from is not looked at."""
+    return new_network(settings.model_copy(update={"start_from": None}))
 
 
 def on_device(network: nn.Module, settings: PretrainingSettings) -> nn.Module:

@@ -12,6 +12,7 @@ import torch
 from monai.engines import SupervisedEvaluator
 from torch import Tensor
 
+from cxw_monai.metrics.world.spread import embedding_statistics
 from cxw_monai.networks import WorldModel, WorldModelInputs, WorldModelOutput
 from cxw_monai.networks.world_model import TERM_VIEWS
 from cxw_monai.training.precision import Precision
@@ -19,7 +20,6 @@ from cxw_monai.training.processes import unwrapped
 from cxw_monai.training.step import scalars_of
 from cxw_monai.transforms import IDENTITY_ACTION, TokenMaskSampler
 
-from .monitors import embedding_statistics
 from .step import world_view_inputs
 
 __all__ = ["EvaluationStep", "comparison_lines", "write_evaluation"]

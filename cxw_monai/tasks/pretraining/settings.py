@@ -8,7 +8,7 @@ from cxw_monai.settings import setting
 from cxw_monai.settings.common import ReaderSettings, TrainingSettings
 from cxw_monai.settings.types import AtLeast0, Count, Lower, Names, OneOrMore, Pair, Positive, Share, Size, Text, Whole
 
-__all__ = ["EmbeddingSettings", "EvaluationSettings", "PretrainingSettings"]
+__all__ = ["EmbeddingSettings", "EvaluationSettings", "PretrainingSettings", "WorldSettings"]
 
 
 def _has_flips(data: dict[str, Any]) -> bool:
@@ -87,6 +87,11 @@ class PretrainingSettings(TrainingSettings):
     ema: Share = setting(0.996, "momentum of the target encoder, 0 to 1")
     ema_end: Share = setting(1.0, "momentum of the target encoder at the end, 0 to 1")
     schedule_stretch: Positive = setting(1.0, "length of the schedules through that of the run")
+    # verdict
+    verdict: bool = setting(True, "whether the run ends with a page that says what it was worth", resume="free")
+    labels: Names | None = setting(
+        None, "columns the verdict looks at; null for all binary ones, [none] for none", resume="free"
+    )
 
 
 class EvaluationSettings(PretrainingSettings):
@@ -94,6 +99,23 @@ class EvaluationSettings(PretrainingSettings):
 
     ckpt: Text = setting(lambda data: f"{data['output_dir']}/model.pt", "file of the world model", resume="free")
     subset: Text = setting("held_out", "films to evaluate: held_out or all", resume="free")
+    verdict: bool = setting(False, "whether the verdict's page is written too", resume="free")
+
+
+class WorldSettings(PretrainingSettings):
+    """Tests of what a world model knows."""
+
+    ckpt: Text = setting(lambda data: f"{data['output_dir']}/model.pt", "file of the world model or encoder")
+    world_films: Count | None = setting(150, "how many films, drawn at random; null for all")
+    world_tests: Names = setting(
+        [
+            *("domain", "layout", "local", "position"),
+            *("composition", "localizability", "correspondence", "spread"),
+        ],
+        "tests to run",
+    )
+    random_networks: Whole = setting(1, "the same network with random weights beside it, so many times")
+    verdict_films: Count | None = setting(800, "films of the verdict, at most; null for all")
 
 
 class EmbeddingSettings(ReaderSettings):

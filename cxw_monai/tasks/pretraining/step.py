@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cxw_monai.metrics.world.spread import embedding_statistics
 from cxw_monai.networks import WorldModelInputs, WorldModelOutput
 from cxw_monai.training.checkpoint_files import write_checkpoint
 from cxw_monai.training.non_finite import NonFiniteSteps
 from cxw_monai.training.schedules import PretrainingSchedules
 from cxw_monai.training.step import TrainingStep, moved
 from cxw_monai.transforms import TokenMaskSampler, perturb
-
-from .monitors import embedding_statistics
 
 __all__ = ["PretrainingStep", "world_view_inputs"]
 

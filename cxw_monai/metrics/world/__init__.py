@@ -1,0 +1,1 @@
+"""What a world model knows: tests of its predictions and of its encoder, each with controls and chance level."""

@@ -1,0 +1,304 @@
+"""Does pretraining beat the same network at random, and 16 x 16 pixels? Questions, paired differences, and an answer.
+
+An encoder passes a question when it is ahead of four random networks and of pixels:
+
+- of the best random network, by the lower end of an interval over patients, and by more than the four differ among
+  themselves (one more random network does so in 3 of 100 tries);
+- of pixels, by the lower end of an interval.
+
+Intervals are at 95 % for all comparisons of a verdict together (Bonferroni). Labels are one question, the mean AUROC
+over all of them: with more labels there are not more chances to pass. Films are shown in random order and one by one,
+and some of them twice: a network that answers by anything but the film fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cxw_monai.metrics.descriptors import shrunk
+from cxw_monai.metrics.probes import binary_label, grouped_auroc, patient_folds, patient_weights
+from cxw_monai.metrics.readings import linear_scores
+from cxw_monai.transforms import ActionSampler, perturb
+
+from .correspondence import pixel_neighbourhoods, self_match_errors
+from .encoding import place_errors
+from .films import WorldFilms, crops, random_boxes
+
+__all__ = [
+    "Comparison",
+    "Contestant",
+    "Question",
+    "answer",
+    "as_rows",
+    "compare",
+    "contestant_of",
+    "depends_on_more_than_the_film",
+    "pixel_contestant",
+    "questions",
+]
+
+NETWORKS = 4  # random ones
+DRAWS = 2000
+FEWEST = 24  # patients
+LABEL_PATIENTS = 15  # with each of a label's values
+MOST_LABELS = 10
+STRENGTHS = (1e-3, 1e-2, 1e-1)
+PIXELS = 16
+_NO_LABELS = ("image", "patient_id", "study", "split", "source", "width", "height", "age", "id")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """What is compared: films and crops of `size` px to vectors.
+
+    Attributes:
+        name: for the page.
+        vector: `[N, 1, H, W]` in [0, 1] to `[N, D]`.
+        tokens: to `[N, n, C]` on `grid`.
+    """
+
+    name: str
+    vector: Callable[[Tensor], np.ndarray]
+    tokens: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What contestants are asked.
+
+    Attributes:
+        name: `labels`, `place`, `correspondence`, `film`.
+        measure: what its number is, in words.
+        chance: what guessing reaches, None where it has no such level.
+        ask: a contestant to its number, resampled: `[1 + DRAWS]`, the first over the films as they are; higher is
+            better.
+        sign: -1 where `ask` gives an error with its sign turned.
+    """
+
+    name: str
+    measure: str
+    chance: float | None
+    ask: Callable[[Contestant], np.ndarray]
+    sign: int = 1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An encoder and a baseline on one question; differences are positive where the encoder is better.
+
+    Attributes:
+        question, measure, baseline: what was compared with what.
+        own, other: their numbers.
+        difference, low, high: and its interval.
+        margin: what the difference has to exceed beside its interval's end at 0.
+        outcome: `ahead`, `behind`, or `level` (the interval holds 0, or the margin is not reached).
+    """
+
+    question: str
+    measure: str
+    baseline: str
+    own: float
+    other: float
+    difference: float
+    low: float
+    high: float
+    margin: float
+    outcome: str
+
+
+def contestant_of(tokens: Callable[[Tensor], Tensor], name: str) -> Contestant:
+    """An encoder by its tokens (images `[N, 1, H, W]` to `[N, n, D]`); its vector is their mean."""
+    return Contestant(name, lambda images: tokens(images).mean(dim=1).numpy(), tokens)
+
+
+def pixel_contestant(grid: tuple[int, int]) -> Contestant:
+    """16 x 16 grey values of an image, and those around each patch."""
+
+    def vector(images: Tensor) -> np.ndarray:
+        return torch.stack([shrunk(image.numpy(), PIXELS).flatten() for image in images]).numpy()
+
+    return Contestant("16 x 16 pixels", vector, lambda images: pixel_neighbourhoods(images, grid))
+
+
+def questions(
+    films: WorldFilms, size: tuple[int, int], grid: tuple[int, int], labels: Sequence[str] | None = None, seed: int = 0
+) -> list[Question]:
+    """What these films can be asked for: their labels where there are any, else what needs none.
+
+    Args:
+        films: of at least `FEWEST` patients.
+        size, grid: of the network's images, in px and in tokens.
+        labels: columns to look at; None for all binary ones, `view` and `sex` among them.
+        seed: of crops, folds and resamplings.
+    """
+    columns = label_columns(films) if labels is None else list(labels)
+    usable = [name for name in columns if _is_usable([row.get(name) for row in films.rows], films.patients)]
+    if usable:
+        return [_label_question(films, usable[:MOST_LABELS], seed)]
+    return [
+        Question(
+            "place",
+            "distance of a crop's place from the one read off its vector, share of the film",
+            None,
+            lambda each: _resampled(-place_errors(each.vector, films, size, seed), films.patients, seed),
+            -1,
+        ),
+        Question(
+            "correspondence",
+            "distance of a point found again in a perturbed crop of the film, share of the film",
+            None,
+            lambda each: _resampled(-self_match_errors(each.tokens, films, size, grid, seed), films.patients, seed),
+            -1,
+        ),
+        Question(
+            "film",
+            "share of perturbed crops whose film is the nearest of all",
+            1 / len(films),
+            lambda each: _resampled(_found_films(each, films, size, seed), films.patients, seed),
+        ),
+    ]
+
+
+def label_columns(films: WorldFilms) -> list[str]:
+    """Columns of two values that say something of a film: 0 and 1, `view`, `sex`."""
+    names = list(dict.fromkeys(str(name) for row in films.rows for name in row))
+    found = []
+    for name in names:
+        values = set(binary_label([row.get(name) for row in films.rows])[1])
+        if name not in _NO_LABELS and len(values) == 2 and (values == {"0", "1"} or name in ("view", "sex")):
+            found.append(name)
+    return found
+
+
+def _is_usable(values: Sequence[Any], patients: np.ndarray) -> bool:
+    classes, names = binary_label(values)
+    held = [len(np.unique(patients[classes == value])) for value in (0, 1)]
+    return len(names) == 2 and min(held) >= LABEL_PATIENTS
+
+
+def _weights(patients: np.ndarray, seed: int) -> np.ndarray:
+    """How often each film counts: once, then in `DRAWS` resamplings of the patients, `[1 + DRAWS, N]`."""
+    return np.concatenate([np.ones((1, len(patients))), patient_weights(patients, DRAWS, seed)])
+
+
+def _resampled(values: np.ndarray, patients: np.ndarray, seed: int) -> np.ndarray:
+    weights = _weights(patients, seed)
+    return weights @ values / weights.sum(axis=1)
+
+
+def _label_question(films: WorldFilms, names: Sequence[str], seed: int) -> Question:
+    """Mean AUROC over labels of logistic regression on the whole films' vectors, patients held out."""
+    weights = _weights(films.patients, seed)
+
+    def ask(each: Contestant) -> np.ndarray:
+        values, found = each.vector(films.whole()).astype(np.float64), []
+        for name in names:
+            classes = binary_label([row.get(name) for row in films.rows])[0]
+            known = classes >= 0
+            patients, positive = films.patients[known], classes[known] == 1
+            folds, scores = patient_folds(positive, patients, 5, seed), np.zeros(known.sum())
+            for fold in range(5):
+                train = folds != fold
+                scores[~train] = linear_scores(
+                    values[known], positive, patients, train, strengths=STRENGTHS, seed=seed
+                )[0]
+            found.append(grouped_auroc(scores, positive, folds, weights[:, known]))
+        return np.nanmean(found, axis=0)
+
+    measure = f"mean AUROC of {len(names)} label{'s' * (len(names) > 1)} ({', '.join(names)})"
+    return Question("labels", measure, 0.5, ask)
+
+
+def _found_films(each: Contestant, films: WorldFilms, size: tuple[int, int], seed: int) -> np.ndarray:
+    """Is the whole film the nearest (standardised cosine) to a perturbed crop of it, among all films? `[N]`."""
+    rng, sampler, random = np.random.default_rng(seed), ActionSampler(jitter_prob=1.0), np.random.RandomState(seed)
+    action = torch.from_numpy(np.stack([sampler(random) for _ in range(len(films))])).float()
+    views = perturb(crops(films.pixels, random_boxes(len(films), rng, (0.75, 0.9)), size), action)
+    known, asked = (torch.from_numpy(each.vector(images)).double() for images in (films.whole(), views))
+    known, asked = ((x - x.mean(dim=0)) / (x.std(dim=0) + 1e-6) for x in (known, asked))
+    likeness = F.normalize(asked, dim=1) @ F.normalize(known, dim=1).T  # [N, N]
+    best = likeness.max(dim=1, keepdim=True).values
+    share = (likeness == best).double()
+    return (share.diagonal() / share.sum(dim=1)).numpy()
+
+
+def depends_on_more_than_the_film(each: Contestant, films: WorldFilms, count: int = 8) -> bool:
+    """Whether a film's vector changes when it is shown again, alone and in another order."""
+    chosen = films.whole(list(range(min(count, len(films)))))
+    first = each.vector(chosen)
+    again = np.concatenate([each.vector(image[None]) for image in chosen.flip(0)])[::-1]
+    scale = np.abs(first - first.mean(axis=0)).mean() + 1e-6
+    return bool(np.abs(first - again).max() > 0.05 * scale + 0.02 * np.abs(first).mean())
+
+
+def compare(
+    encoder: Contestant, randoms: Sequence[Contestant], pixels: Contestant, asked: Sequence[Question]
+) -> list[Comparison]:
+    """Compare an encoder with random networks (with the best of them) and with pixels on each question."""
+    level = 0.05 / (2 * len(asked))
+    found = []
+    for question in asked:
+        own, fixed = question.ask(encoder), question.ask(pixels)
+        fresh = np.stack([question.ask(each) for each in randoms])
+        numbers = fresh[:, 0]
+        best = f"best of {len(randoms)} random networks"
+        for name, other, margin in (
+            (best, fresh.max(axis=0), float(numbers.max() - numbers.min())),
+            (pixels.name, fixed, 0.0),
+        ):
+            gap = own - other
+            low, high = (float(x) for x in np.nanquantile(gap[1:], (level / 2, 1 - level / 2)))
+            outcome = "ahead" if low > 0 and gap[0] > margin else "behind" if high < 0 else "level"
+            found.append(
+                Comparison(
+                    question.name,
+                    question.measure,
+                    name,
+                    own=float(question.sign * own[0]),
+                    other=float(question.sign * other[0]),
+                    difference=float(gap[0]),
+                    low=low,
+                    high=high,
+                    margin=margin,
+                    outcome=outcome,
+                )
+            )
+    return found
+
+
+def answer(comparisons: Sequence[Comparison], patients: int, steady: bool = True) -> tuple[str, str]:
+    """The verdict, `yes`, `no` or `cannot tell`, and the sentence that explains it.
+
+    Yes: ahead of both baselines in more than half of the questions, and behind neither in any.
+
+    Args:
+        comparisons: of all questions.
+        patients: how many the films are of.
+        steady: false where a film's vector depends on more than the film.
+    """
+    if not steady:
+        return "no", "The network gives a film another vector when it is shown again: it answers by more than the film."
+    if not comparisons:
+        return "cannot tell", f"The films are of {patients} patients; {FEWEST} are the fewest that allow a comparison."
+    names = list(dict.fromkeys(one.question for one in comparisons))
+    outcomes = {name: {one.outcome for one in comparisons if one.question == name} for name in names}
+    ahead = [name for name, found in outcomes.items() if found == {"ahead"}]
+    behind = [f"{one.baseline} ({one.question})" for one in comparisons if one.outcome == "behind"]
+    if 2 * len(ahead) > len(names) and not behind:
+        return "yes", f"This encoder beats random networks and 16 x 16 pixels: {', '.join(ahead)}."
+    if behind:
+        return "no", f"This encoder is behind {', '.join(behind)}."
+    level = [f"{one.baseline} ({one.question})" for one in comparisons if one.outcome == "level"]
+    return "no", f"It is not shown that this encoder beats {', '.join(level)}."
+
+
+def as_rows(comparisons: Sequence[Comparison]) -> list[Mapping[str, Any]]:
+    """Comparisons as JSON values."""
+    return [asdict(one) for one in comparisons]
