@@ -47,14 +47,17 @@ def pixels(side: int) -> Descriptor:
     return describe
 
 
-def encoder_tokens(encoder: RadiographViT, batch: int = 32) -> Descriptor:
-    """Final-normed patch tokens, and their mean as the vector."""
+def encoder_tokens(encoder: RadiographViT, batch: int = 32, deviation: bool = False) -> Descriptor:
+    """Final-normed patch tokens, and as the vector their mean, with `deviation` beside their standard deviation."""
 
     @torch.no_grad()
     def describe(images: Tensor) -> Features:
         encoder.eval()
         tokens = torch.cat([encoder(part) for part in images.split(batch)]).numpy()  # [N, n, D]
-        return Features(tokens.mean(axis=1), tokens, learnt=True)
+        vector = tokens.mean(axis=1)
+        if deviation:
+            vector = np.concatenate([vector, tokens.std(axis=1)], axis=1)
+        return Features(vector, tokens, learnt=True)
 
     return describe
 

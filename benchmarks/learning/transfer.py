@@ -200,9 +200,9 @@ def train_arm(
     return pretrain(BUNDLE, presets, folder, settings, 60 * minutes)
 
 
-def encoder_descriptor(path: str | Path) -> Descriptor:
-    """Tokens of an encoder file, and their mean as the vector."""
-    describe = encoder_tokens(load_encoder(path).encoder)
+def encoder_descriptor(path: str | Path, deviation: bool = False) -> Descriptor:
+    """Tokens of an encoder file, and their mean (and deviation) as the vector."""
+    describe = encoder_tokens(load_encoder(path).encoder, deviation=deviation)
 
     def described(images: torch.Tensor) -> Features:
         with autocast("cpu", "auto"):
@@ -224,6 +224,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--test", action="store_true", help="read the test films, which decide nothing")
     parser.add_argument("--train-only", action="store_true", help="train and read nothing off")
+    parser.add_argument(
+        "--deviation", action="store_true", help="read encoder files by mean and deviation of the tokens"
+    )
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="print A less B, paired over the patients")
     parser.add_argument("--show", action="store_true", help="print the table as Markdown")
     return parser.parse_args(argv)
@@ -287,7 +290,8 @@ def markdown(rows: Sequence[Mapping[str, str]], test: bool) -> str:
 
 def _run(a: argparse.Namespace, arms: dict[str, Any], transfer: Transfer, name: str, seed: int) -> None:
     table = _table(a)
-    config, shown = config_hash(settings_of(name, arms, a.minutes, seed)), name.split("=", 1)[0]
+    settings = settings_of(name, arms, a.minutes, seed) | ({"deviation": True} if a.deviation else {})
+    config, shown = config_hash(settings), name.split("=", 1)[0]
     if any(row["run"] == shown and row["config"] == config for row in read_rows(table)):
         logger.info("%s has its row (%s).", shown, config)
         return
@@ -297,7 +301,7 @@ def _run(a: argparse.Namespace, arms: dict[str, Any], transfer: Transfer, name: 
     elif name == "random":
         descriptor = encoder_tokens(fresh_encoder(seed))
     elif "=" in name:
-        descriptor = encoder_descriptor(name.split("=", 1)[1])
+        descriptor = encoder_descriptor(name.split("=", 1)[1], a.deviation)
     else:
         folder = a.output / "runs" / f"{name}_{config}"
         path, cost = train_arm(arms[name], a.films, folder, a.output / "cache", a.minutes, seed)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cxw_monai.losses.world_model import WorldModelLoss, token_std
+from cxw_monai.transforms.hog import hog_descriptors
 
 from .layers import init_weights
 from .predictor import WorldModelPredictor
@@ -152,8 +153,8 @@ class WorldModel(nn.Module):
 
     Args:
         encoder: context encoder. The target is a copy of it that never takes gradients and stays in evaluation mode.
-        predictor: its `grid` must be the encoder's, its `out_dim` the channels of a target token: the encoder's, or
-            the values of a patch where the targets are pixels.
+        predictor: its `grid` must be the encoder's, its `out_dim` the channels of a target token
+            (`WorldModelSettings.target_channels`).
         settings: see `WorldModelSettings`.
 
     Raises:
@@ -205,11 +206,13 @@ class WorldModel(nn.Module):
         torch._foreach_lerp_(targets, sources, 1 - momentum)
 
     def target_tokens(self, image: Tensor) -> Tensor:
-        """Normalised target tokens `[B, N, D]` of full images `[B, C, H, W]`; gradients only where `online`."""
+        """Target tokens `[B, N, D]` of full images `[B, C, H, W]`; gradients only of latents where `online`."""
         online = self.settings.target == "online"
         encoder = self.encoder if online else self.target_encoder
         parts = []
         with torch.set_grad_enabled(online and torch.is_grad_enabled()):
+            if self.settings.targets == "hog":
+                return hog_descriptors(image, encoder.patch_size)
             if self.settings.targets != "pixels":
                 parts.append(self._target_latents(image, encoder))
             if self.settings.targets != "latents":

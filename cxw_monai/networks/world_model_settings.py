@@ -8,6 +8,7 @@ from typing import Any
 
 from cxw_monai.losses.regularisers import REGULARISERS
 from cxw_monai.losses.world_model import MEASURES
+from cxw_monai.transforms.hog import HOG_CHANNELS
 
 from .vit import RadiographViT
 
@@ -18,7 +19,7 @@ PAPER_OBJECTIVES = OBJECTIVES[:3]
 CHOICES: dict[str, Collection[str]] = {
     "cross_targets": ("all", "masked"),
     "loss": MEASURES,
-    "targets": ("latents", "pixels", "both"),
+    "targets": ("latents", "pixels", "both", "hog"),
     "target": ("ema", "online"),
     "regulariser": REGULARISERS,
 }
@@ -42,7 +43,8 @@ class WorldModelSettings:
         loss: `l2` or `smooth_l1`, averaged over batch, tokens and channels.
         targets: `latents` of the target encoder, the `pixels` of each patch, or `both`, side by side on the channels.
             With pixels and `local` alone the model is a masked autoencoder (MAE, arXiv 2111.06377). Pixels cannot
-            collapse: beside the latents they keep these from losing rank.
+            collapse: beside the latents they keep these from losing rank. Or `hog`, histograms of oriented gradients
+            of each patch (MaskFeat, arXiv 2112.09133; see `hog_descriptors`).
         target_layers: the target is the mean of the layer-normed outputs of this many last blocks.
         swap_roles: context sees the clean view, target the perturbed one.
         variance_weight: weight of a hinge that keeps the predictions' standard deviation over tokens above 1.
@@ -117,8 +119,8 @@ class WorldModelSettings:
     def target_channels(self, encoder: RadiographViT) -> int:
         """Channels of a target token, which the predictor's `out_dim` must be."""
         pixels = encoder.in_channels * encoder.patch_size**2
-        widths = {"latents": encoder.embed_dim, "pixels": pixels}
-        return widths.get(self.targets, sum(widths.values()))
+        widths = {"latents": encoder.embed_dim, "pixels": pixels, "hog": HOG_CHANNELS * encoder.in_channels}
+        return widths["latents"] + pixels if self.targets == "both" else widths[self.targets]
 
     @classmethod
     def parity(cls, **overrides: Any) -> WorldModelSettings:

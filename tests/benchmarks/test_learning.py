@@ -149,11 +149,15 @@ class TestDescriptors:
         assert [histogram.argmax() for histogram in histograms] == [0, 4]  # 90 of 180 degrees
         assert np.linalg.norm(across[0, 5, :36]) == pytest.approx(1, abs=1e-3)
 
-    def test_an_encoders_vector_is_the_mean_of_its_tokens(self):
-        encoder = radiograph_vit("tiny", image_size=32)
-        found = encoder_tokens(encoder, batch=2)(torch.rand(3, 1, 32, 32))
+    def test_an_encoders_vector_is_the_mean_of_its_tokens_and_their_deviation_where_wanted(self):
+        encoder, films = radiograph_vit("tiny", image_size=32), torch.rand(3, 1, 32, 32)
+        found = encoder_tokens(encoder, batch=2)(films)
         assert found.tokens.shape == (3, 4, 192) and found.learnt
-        np.testing.assert_allclose(found.vector, found.tokens.mean(axis=1), atol=1e-6)
+        mean = found.tokens.mean(axis=1)
+        np.testing.assert_allclose(found.vector, mean, atol=1e-6)
+        spread = np.sqrt(np.square(found.tokens - mean[:, None]).mean(axis=1))
+        both = encoder_tokens(encoder, deviation=True)(films).vector  # [3, 384]
+        np.testing.assert_allclose(both, np.concatenate([mean, spread], axis=1), atol=1e-4)
 
 
 class TestRows:

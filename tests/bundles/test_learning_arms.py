@@ -46,8 +46,9 @@ def test_every_arm_sets_what_there_is_and_fits(name: str):
 def test_every_arm_of_the_transfer_benchmark_sets_what_there_is(name: str):
     settings = {key: value for key, value in TRANSFER_ARMS[name].items() if key != "presets"}
     assert settings.keys() <= PretrainingSettings.model_fields.keys()
-    start = CONFIGS.parent / settings.pop("start_from")
-    made = network(["learning_base", *TRANSFER_ARMS[name]["presets"]], **settings, start_from=str(start))
+    start = settings.pop("start_from")
+    given = {"start_from": str(CONFIGS.parent / start)} if start else {}
+    made = network(["learning_base", *TRANSFER_ARMS[name]["presets"]], **settings, **given)
     assert made.settings.regulariser == "sigreg" and ("pooled" in settings["objectives"]) == hasattr(made, "projector")
 
 

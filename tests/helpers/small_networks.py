@@ -31,8 +31,10 @@ def world_model(seed: int = 0, depth: int = 2, conditioning: str = "feat", **set
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         encoder = RadiographViT(image_size=32, patch_size=8, embed_dim=24, depth=depth, num_heads=3)
-        predictor = WorldModelPredictor((4, 4), 24, 16, 2, 2, conditioning=conditioning)
-        model = WorldModel(encoder, predictor, WorldModelSettings(**settings))
+        chosen = WorldModelSettings(**settings)
+        width = chosen.target_channels(encoder)
+        predictor = WorldModelPredictor((4, 4), 24, 16, 2, 2, conditioning=conditioning, out_dim=width)
+        model = WorldModel(encoder, predictor, chosen)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if not name.endswith("pos_embed"):

@@ -1,4 +1,4 @@
-"""A world model that predicts the pixels of patches, alone or beside the latents."""
+"""A world model that predicts what is computed from the pixels of patches, alone or beside the latents."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import torch
 
 from cxw_monai.networks import RadiographViT, WorldModel, WorldModelInputs, WorldModelPredictor, WorldModelSettings
 from cxw_monai.networks.world_model import normalised
+from cxw_monai.transforms.hog import hog_descriptors
+from tests.helpers.small_networks import random_inputs, world_model
 
 
 class TestPixelTargets:
@@ -60,4 +62,10 @@ class TestPixelTargets:
 
     def test_an_unknown_target_is_refused(self):
         with pytest.raises(ValueError, match="targets must be 'latents' or"):
-            WorldModelSettings(targets="hog")
+            WorldModelSettings(targets="sift")
+
+
+def test_histograms_of_gradients_are_those_of_the_clean_view():
+    model, inputs = world_model(objectives=("local", "domain"), targets="hog"), random_inputs()
+    expected = hog_descriptors(inputs.view2, 8).gather(1, inputs.target2.unsqueeze(-1).expand(-1, -1, 36))
+    torch.testing.assert_close(model(inputs).targets["22"], expected)  # [2, 5, 36]

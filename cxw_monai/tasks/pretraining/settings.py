@@ -45,7 +45,7 @@ class PretrainingSettings(TrainingSettings):
     cross_weight: AtLeast0 = setting(1.0, "weight of the cross-view loss")
     average_terms: bool = setting(True, "whether the loss is divided by 1 + cross_weight")
     loss: Text = setting("l2", "l2 or smooth_l1", resume="fixed")
-    targets: Text = setting("latents", "latents, pixels or both", resume="fixed")
+    targets: Text = setting("latents", "latents, pixels, both or hog", resume="fixed")
     target_layers: Count = setting(1, "last blocks whose mean is the target", resume="fixed")
     swap_roles: bool = setting(False, "whether the context is the clean view", resume="fixed")
     variance_weight: AtLeast0 = setting(0.0, "weight of the hinge on the predictions' deviation")
