@@ -9,7 +9,8 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-TAKEN = ("LICENSE", "large_files.yml", "configs", "docs", "models/README.md", "models/model.pt")
+WEIGHTS = ("model.pt", "shenzhen_tuberculosis.pt", "view_position.pt")  # no others that lie there
+TAKEN = ("LICENSE", "large_files.yml", "configs", "docs", "models/README.md", *(f"models/{name}" for name in WEIGHTS))
 
 
 class BuildWithBundles(build_py):

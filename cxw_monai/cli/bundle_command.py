@@ -16,7 +16,7 @@ __all__ = ["add_inference_arguments", "run_inference"]
 def add_inference_arguments(parser: argparse.ArgumentParser, bundle: str) -> None:
     """Adds the arguments that these verbs have."""
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the results go")
-    parser.add_argument("--ckpt", type=Path, help="weights of a run (default: the shipped ones)")
+    parser.add_argument("--ckpt", type=Path, help="weights of a run, or the name of shipped ones (default: model)")
     parser.add_argument("--bundle", default=bundle, help=f"name or folder of the bundle (default {bundle})")
     parser.add_argument(
         "--set",
@@ -41,7 +41,10 @@ def run_inference(a: argparse.Namespace, configs: Sequence[str], settings: Mappi
     bundle = find_bundle(a.bundle).resolve()
     listed = ",".join(f"'{bundle / name}'" for name in configs)
     command = [sys.executable, "-m", "monai.bundle", "run", "inference", "--config_file", f"[{listed}]"]
-    given = {"bundle_root": bundle, **settings, **({"ckpt": a.ckpt} if a.ckpt else {}), **dict(a.set)}
+    given = {"bundle_root": bundle, **settings, **dict(a.set)}
+    if a.ckpt:
+        shipped = bundle / "models" / f"{a.ckpt}.pt"
+        given["ckpt"] = shipped if not a.ckpt.exists() and shipped.is_file() else a.ckpt
     command += [text for name, value in given.items() for text in (f"--{name}", str(value))]
     try:
         return subprocess.run(command).returncode

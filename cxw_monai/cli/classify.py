@@ -1,10 +1,10 @@
 """Classifies films with the classification bundle: calibrated probabilities, and decisions at the operating points.
 
-The input is a film (DICOM, PNG, JPEG, TIFF, NIfTI, NRRD), a folder with everything below it, or a manifest. The bundle
-ships no weights yet: name those of a training with --ckpt.
+The input is a film (DICOM, PNG, JPEG, TIFF, NIfTI, NRRD), a folder with everything below it, or a manifest. Shipped
+weights are named with --ckpt: model (pneumonia of children; the default), shenzhen_tuberculosis, view_position.
 
 Examples:
-    cxw-monai classify film.dcm --ckpt RUN/model.pt --output found
+    cxw-monai classify film.dcm --ckpt shenzhen_tuberculosis --output found
     cxw-monai classify films/ --ckpt RUN/model.pt --output found --set "formats=['csv','json','heatmap']"
 
 Exit status: 0 done, 1 some films could not be classified (failures.csv), 2 wrong usage, 130 interrupted.

@@ -251,7 +251,10 @@ MODELS: dict[str, type[FilmModel]] = {
 
 
 def load(
-    name_or_path: str | PathLike[str], device: str | torch.device = "cpu", amp: str = "auto"
+    name_or_path: str | PathLike[str],
+    device: str | torch.device = "cpu",
+    amp: str = "auto",
+    weights: str | None = None,
 ) -> SegmentationModel | EmbeddingModel | ClassificationModel:
     """The model of a bundle, ready for films.
 
@@ -262,6 +265,7 @@ def load(
         amp: precision of a segmenter or classifier, as for the bundle's inference: `auto` (bfloat16 where the device
             computes it faster, which moves single pixels at edges), `bfloat16`, or `none` (float32). Encoders compute
             in float32.
+        weights: name of weights of a bundle that has several, such as `shenzhen_tuberculosis`; None for its `model.pt`.
 
     Returns:
         The model of `MODELS` that the weights are of. Nothing is unpickled, and no config is executed.
@@ -270,6 +274,6 @@ def load(
         BundleError: there is no such bundle, or its zip is none.
         CheckpointError: the weights are missing, damaged or no such model.
     """
-    loaded = load_network(name_or_path)
+    loaded = load_network(name_or_path, weights)
     model = MODELS[loaded.kind].of(loaded, device, amp)
     return cast("SegmentationModel | EmbeddingModel | ClassificationModel", model)

@@ -34,6 +34,7 @@ __all__ = [
     "Source",
     "Weights",
     "load_network",
+    "named_weights",
     "read_weights",
     "save_network",
     "weights_file",
@@ -202,8 +203,25 @@ def read_weights(path: Source) -> Weights:
     return Weights(file, read_content(file), place if place.is_dir() else None)
 
 
-def load_network(name_or_path: str | PathLike[str]) -> LoadedNetwork:
+def named_weights(bundle: Path, name: str) -> Path:
+    """The file of a bundle's weights of this name, `models/NAME.pt`.
+
+    Raises:
+        CheckpointError: the bundle has none.
+    """
+    files = {path.stem: path for path in sorted((bundle / "models").glob("*.pt"))}
+    if name not in files:
+        have = ", ".join(files) or "none"
+        raise CheckpointError(bundle / "models" / f"{name}.pt", "no such weights", f"name one of the bundle's: {have}")
+    return files[name]
+
+
+def load_network(name_or_path: str | PathLike[str], weights: str | None = None) -> LoadedNetwork:
     """The network of a bundle's name, folder or zip, of a run's folder, or of a file of weights.
+
+    Args:
+        name_or_path: see above.
+        weights: which of a bundle's, see `named_weights`; None for its `model.pt`.
 
     Raises:
         BundleError: there is no such bundle, or its zip is none.
@@ -212,9 +230,9 @@ def load_network(name_or_path: str | PathLike[str]) -> LoadedNetwork:
     with open_bundle(name_or_path) as place:
         shown = Path(name_or_path) if place.is_dir() and os.path.isfile(name_or_path) else place  # a zip's own name
         try:
-            weights = read_weights(place)
-            path = shown / weights.path.relative_to(place)
-            return LoadedNetwork(weights.kind, weights.network(), weights.settings, path)
+            read = read_weights(place if weights is None else named_weights(place, weights))
+            path = shown / read.path.relative_to(place)
+            return LoadedNetwork(read.kind, read.network(), read.settings, path)
         except CheckpointError as error:
             if shown == place:
                 raise

@@ -19,14 +19,43 @@ from cxw_monai.io import RadiographError
 from cxw_monai.packaging.export import export_onnx, export_torchscript
 from cxw_monai.quality import ImplausibleWarning
 from cxw_monai.transforms.whole_film import WholeFilmd
-from cxw_monai.weights.classifier import load_classifier, read_settings
+from cxw_monai.weights.classifier import classifier_settings, load_classifier, new_classifier, read_settings
 from cxw_monai.weights.files import CheckpointError
+from cxw_monai.weights.kinds import save_network
 from tests.helpers.small_classifier import CLASSES, POINTS, save_classifier
 
 
 @pytest.fixture(scope="module")
 def ckpt(tmp_path_factory):
     return save_classifier(tmp_path_factory.mktemp("classifier") / "model.pt")
+
+
+def test_weights_of_a_bundle_by_name(tmp_path):
+    models = tmp_path / "models"
+    models.mkdir()
+    for name, classes in {"model": ("edema",), "tuberculosis": ("tb", "none")}.items():
+        settings = classifier_settings(classes, image_size=32, size="tiny")
+        save_network(new_classifier(settings), settings, models / f"{name}.pt")
+    assert cxw_monai.load(tmp_path).classes == ("edema",)
+    found = cxw_monai.load(tmp_path, weights="tuberculosis")
+    assert (found.classes, found.weights) == (("tb", "none"), models / "tuberculosis.pt")
+    with pytest.raises(CheckpointError, match="no such weights; name one of the bundle's: model, tuberculosis"):
+        cxw_monai.load(tmp_path, weights="../model")
+
+
+@pytest.mark.parametrize(
+    ("weights", "label"),
+    [(None, "pneumonia"), ("shenzhen_tuberculosis", "tuberculosis"), ("view_position", "AP")],
+)
+def test_shipped_weights_answer(weights, label):
+    model = cxw_monai.load("chexworld_classification", weights=weights)
+    assert model.classes == (label,) and len(model.settings.temperatures) == 1
+    assert model.weights.stat().st_size < 25e6
+    film = np.random.default_rng(0).random((180, 150), dtype=np.float32)
+    [probability] = model.classify(film, on_implausible="keep").values()
+    decisions = model.decide(film, on_implausible="keep")[label]
+    assert {"youden", "sensitivity_95", "specificity_90"} <= set(decisions)
+    assert decisions == {name: probability >= at for name, at in model.settings.operating_points[label].items()}
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +203,3 @@ def test_exported_models_give_the_same_probabilities(ckpt, films, tmp_path):
     export_onnx(model.film_model(), tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {"image": film[None]})[0][0], model.answer(film), atol=1e-4)
-
-
-def test_the_bundle_says_that_it_has_no_weights():
-    with pytest.raises(CheckpointError, match="a folder without model.pt"):
-        cxw_monai.load("chexworld_classification")

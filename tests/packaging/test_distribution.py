@@ -57,9 +57,12 @@ def source(tmp_path_factory) -> Path:
     return folder
 
 
+WEIGHTS = ("model", "shenzhen_tuberculosis", "view_position")
+
+
 def bundle_files() -> list[Path]:
     """Every file that belongs to a bundle."""
-    parts = ("LICENSE", "configs/**/*", "docs/**/*", "models/README.md", "models/model.pt")
+    parts = ("LICENSE", "configs/**/*", "docs/**/*", "models/README.md", *(f"models/{name}.pt" for name in WEIGHTS))
     found = [file for part in parts for file in sorted((PROJECT / "bundles").glob(f"*/{part}"))]
     return [file for file in found if file.is_file() and not file.name.startswith(".")]
 
@@ -90,12 +93,12 @@ def test_the_wheel_holds_the_package_and_its_data(source, wheel):
         notices = [name for name in archive.namelist() if name.endswith("licenses/LICENSE")]
     assert names == expected(source)
     assert len(notices) == 1
-    assert wheel.stat().st_size < 60e6  # two sets of weights are 46 MB
-    assert sum(name.endswith("models/model.pt") for name in names) == 2
+    assert wheel.stat().st_size < 80e6  # weights are 72 MB
+    assert sum(name.endswith(".pt") for name in names) == 5
     assert {name.partition("/")[0] for name in names} == {"cxw_monai"}  # no benchmarks, no tests
     data = {"py.typed", "quality/film_model.npz", "packaging/metadata_schema.json"}
     assert {f"cxw_monai/{name}" for name in data} <= names
-    assert sum(name.endswith(".j2") for name in names) == 3
+    assert sum(name.endswith(".j2") for name in names) == 5
 
 
 def test_the_sdist_builds_the_same_wheel(source, wheel, tmp_path):
