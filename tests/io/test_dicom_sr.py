@@ -46,6 +46,11 @@ def _groups(path: Path) -> list[hd.sr.MeasurementsAndQualitativeEvaluations]:
     return hd.sr.srread(path).content.get_image_measurement_groups()
 
 
+def _first_line(group: hd.sr.MeasurementsAndQualitativeEvaluations) -> list[list[float]]:
+    """Two points (column, row) of a group's first number."""
+    return group.get_measurements()[0][0].ContentSequence[0].value.tolist()
+
+
 def _segmented(tmp_path: Path, film: Path, masks: np.ndarray, **how: object) -> tuple[Path, dict[str, object]]:
     """What a run writes of a film: its SR, which needn't be there, and its row."""
     writer = SegmentationWriter(tmp_path / "out", STRUCTURES, [film], ["sr", "csv"])
@@ -84,9 +89,11 @@ def test_rectangles_are_reported_with_their_lines(tmp_path, sop_class, spacing, 
     # (column, row): the heart's rows 12 to 17 have their middle at 15, the lungs' 2 to 17 and 4 to 19 at 10 and 12
     lines = [[[11, 15], [23, 15]], [[4, 11], [28, 11]]]
     for number, expected in ((diameter, lines[:1]), (width, lines[1:]), (ratio, lines)):
-        found = number.referenced_coordinates
+        found = number[0].ContentSequence
         assert [one.value.tolist() for one in found] == expected
-        assert {one.graphic_type.value for one in found} == {"POLYLINE"}
+        assert {(one.graphic_type.value, one.relationship_type.value) for one in found} == {
+            ("POLYLINE", "INFERRED FROM")
+        }
         for one in found:
             (image,) = one.ContentSequence
             assert image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == UIDS["SOPInstanceUID"]
@@ -105,8 +112,8 @@ def test_a_film_that_is_turned_on_reading_has_its_lines_on_the_stored_pixels(tmp
     path, _ = _segmented(tmp_path, film, turned.restore(upright), radiograph=radiograph)
     heart, thorax = _groups(path)
     # upright column c is stored row c; the middle at upright row 5 of 32 is at stored column 27
-    assert heart.get_measurements()[0].referenced_coordinates[0].value.tolist() == [[27, 7], [27, 17]]
-    assert thorax.get_measurements()[0].referenced_coordinates[0].value.tolist() == [[27, 1], [27, 21]]
+    assert _first_line(heart) == [[27, 7], [27, 17]]
+    assert _first_line(thorax) == [[27, 1], [27, 21]]
     assert heart.get_measurements()[0].value == pytest.approx(10 * 0.2)
 
 

@@ -55,6 +55,7 @@ _SITES = {
 }
 _UNITS = {"mm": Code("mm", "UCUM", "mm"), "px": Code("{pixels}", "UCUM", "pixels")}
 _RATIO = Code("cardiothoracic_ratio", PRIVATE_SCHEME, "Cardiothoracic ratio")
+_SOURCE = Code("260753009", "SCT", "Source")
 _LENGTH_TOOL = "Cornerstone3DTools@^0.1.0:Length"  # how OHIF knows a line with a length
 _SERIES_OFFSET = 2000  # an SR's series number is its film's plus this
 
@@ -177,13 +178,11 @@ def _group(
     """A diameter's measurement group, with the ratio where one is given."""
     place, label = _SITES[site]
     one = lines[site]
-    numbers = [
-        hd.sr.Measurement(codes.SCT.Diameter, one.length, _UNITS[one.unit], referenced_coordinates=[_line(header, one)])
-    ]
+    numbers = [_number(codes.SCT.Diameter, one.length, _UNITS[one.unit], [_line(header, one)])]
     if ratio is not None:
         label += f", cardiothoracic ratio {ratio:.2f}"
-        coordinates = [_line(header, lines[name]) for name in _SITES if name in lines]
-        numbers.append(hd.sr.Measurement(_RATIO, ratio, codes.UCUM.NoUnits, referenced_coordinates=coordinates))
+        both = [_line(header, lines[name]) for name in _SITES if name in lines]
+        numbers.append(_number(_RATIO, ratio, codes.UCUM.NoUnits, both))
     group = hd.sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(result_uid(f"SR {site}", identity), _LENGTH_TOOL),
         finding_sites=[hd.sr.FindingSite(place)],
@@ -195,9 +194,23 @@ def _group(
     return group
 
 
-def _line(header: Dataset, one: Diameter) -> hd.sr.CoordinatesForMeasurement:
+def _number(name: Code, value: float, unit: Code, lines: Sequence[hd.sr.ScoordContentItem]) -> hd.sr.Measurement:
+    """A number that is inferred from lines, which highdicom before 0.23 has no argument for."""
+    number = hd.sr.Measurement(name, value, unit)
+    number[0].ContentSequence = hd.sr.ContentSequence(lines)
+    return number
+
+
+def _line(header: Dataset, one: Diameter) -> hd.sr.ScoordContentItem:
     """A diameter's line as spatial coordinates (column, row) of the film."""
-    film = hd.sr.SourceImageForRegion(header.SOPClassUID, header.SOPInstanceUID)
-    return hd.sr.CoordinatesForMeasurement(
-        hd.sr.GraphicTypeValues.POLYLINE, np.array(one.line, dtype=np.float64)[:, ::-1], film
+    points = np.array(one.line, dtype=np.float64)[:, ::-1]
+    line = hd.sr.ScoordContentItem(
+        name=_SOURCE,
+        graphic_type=hd.sr.GraphicTypeValues.POLYLINE,
+        graphic_data=points,
+        relationship_type=hd.sr.RelationshipTypeValues.INFERRED_FROM,
     )
+    line.ContentSequence = hd.sr.ContentSequence(
+        [hd.sr.SourceImageForRegion(header.SOPClassUID, header.SOPInstanceUID)]
+    )
+    return line
