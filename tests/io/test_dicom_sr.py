@@ -164,7 +164,7 @@ def test_groups_say_what_was_measured_and_by_what(tmp_path):
     assert [group.finding_sites[0].value.meaning for group in groups] == ["Heart", "Chest cavity"]
     names = [[one.name for one in group.get_measurements()] for group in groups]
     assert names[0][0] == names[1][0] == codes.SCT.Diameter
-    assert (names[0][1].value, names[0][1].scheme_designator) == ("cardiothoracic_ratio", PRIVATE_SCHEME)
+    assert (names[0][1].CodeValue, names[0][1].scheme_designator) == ("ctr", PRIVATE_SCHEME)
     assert [item.CodingSchemeDesignator for item in report.CodingSchemeIdentificationSequence] == [PRIVATE_SCHEME]
     texts = [
         {one.name.meaning: one.TextValue for one in group[0].ContentSequence if one.ValueType == "TEXT"}

@@ -54,7 +54,7 @@ _SITES = {
     "thorax": (Code("43799004", "SCT", "Chest cavity"), "Thorax, inner transverse diameter"),
 }
 _UNITS = {"mm": Code("mm", "UCUM", "mm"), "px": Code("{pixels}", "UCUM", "pixels")}
-_RATIO = Code("cardiothoracic_ratio", PRIVATE_SCHEME, "Cardiothoracic ratio")
+_RATIO = Code("ctr", PRIVATE_SCHEME, "Cardiothoracic ratio")  # over 16 characters it would be no CodeValue
 _SOURCE = Code("260753009", "SCT", "Source")
 _LENGTH_TOOL = "Cornerstone3DTools@^0.1.0:Length"  # how OHIF knows a line with a length
 _SERIES_OFFSET = 2000  # an SR's series number is its film's plus this
@@ -195,7 +195,7 @@ def _group(
 
 
 def _number(name: Code, value: float, unit: Code, lines: Sequence[hd.sr.ScoordContentItem]) -> hd.sr.Measurement:
-    """A number that is inferred from lines, which highdicom before 0.23 has no argument for."""
+    """A number that is inferred from lines; not all versions of highdicom have an argument for them."""
     number = hd.sr.Measurement(name, value, unit)
     number[0].ContentSequence = hd.sr.ContentSequence(lines)
     return number
