@@ -22,7 +22,7 @@ from scipy import ndimage
 
 from cxw_monai.io.structures import describe_structure, split_side
 
-__all__ = ["describe_columns", "measure", "measurement_columns"]
+__all__ = ["describe_columns", "diameter_lines", "measure", "measurement_columns"]
 
 Value = float | int | None
 
@@ -80,27 +80,65 @@ def measure(masks: np.ndarray, structures: Sequence[str], spacing_mm: tuple[floa
     if masks.ndim != 3 or masks.dtype != bool or len(masks) != len(structures):
         raise ValueError(f"masks must be bool [{len(structures)}, H, W], got {masks.dtype} of shape {masks.shape}")
     found: dict[str, Value] = dict.fromkeys(measurement_columns(structures))
-    by_name: dict[tuple[str, str | None], np.ndarray] = {}
+    by_name = _found(masks, structures)
     for name, mask in zip(structures, masks, strict=True):
         pixels = int(np.count_nonzero(mask))
         found[f"area_px_{name}"] = pixels
         found[f"area_mm2_{name}"] = pixels * spacing_mm[0] * spacing_mm[1] if spacing_mm else None
-        if pixels:
-            by_name.setdefault(split_side(name), mask)
     for name in _LUNGS:
         left, right = by_name.get((name, "left")), by_name.get((name, "right"))
         if left is not None and right is not None:
             found[f"{name}_left_right_area_ratio"] = np.count_nonzero(left) / np.count_nonzero(right)
-    thorax, heart = _thorax(by_name), by_name.get(("heart", None))
-    if thorax is not None:
-        found |= _diameter("thorax", *thorax, spacing_mm)
-    if heart is not None:
-        columns = np.flatnonzero(_largest_parts(heart, 1).any(axis=0))
-        found |= _diameter("heart", int(columns[0]), int(columns[-1]), spacing_mm)
+    for name, mask in _measured(by_name).items():
+        found |= _diameter(name, *_ends(mask), spacing_mm)
     across, inner = found["heart_diameter_px"], found["thorax_diameter_px"]
     if across is not None and inner is not None:
         found["cardiothoracic_ratio"] = across / inner
     return found
+
+
+def diameter_lines(masks: np.ndarray, structures: Sequence[str]) -> dict[str, np.ndarray]:
+    """The lines along which :func:`measure` takes its diameters.
+
+    A line is horizontal, from the outer edge of the first column to the outer edge of the last one, and lies halfway
+    between the middles of these two columns' pixels.
+
+    Args:
+        masks: bool ``[S, H, W]``, rows downwards.
+        structures: S names.
+
+    Returns:
+        float64 ``[2, 2]``, two points (row, column) in continuous px (the first pixel covers 0 to 1), of ``heart`` and
+        ``thorax``; without those that aren't there.
+    """
+    lines = {}
+    for name, mask in _measured(_found(masks, structures)).items():
+        first, last = _ends(mask)
+        row = np.mean([np.flatnonzero(mask[:, column]).mean() for column in (first, last)]) + 0.5
+        lines[name] = np.array([[row, first], [row, last + 1]])
+    return lines
+
+
+def _found(masks: np.ndarray, structures: Sequence[str]) -> dict[tuple[str, str | None], np.ndarray]:
+    """The masks that have pixels, by structure and side; the first of a name."""
+    by_name: dict[tuple[str, str | None], np.ndarray] = {}
+    for name, mask in zip(structures, masks, strict=True):
+        if mask.any():
+            by_name.setdefault(split_side(name), mask)
+    return by_name
+
+
+def _measured(by_name: dict[tuple[str, str | None], np.ndarray]) -> dict[str, np.ndarray]:
+    """The masks ``[H, W]`` whose diameters are taken, those of ``heart`` and ``thorax`` that are there."""
+    heart, thorax = by_name.get(("heart", None)), _thorax(by_name)
+    found = {"heart": None if heart is None else _largest_parts(heart, 1), "thorax": thorax}
+    return {name: mask for name, mask in found.items() if mask is not None}
+
+
+def _ends(mask: np.ndarray) -> tuple[int, int]:
+    """First and last column of a mask ``[H, W]`` that has pixels."""
+    columns = np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(columns[-1])
 
 
 def _diameter(name: str, first: int, last: int, spacing_mm: tuple[float, float] | None) -> dict[str, Value]:
@@ -124,8 +162,8 @@ def _largest_parts(mask: np.ndarray, count: int) -> np.ndarray:
     return np.asarray(np.isin(labels, np.argsort(sizes)[-count:]))
 
 
-def _thorax(masks: dict[tuple[str, str | None], np.ndarray]) -> tuple[int, int] | None:
-    """First and last column of both lungs; None where one is missing, or where they share no row."""
+def _thorax(masks: dict[tuple[str, str | None], np.ndarray]) -> np.ndarray | None:
+    """Both lungs ``[H, W]``; None where one is missing, or where they share no row."""
     for name in _LUNGS:
         left, right = masks.get((name, "left")), masks.get((name, "right"))
         both = masks.get((f"{name}s", None), masks.get((name, None)))
@@ -138,6 +176,5 @@ def _thorax(masks: dict[tuple[str, str | None], np.ndarray]) -> tuple[int, int] 
             both = _largest_parts(both, 2)
         else:
             continue
-        columns = np.flatnonzero(both.any(axis=0))
-        return int(columns[0]), int(columns[-1])
+        return both
     return None

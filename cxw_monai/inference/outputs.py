@@ -8,6 +8,7 @@
     DIR/<film>/masks/<structure>.png        0 and 255
     DIR/<film>/nifti/<structure>.nii.gz     0 and 1
     DIR/<film>/segmentation.dcm             all structures as one DICOM SEG, for DICOM films
+    DIR/<film>/measurements.dcm             diameters and cardiothoracic ratio as one DICOM SR, for DICOM films
     DIR/<film>/overlay.png
 
 ``<film>`` is the film's path below the input without its ending
@@ -35,17 +36,20 @@ from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.identity import FileIdentity, file_identity
 from cxw_monai.io.radiograph import Radiograph, RadiographError
 from cxw_monai.io.results.dicom_seg import SegAlgorithm, checked_seg_type, write_dicom_seg
+from cxw_monai.io.results.dicom_sr import Diameter, write_dicom_sr
 from cxw_monai.io.results.folders import mark_own
 from cxw_monai.io.results.mask_files import check_structures, stores_columns_first, write_nifti_masks, write_png_masks
 from cxw_monai.io.results.overlay import write_overlay
 
 from .film_results import FILE_COLUMNS, FilmResults
-from .measurements import describe_columns, measure
+from .measurements import describe_columns, diameter_lines, measure
 
-__all__ = ["FORMATS", "SegmentationWriter"]
+__all__ = ["DEFAULT_FORMATS", "FORMATS", "SegmentationWriter"]
 
-FORMATS = ("png", "nifti", "seg", "overlay", "csv")
+FORMATS = ("png", "nifti", "seg", "sr", "overlay", "csv")
 """What can be written."""
+DEFAULT_FORMATS = tuple(name for name in FORMATS if name != "sr")
+"""What is written where nothing is said."""
 
 _TABLE, _COLUMNS, _SUMMARY = "measurements.csv", "measurements.json", "summary.json"
 _ABOUT = {
@@ -56,9 +60,10 @@ _ABOUT = {
     "column_spacing_mm": "distance of the columns' centres in mm; empty where it isn't known",
     "spacing_from": "where the spacing is from",
     "seg_note": "why there is no DICOM SEG",
+    "sr_note": "why there is no DICOM SR",
     "implausible": "what speaks against the masks; empty where nothing was found",
 }
-_RESULTS = ("masks", "nifti", "segmentation.dcm", "overlay.png")
+_RESULTS = ("masks", "nifti", "segmentation.dcm", "measurements.dcm", "overlay.png")
 _RESERVED = (_TABLE, _COLUMNS, _SUMMARY, "failures.csv", "settings.json", *_RESULTS)
 _logger = logging.getLogger(__name__)
 
@@ -78,8 +83,9 @@ class SegmentationWriter(FilmResults):
         root: the folder that the user gave as input, below which films are named; None takes the folder that all films
             share, which is another one when films are added elsewhere.
         formats: any of :data:`FORMATS`. ``seg`` is left out for a film that no DICOM SEG can be made of (not a DICOM,
-            no UIDs), with a note in the table and a warning for the first one.
-        algorithm: what a SEG names as the maker of the masks.
+            no UIDs), ``sr`` for such a film and for one without a heart, with a note in the table and a warning for the
+            first one.
+        algorithm: what SEG and SR name as the maker of the masks.
         resume: keep the rows of a table that is there (of the same columns); otherwise it is begun anew.
         seg_type: how a SEG stores masks, see :func:`~cxw_monai.io.results.dicom_seg.write_dicom_seg`.
 
@@ -87,14 +93,14 @@ class SegmentationWriter(FilmResults):
         ValueError: unknown formats, bad or equal names, no table format to resume, or a table of other columns.
     """
 
-    PATTERNS = ("masks/*.png", "nifti/*.nii.gz", "segmentation.dcm", "overlay.png")
+    PATTERNS = ("masks/*.png", "nifti/*.nii.gz", "segmentation.dcm", "measurements.dcm", "overlay.png")
 
     def __init__(
         self,
         output_dir: str | PathLike[str],
         structures: Sequence[str],
         sources: Iterable[str | PathLike[str]],
-        formats: Sequence[str] = FORMATS,
+        formats: Sequence[str] = DEFAULT_FORMATS,
         *,
         root: str | PathLike[str] | None = None,
         algorithm: SegAlgorithm | None = None,
@@ -119,14 +125,17 @@ class SegmentationWriter(FilmResults):
                 json.dump(columns, stream, indent=2)
         self._found: Counter[str] = Counter()
         self._without_seg: Counter[str] = Counter()
+        self._without_sr: Counter[str] = Counter()
         self._films = self._implausible = 0
 
     def files(self, row: Mapping[str, str]) -> list[str]:
-        """What a film's folder holds when it is done; no SEG where the row says that none can be made."""
+        """What a film's folder holds when it is done; no SEG or SR where the row says that none can be made."""
         files = [f"masks/{name}.png" for name in self.structures if "png" in self.formats]
         files += [f"nifti/{name}.nii.gz" for name in self.structures if "nifti" in self.formats]
         if "seg" in self.formats and not row["seg_note"]:
             files.append("segmentation.dcm")
+        if "sr" in self.formats and not row["sr_note"]:
+            files.append("measurements.dcm")
         return files + ["overlay.png"] * ("overlay" in self.formats)
 
     def write(
@@ -173,6 +182,8 @@ class SegmentationWriter(FilmResults):
             write_overlay(folder / "overlay.png", radiograph.array[0], upright, self.structures, spacing_mm=spacing)
         note = self._write_seg(folder / "segmentation.dcm", path, masks, doubts) if "seg" in self.formats else ""
         row = self._row(radiograph, identity, upright, spacing, note) | {"implausible": "; ".join(doubts)}
+        if "sr" in self.formats:
+            row["sr_note"] = self._write_sr(folder / "measurements.dcm", radiograph, upright, row)
         self.append(row)
         self._films += 1
         self._implausible += bool(doubts)
@@ -186,11 +197,33 @@ class SegmentationWriter(FilmResults):
             how: dict[str, Any] = {"created": self.created, "algorithm": algorithm, "seg_type": self.seg_type}
             write_dicom_seg(file, path, masks, self.structures, **how)
         except RadiographError as error:
-            if error.reason not in self._without_seg:  # the summary counts the others
-                _logger.warning("no DICOM SEG of %s", error)
-            self._without_seg[error.reason] += 1
-            return error.reason
+            return self._left_out("SEG", self._without_seg, error)
         return ""
+
+    def _write_sr(self, file: Path, radiograph: Radiograph, upright: np.ndarray, row: Mapping[str, Any]) -> str:
+        """Write the SR of what the row has; why there is none, in words, where it can't be made."""
+        path, turns = radiograph.meta["path"], radiograph.meta["pixel_map"].turns()
+        unit = "px" if radiograph.meta["spacing_mm"] is None else "mm"
+        diameters = [
+            Diameter(name, turns.to_source(line).tolist(), float(row[f"{name}_diameter_{unit}"]), unit)
+            for name, line in diameter_lines(upright, self.structures).items()
+        ]
+        try:
+            if row["heart_diameter_px"] is None:
+                reason = "no heart was found, whose diameter is what a DICOM SR reports"
+                raise RadiographError(path, reason, "look at the film, or leave out the format 'sr'")
+            how: dict[str, Any] = {"created": self.created, "algorithm": self.algorithm}
+            write_dicom_sr(file, path, diameters, row["cardiothoracic_ratio"], doubtful=bool(row["implausible"]), **how)
+        except RadiographError as error:
+            return self._left_out("SR", self._without_sr, error)
+        return ""
+
+    def _left_out(self, kind: str, without: Counter[str], error: RadiographError) -> str:
+        """Count a film without a DICOM result, and warn of the first one of its reason; the reason."""
+        if error.reason not in without:  # the summary counts the others
+            _logger.warning("no DICOM %s of %s", kind, error)
+        without[error.reason] += 1
+        return error.reason
 
     def _row(
         self,
@@ -210,12 +243,13 @@ class SegmentationWriter(FilmResults):
             "column_spacing_mm": spacing[1] if spacing else None,
             "spacing_from": (sources or ["header of the file, magnification unknown"])[0] if spacing else "unknown",
             "seg_note": note,
+            "sr_note": "",
         }
         return about | measure(upright, self.structures, spacing)
 
     def finish(self) -> dict[str, Any]:
-        """Write ``summary.json``: the films of this run, in how many each structure was found, SEGs left out and why,
-        implausible films.
+        """Write ``summary.json``: the films of this run, in how many each structure was found, SEGs and SRs left out
+        and why, implausible films.
 
         Returns:
             The summary.
@@ -224,6 +258,7 @@ class SegmentationWriter(FilmResults):
             "films": self._films,
             "found": {name: self._found[name] for name in self.structures},
             "without_seg": dict(self._without_seg),
+            "without_sr": dict(self._without_sr),
             "implausible": self._implausible,
         }
         with atomic_file(self.output_dir / _SUMMARY, "w", encoding="utf-8") as stream:

@@ -17,7 +17,7 @@ from cxw_monai.io.results.dicom_seg import checked_seg_type
 from cxw_monai.quality.review import checked_choice
 from cxw_monai.training.precision import checked_amp
 
-from .outputs import FORMATS
+from .outputs import DEFAULT_FORMATS, FORMATS
 from .predictor import film_inferer, on_device  # configs name them here
 
 __all__ = ["SegmentSettings", "film_inferer", "find_films", "model_hash", "on_device"]
@@ -55,7 +55,7 @@ class SegmentSettings:
 
     threshold: float = 0.5
     keep_largest: bool | str | Sequence[str] = "auto"
-    formats: Sequence[str] = FORMATS
+    formats: Sequence[str] = DEFAULT_FORMATS
     voi: str = "auto"
     voi_item: int | str = 0
     window: Sequence[float] | None = None

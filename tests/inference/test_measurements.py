@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxw_monai.inference.measurements import describe_columns, measure, measurement_columns
+from cxw_monai.inference.measurements import describe_columns, diameter_lines, measure, measurement_columns
 
 STRUCTURES = ("lung_right", "left_lung", "heart")
 
@@ -81,6 +81,19 @@ def test_lung_fields_are_measured_beside_whole_lungs_and_give_the_thorax():
     assert found["lung_field_left_right_area_ratio"] == 3900 / 2800
     assert (found["thorax_first_column"], found["thorax_last_column"]) == (20, 189)
     assert found["cardiothoracic_ratio"] == 60 / 170
+
+
+def test_lines_run_from_edge_to_edge_halfway_between_the_ends():
+    heart, lung = np.zeros((2, 30, 40), bool)
+    heart[10:12, 8:20] = heart[11:17, 20:26] = True  # ends: column 8 in rows 10 and 11, column 25 in rows 11 to 16
+    heart[2, 1] = True  # a stray pixel
+    lung[5:25, 4:30] = True
+    lines = diameter_lines(np.stack([lung, heart]), ("lungs", "heart"))
+    assert list(lines) == ["heart", "thorax"]
+    # middles of the ends: 11 and 14 from the upper edge, and 15 for both ends of the lungs
+    assert lines["heart"].tolist() == [[12.5, 8], [12.5, 26]]
+    assert lines["thorax"].tolist() == [[15, 4], [15, 30]]
+    assert diameter_lines(np.zeros((1, 5, 5), bool), ("heart",)) == {}
 
 
 @pytest.mark.parametrize("missing", [3, 4])

@@ -67,7 +67,13 @@ def test_all_formats_of_a_dicom_film(tmp_path, caplog):
     seg = pydicom.dcmread(folder / "segmentation.dcm")
     np.testing.assert_array_equal(seg.pixel_array, _masks(120, 90))
     assert Image.open(folder / "overlay.png").width >= 90
-    assert summary == {"films": 1, "found": dict.fromkeys(STRUCTURES, 1), "without_seg": {}, "implausible": 0}
+    assert summary == {
+        "films": 1,
+        "found": dict.fromkeys(STRUCTURES, 1),
+        "without_seg": {},
+        "without_sr": {},
+        "implausible": 0,
+    }
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
     (told,) = _rows(tmp_path / "out")
     assert (told["image"], told["folder"], told["spacing_from"], told["seg_note"]) == (

@@ -15,47 +15,45 @@ Masks are BINARY where every reader finds the frames: one frame, or frames of wh
 8). Else a frame begins within a byte, where some readers (OHIF 3.13) look at the next whole one and show it scrambled;
 then they are FRACTIONAL: occupancy, 0 and 255 only, in RLE Lossless.
 
-Of the film's header only what belongs to patient, study and reference is read, and goes nowhere but into the SEG.
-Identifiers are copied as they are, since an archive files by them; dates, times, sex and orientation that don't follow
-the standard become empty, which it allows, as does what is missing (old CR files). A film without the UIDs that a
-reference needs is refused: a SEG that points at nothing could not be opened with its film.
+What it takes of the film's header, and its UIDs, are described in :mod:`~.dicom_shared`.
 
-UIDs are functions of the film's SOP Instance UID, the algorithm, the names and the masks: a second run over the same
-film with the same model gives the same instance, so an archive keeps one. With the same time of creation the file is
-the same to the byte.
-
-Sources: DICOM PS3.3 A.51 and C.8.20.2 (Segmentation IOD), https://dicom.nema.org/medical/dicom/current/output/chtml/part03/sect_A.51.html;
-UIDs under 2.25 from name-based UUIDs, PS3.5 B.2.
+Sources: DICOM PS3.3 A.51 and C.8.20.2 (Segmentation IOD), https://dicom.nema.org/medical/dicom/current/output/chtml/part03/sect_A.51.html
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from copy import deepcopy
-from dataclasses import dataclass, replace
 from datetime import datetime
 from os import PathLike
-from typing import IO
-from uuid import NAMESPACE_OID, uuid5
 
 import highdicom as hd
 import numpy as np
-import pydicom
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from PIL import Image, ImageCms
-from pydicom.config import RAISE
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
-from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
-from pydicom.valuerep import DS, validate_value
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+from pydicom.valuerep import DS
 
-from cxw_monai import __version__
-from cxw_monai.io.dicom.file import is_dicom_header, quiet_pydicom
+from cxw_monai.io.dicom.file import quiet_pydicom
 from cxw_monai.io.files.atomic import atomic_file
-from cxw_monai.io.radiograph import RadiographError, errors_of
+from cxw_monai.io.radiograph import RadiographError
 from cxw_monai.io.structures import PRIVATE_SCHEME, describe_structure, structure_colours
 
+from .dicom_shared import (
+    LOSSY,
+    SPACING,
+    SegAlgorithm,
+    copy_if_valid,
+    copy_patient_and_study,
+    read_header,
+    reference_to,
+    result_uid,
+    save_result,
+    series_number,
+    set_dates,
+)
 from .mask_files import check_structures
 
 __all__ = ["SEG_TYPES", "SegAlgorithm", "checked_seg_type", "write_dicom_seg"]
@@ -63,52 +61,8 @@ __all__ = ["SEG_TYPES", "SegAlgorithm", "checked_seg_type", "write_dicom_seg"]
 SEG_TYPES = ("auto", "binary", "fractional")
 """How masks may be stored; ``auto`` is binary where all readers find the frames, else fractional."""
 
-_UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
-_AS_THEY_ARE = (
-    "PatientName",
-    "PatientID",
-    "IssuerOfPatientID",
-    "AccessionNumber",
-    "StudyID",
-    "ReferringPhysicianName",
-    "StudyDescription",
-)
-_IF_VALID = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "PatientOrientation")
-_MAY_BE_ABSENT = ("IssuerOfPatientID", "StudyDescription")
-_LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
-_GRID = ("Rows", "Columns", "NumberOfFrames", "Modality", "SeriesNumber", "SpecificCharacterSet")
-_SPACING = ("PixelSpacing", "ImagerPixelSpacing")  # the first that is valid, as viewers take it for the film
 _TO_THE_RIGHT_AND_DOWN = [1, 0, 0, 0, 1, 0]
-_PYDICOM = int(pydicom.__version__.split(".")[0])
 _SERIES_OFFSET = 1000  # a SEG's series number is its film's plus this
-
-
-@dataclass(frozen=True)
-class SegAlgorithm:
-    """What made the masks, as the SEG names it.
-
-    Attributes:
-        name: of the algorithm, and the device's model name.
-        version: of the weights or the software.
-        manufacturer: who answers for it.
-        description: the series' description.
-        type: ``AUTOMATIC``, or ``SEMIAUTOMATIC`` where a person drew or corrected them.
-    """
-
-    name: str = "chexworld_segmentation"
-    version: str = __version__
-    manufacturer: str = "cxw_monai"
-    description: str = "Segmentation by chexworld_segmentation"
-    type: str = "AUTOMATIC"
-
-    def doubted(self) -> SegAlgorithm:
-        """The same, with a description that says first that the masks are implausible."""
-        return replace(self, description=f"IMPLAUSIBLE, look at it. {self.description}"[:64])
-
-    def __post_init__(self) -> None:
-        for field, text in vars(self).items():
-            if not 1 <= len(text) <= 64 or "\\" in text or not text.isascii():
-                raise ValueError(f"SegAlgorithm {field} must be 1 to 64 ASCII characters without '\\', got {text!r}")
 
 
 def checked_seg_type(seg_type: str) -> str:
@@ -154,7 +108,7 @@ def write_dicom_seg(
         seg_type = "binary" if len(masks) == 1 or masks[0].size % 8 == 0 else "fractional"
     algorithm = algorithm or SegAlgorithm()
     with quiet_pydicom():
-        header = _read_header(source)
+        header = read_header(source, "SEG")
         shape = (len(names), header.Rows, header.Columns)
         if masks.dtype != bool or masks.shape != shape:
             raise ValueError(f"{source}: masks must be bool {list(shape)}, got {masks.dtype} of shape {masks.shape}")
@@ -163,45 +117,11 @@ def write_dicom_seg(
         except KeyError as error:  # highdicom looks the class of the source up in its copy of the standard
             reason = f"of SOP class {header.SOPClassUID}, which the DICOM standard doesn't have as an image"
             raise RadiographError(source, reason, "convert it to CR or DX, or leave out the format 'seg'") from error
-        _copy_patient_and_study(header, seg)
-        _date(seg, created)
+        copy_patient_and_study(header, seg)
+        copy_if_valid(header, seg, ("PatientOrientation",))
+        set_dates(seg, created)
         with atomic_file(path) as stream:
-            _save(seg, stream)
-
-
-def _read_header(source: str | PathLike[str]) -> Dataset:
-    """The attributes named above of a film that a SEG can refer to."""
-    tags = [*_UIDS, *_AS_THEY_ARE, *_IF_VALID, *_LOSSY, *_GRID, *_SPACING]
-    with open(source, "rb") as stream:
-        is_dicom = is_dicom_header(stream.read(132))
-    if not is_dicom:
-        raise RadiographError(source, "not a DICOM file, which a DICOM SEG must refer to", "leave out the format 'seg'")
-    with errors_of(source, "cannot be parsed as DICOM, damaged or truncated ({})"):
-        header = pydicom.dcmread(source, force=True, stop_before_pixels=True, specific_tags=tags)
-        missing = [name for name in (*_UIDS, "Rows", "Columns") if not header.get(name)]
-        frames = int(header.get("NumberOfFrames") or 1)
-    if missing:
-        reason = f"no {', '.join(missing)} in its header, which a DICOM SEG must refer to"
-        raise RadiographError(source, reason, "export it again from the archive, or leave out the format 'seg'")
-    if frames > 1:
-        reason = f"multi-frame DICOM ({frames} frames)"
-        raise RadiographError(source, reason, "export each frame to a file of its own")
-    return header
-
-
-def _reference(header: Dataset) -> Dataset:
-    """The header without anything of the patient's: what highdicom is shown."""
-    reference = Dataset()
-    for name in _UIDS:
-        setattr(reference, name, header.get(name))
-    for name in (*_AS_THEY_ARE, *_IF_VALID):
-        if name not in _MAY_BE_ABSENT:
-            setattr(reference, name, "")
-    reference.Rows, reference.Columns, reference.NumberOfFrames = header.Rows, header.Columns, 1
-    groups = Dataset()  # highdicom asks for it where the class may hold several frames (RF); _build takes it out again
-    groups.PixelMeasuresSequence = hd.PixelMeasuresSequence((1.0, 1.0), slice_thickness=1.0)
-    reference.SharedFunctionalGroupsSequence = [groups]
-    return reference
+            save_result(seg, stream)
 
 
 def _build(
@@ -215,17 +135,16 @@ def _build(
     digest = hashlib.sha256(np.packbits(masks).tobytes()).hexdigest()
     identity = [header.SOPInstanceUID, *map(str, masks.shape), *vars(algorithm).values(), *names, digest, seg_type]
     private = any(not meaning.known or meaning.modifier for meaning in map(describe_structure, names))
-    number = header.get("SeriesNumber")
     seg = hd.seg.Segmentation(
-        source_images=[_reference(header)],
+        source_images=[reference_to(header)],
         pixel_array=np.ascontiguousarray(masks.transpose(1, 2, 0)[None], dtype=np.uint8),  # [1, Rows, Columns, S]
         segmentation_type=hd.seg.SegmentationTypeValues(seg_type.upper()),
         fractional_type=hd.seg.SegmentationFractionalTypeValues.OCCUPANCY,  # of a fractional one
         max_fractional_value=255,
         segment_descriptions=_segments(names, algorithm),
-        series_instance_uid=_uid("series", identity),
-        series_number=_SERIES_OFFSET + (int(number) if number is not None and 0 <= number < 1 << 20 else 0),
-        sop_instance_uid=_uid("instance", identity),
+        series_instance_uid=result_uid("series", identity),
+        series_number=series_number(header, _SERIES_OFFSET),
+        sop_instance_uid=result_uid("instance", identity),
         instance_number=1,
         manufacturer=algorithm.manufacturer,
         manufacturer_model_name=algorithm.name,
@@ -238,7 +157,7 @@ def _build(
         omit_empty_frames=False,
     )
     if header.get("LossyImageCompression") == "01":
-        for name in _LOSSY:
+        for name in LOSSY:
             if header.get(name) not in (None, ""):
                 setattr(seg, name, header.get(name))
     if private:
@@ -248,7 +167,7 @@ def _build(
         for derivation in frame.get("DerivationImageSequence", []):
             for image in derivation.SourceImageSequence:
                 image.pop("ReferencedFrameNumber", None)
-    dimensions = _uid("dimensions", identity)
+    dimensions = result_uid("dimensions", identity)
     for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
         item.DimensionOrganizationUID = dimensions
     return seg
@@ -257,7 +176,7 @@ def _build(
 def _place(groups: Dataset, header: Dataset) -> None:
     """Pixel measures and plane orientation, as described in the module."""
     measures, orientation = Dataset(), Dataset()
-    spacing = next(filter(None, (_valid_spacing(header, name) for name in _SPACING)), None)
+    spacing = next(filter(None, (_valid_spacing(header, name) for name in SPACING)), None)
     if spacing:
         measures.PixelSpacing = [DS(size, auto_format=True) for size in spacing]
     measures.SliceThickness = DS(1)
@@ -272,10 +191,6 @@ def _valid_spacing(header: Dataset, name: str) -> list[float] | None:
     except (TypeError, ValueError, OverflowError):  # one number alone, or text
         return None
     return spacing if len(spacing) == 2 and all(np.isfinite(size) and size > 0 for size in spacing) else None
-
-
-def _uid(role: str, identity: Sequence[str]) -> UID:
-    return UID(f"2.25.{uuid5(NAMESPACE_OID, chr(10).join((role, *identity))).int}")
 
 
 def _segments(names: Sequence[str], algorithm: SegAlgorithm) -> list[hd.seg.SegmentDescription]:
@@ -313,41 +228,3 @@ def _cielab(rgb: tuple[int, int, int]) -> list[int]:
     pixel = ImageCms.buildTransform(srgb, lab, "RGB", "LAB").apply(Image.new("RGB", (1, 1), rgb)).tobytes()
     lightness, a, b = np.frombuffer(pixel, dtype=np.uint8).astype(int)  # Pillow's a and b are signed bytes
     return [int(lightness) * 257, *(((int(value) + 128) % 256) * 257 for value in (a, b))]
-
-
-def _save(seg: Dataset, stream: IO[bytes]) -> None:
-    if _PYDICOM < 3:
-        seg.save_as(stream, write_like_original=False)
-    else:
-        seg.save_as(stream, enforce_file_format=True)
-
-
-def _copy_patient_and_study(header: Dataset, seg: Dataset) -> None:
-    """Patient and study attributes of the film; highdicom, which logs names, never sees them."""
-    seg.pop("SpecificCharacterSet", None)
-    for name in ("SpecificCharacterSet", *_AS_THEY_ARE, *_IF_VALID):
-        if name in header and (name not in _IF_VALID or _is_valid(header, name)):
-            seg[name] = deepcopy(header[name])
-        elif name not in _MAY_BE_ABSENT and name != "SpecificCharacterSet":
-            setattr(seg, name, "")
-
-
-def _is_valid(header: Dataset, name: str) -> bool:
-    """Whether a date, time, sex or orientation follows the standard."""
-    value = header[name].value
-    if name == "PatientOrientation":  # towards where rows and columns run
-        return not isinstance(value, str) and len(value) == 2 and all(set(one) <= set("APLRFH") for one in value)
-    try:
-        validate_value(header[name].VR, str(value or ""), RAISE)
-    except ValueError:
-        return False
-    return name != "PatientSex" or value in ("M", "F", "O")
-
-
-def _date(seg: Dataset, created: datetime) -> None:
-    """Dates of creation: content, instance, and highdicom's part in it."""
-    for name in ("Content", "InstanceCreation"):
-        setattr(seg, f"{name}Date", created.strftime("%Y%m%d"))
-        setattr(seg, f"{name}Time", created.strftime("%H%M%S"))
-    for item in seg.get("ContributingEquipmentSequence", []):
-        item.ContributionDateTime = created.strftime("%Y%m%d%H%M%S")
