@@ -7,6 +7,7 @@ the same bits. Films go through the network one at a time: no answer depends on 
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -18,6 +19,7 @@ from monai.inferers import Inferer, SimpleInferer, SlidingWindowInferer
 from monai.transforms import Activationsd
 from scipy import ndimage
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from cxw_monai.io import Radiograph, RadiographError
 from cxw_monai.io.pixel_map import PixelMap
@@ -26,6 +28,8 @@ from cxw_monai.quality.review import checked_choice, film_doubts, review
 from cxw_monai.training.precision import autocast, checked_amp
 from cxw_monai.transforms.whole_film import WholeFilmd
 from cxw_monai.weights.files import finite_outputs
+
+from .augmented import AugmentedInferer
 
 __all__ = [
     "OneByOneInferer",
@@ -80,6 +84,16 @@ class Predictor:
         self.inferer = inferer or SimpleInferer()
         self.postprocessing = postprocessing or Activationsd("pred", sigmoid=True)
         self.amp, self.source = checked_amp(amp), Path(source)
+
+    def augmented(self) -> Self:
+        """The same with test-time augmentation (`cxw_monai.inference.augmented`).
+
+        Raises:
+            ValueError: a structure has a side, and its counterpart is missing.
+        """
+        averaging = copy.copy(self)
+        averaging.inferer = AugmentedInferer(self.inferer, self.structures)
+        return averaging
 
     def prepare(self, array: np.ndarray) -> Tensor:
         """A film `[1, H, W]` in [0, 1], bone bright, as the network takes it: float32 `[1, h, w]` on the CPU."""
@@ -235,16 +249,21 @@ def restore_masks(
     return masks
 
 
-def film_inferer(sliding_window: int | None = None, patch_size: int = 16) -> Inferer:
+def film_inferer(
+    sliding_window: int | None = None, patch_size: int = 16, augmented: Sequence[str] | None = None
+) -> Inferer:
     """What takes a film `[1, 1, H, W]` through the network: whole, or in windows that overlap by a quarter.
 
     Args:
         sliding_window: side of the windows in px; None for the whole film.
         patch_size: the network's, which a window must have at least.
+        augmented: the network's structures, for test-time augmentation (`cxw_monai.inference.augmented`).
 
     Raises:
-        ValueError: the windows are smaller than a patch.
+        ValueError: the windows are smaller than a patch, or a structure's counterpart on the other side is missing.
     """
+    if augmented is not None:
+        return AugmentedInferer(film_inferer(sliding_window, patch_size), augmented)
     if sliding_window is None:
         return SimpleInferer()
     if isinstance(sliding_window, bool) or not isinstance(sliding_window, int) or sliding_window < patch_size:
