@@ -111,7 +111,7 @@ class SegmentationModel(FilmModel):
             raise ValueError(f"threshold must lie between 0 and 1, got {threshold!r}")
         radiograph = read_film(film)
         predictor = self.predictor.augmented() if augmented else self.predictor
-        masks, doubts = predictor.segment(radiograph, threshold, keep_largest, on_implausible)
+        masks, doubts, _ = predictor.segment(radiograph, threshold, keep_largest, on_implausible)
         _warn(radiograph, doubts)
         return dict(zip(self.structures, masks, strict=True))
 

@@ -48,7 +48,6 @@ class SegmentSettings:
             (:mod:`cxw_monai.io.results.dicom_seg`).
         on_implausible: what is done about masks that can't be right (`cxw_monai.quality.review`): ``flag`` writes them
             and says so everywhere, ``skip`` writes none, ``keep`` doesn't look.
-
         augmented: test-time augmentation, at four times the time (`cxw_monai.inference.augmented`).
 
     Raises:
