@@ -13,9 +13,9 @@ __all__ = ["DOUBTED_BELOW", "doubted", "expected_dice"]
 DOUBTED_BELOW: dict[str, float] = {"lung_field": 0.82, "lung": 0.85, "heart": 0.8}
 """Expected Dice below which a mask is doubted, by structure without its side; others are not judged.
 
-For calibrated probabilities, such as the shipped weights'. None of 26 adults' validation films with manual masks is below
-(the lowest are .929, .933 and .935), 2 % of 287 unlabelled adults' films are, mostly lungs that are white; of 60 children's
-18 %, by the lung field and the heart, which were learned from adults alone.
+For calibrated probabilities, such as the shipped weights'. None of 26 adults' validation films with manual masks is
+below (the lowest are .929, .933 and .935); 2 % of 287 unlabelled adults' films are, and 18 % of 60 children's, by the
+lung field and the heart, which were learned from adults alone.
 """
 
 
