@@ -5,7 +5,8 @@ Example:
         --source kermany=pool/manifest.csv --source rendered=drr/manifest.csv
     python -m benchmarks.segmentation score --model OUT/model.pt --output scores \\
         --source wingspan=wingspan/manifest.csv --split validation --worst 16
-    python -m benchmarks.segmentation ship --model OUT/model.pt --output shipped
+    python -m benchmarks.segmentation calibrate --model OUT/model.pt --films films/manifest.csv --output calibrated
+    python -m benchmarks.segmentation ship --model calibrated/model.pt --output shipped
     python -m benchmarks.segmentation compare --films films/manifest.csv --output compare --encoder new=NEW/model.pt \\
         --source wingspan=wingspan/manifest.csv --source shenzhen=shenzhen/manifest.csv --share 0.05 1 --seeds 3
 """
@@ -22,6 +23,7 @@ from cxw_monai.cli import name_and_value
 from cxw_monai.inference.api import SegmentationModel, load
 from cxw_monai.weights.segmenter import read_segmenter, save_segmenter
 
+from .calibrate import calibration_table, scale_logits, validation_films, write_table
 from .compare import RANDOM, UNET, Comparison
 from .films import STRUCTURES, write_films
 from .pictures import draw_films, worst_first
@@ -37,10 +39,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     films = commands.add_parser("films", help="write one manifest of the training films of several sources")
     score = commands.add_parser("score", help="score a segmenter on manual masks; sources that have a table are kept")
     ship = commands.add_parser("ship", help="write model.pt with weights of 16 bits, half as large")
+    calibrate = commands.add_parser("calibrate", help="fit temperatures on validation films, write model.pt with them")
     compare = commands.add_parser("compare", help="train from several starts on parts of the films; rows are kept")
-    for command in (films, score, ship, compare):
+    for command in (films, score, calibrate, ship, compare):
         command.add_argument("--output", type=Path, required=True, help="folder to make or continue")
-    for command in (score, ship):
+    for command in (score, calibrate, ship):
         command.add_argument("--model", required=True, help="file, bundle or zip of a segmenter")
     for command in (films, score, compare):
         command.add_argument(
@@ -53,7 +56,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         )
     score.add_argument("--split", help="only the films of this split")
     score.add_argument("--worst", type=int, default=0, help="draw so many films, the worst first (default none)")
-    compare.add_argument("--films", type=Path, required=True, help="manifest of the command films")
+    for command in (calibrate, compare):
+        command.add_argument("--films", type=Path, required=True, help="manifest of the command films")
+    calibrate.add_argument("--per-source", type=int, default=100, help="validation films of a source (default 100)")
     compare.add_argument(
         "--encoder", type=name_and_value, action="append", default=[], metavar="ARM=FILE", help="a start; repeatable"
     )
@@ -90,6 +95,15 @@ def _work(a: argparse.Namespace) -> None:
     model = load(a.model)
     if not isinstance(model, SegmentationModel):
         raise ValueError(f"{a.model} is no segmenter.")
+    if a.command == "calibrate":
+        rows = calibration_table(validation_films(model, a.films, a.per_source))
+        settings, network = read_segmenter(a.model)
+        scale_logits(network, settings.structures, {row["structure"]: row["temperature"] for row in rows})
+        save_segmenter(network, settings, a.output / "model.pt")
+        write_table(rows, a.output / "calibration.csv")
+        for row in rows:
+            print(", ".join(f"{k} {v:.4f}" if isinstance(v, float) else str(v) for k, v in row.items()))
+        return
     for source, manifest in sources.items():
         table = a.output / f"{source}.csv"
         rows = read_scores(table) if table.exists() else score_films(model, source, manifest, table, a.split)

@@ -61,6 +61,22 @@ def _named(item: Item, folder: Path) -> Masks:
     return {name: folder / str(item[f"mask_{name}"]) for name in STRUCTURES if item.get(f"mask_{name}")}
 
 
+def _agreed(item: Item, folder: Path) -> Masks:
+    """Fields and heart as models agree on them; lungs, too, but not below the lowest row of their own visible field.
+
+    A model that learned lungs from children and one CT draws an adult's left lung through the diaphragm.
+    """
+    files = _named(item, folder)
+    masks: Masks = {name: file for name, file in files.items() if name.startswith("lung_field") or name == "heart"}
+    for side in ("left", "right"):
+        if f"lung_{side}" in files and f"lung_field_{side}" in files:
+            field = read_mask(files[f"lung_field_{side}"])  # type: ignore[arg-type]
+            lung = read_mask(files[f"lung_{side}"]) | field  # type: ignore[arg-type]
+            lung[np.flatnonzero(field.any(axis=1))[-1] + 1 :] = False
+            masks[f"lung_{side}"] = lung
+    return masks
+
+
 def _rendered(item: Item, folder: Path) -> Masks:
     """Lungs, mediastinum and clavicles; heart and lung fields are learned from films of people alone.
 
@@ -74,7 +90,7 @@ SOURCES: Mapping[str, Callable[[Item, Path], Masks]] = {
     "wingspan": _wingspan,
     "kermany": _kermany,
     "rendered": _rendered,
-    "agreed": _named,
+    "agreed": _agreed,
 }
 """How the outlines of each source are read from an item of its manifest."""
 

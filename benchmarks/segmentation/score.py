@@ -18,6 +18,8 @@ from cxw_monai.io.files.csv_files import write_rows
 from cxw_monai.io.formats.pictures import read_mask
 from cxw_monai.metrics.segmentation import bootstrap_means, surface_distances
 
+from .films import STRUCTURES
+
 __all__ = ["OUTLINES", "predicted", "read_scores", "score_films", "summary"]
 
 SIDE = 512
@@ -35,6 +37,7 @@ OUTLINES: Mapping[str, Mapping[str, str]] = {
         **{"lungs": "lungs_v7", "heart_mediastinum": "cardiomediastinum"},
     },
     "kermany": {"lungs": "lungs_v7"},
+    "films": {name: name for name in STRUCTURES},  # of the command films, with its validation split
 }
 """What the mask columns of a source's manifest outline."""
 

@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--columns", type=name_and_value, nargs="*", default=[], metavar="STRUCTURE=MASK", help="its other mask names"
     )
     parser.add_argument("--no-adapt", action="store_true", help="keep the models' own batch statistics")
+    parser.add_argument(
+        "--augmented", action="store_true", help="models must agree on the film mirrored, nearer and further, too"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
 
 
@@ -41,6 +44,7 @@ def run(a: argparse.Namespace) -> int:
         labelled=a.labelled,
         columns=dict(a.columns),
         adapt=not a.no_adapt,
+        augmented=a.augmented,
         device=a.device,
     )
     print(made)

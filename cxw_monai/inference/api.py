@@ -85,6 +85,7 @@ class SegmentationModel(FilmModel):
         threshold: float = 0.5,
         keep_largest: bool | str | Sequence[str] = "auto",
         on_implausible: str = "flag",
+        augmented: bool = False,
     ) -> dict[str, np.ndarray]:
         """Masks of one film.
 
@@ -96,6 +97,7 @@ class SegmentationModel(FilmModel):
             on_implausible: what is done where the film is no upright frontal chest, or the masks can't be its organs
                 (`review` says why): `flag` warns (`cxw_monai.quality.ImplausibleWarning`), `skip` raises, `keep`
                 doesn't look.
+            augmented: test-time augmentation (`cxw_monai.inference.augmented`), in four times the time.
 
         Returns:
             bool `[H, W]` by structure, on the pixel grid that the file stores.
@@ -108,7 +110,8 @@ class SegmentationModel(FilmModel):
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must lie between 0 and 1, got {threshold!r}")
         radiograph = read_film(film)
-        masks, doubts = self.predictor.segment(radiograph, threshold, keep_largest, on_implausible)
+        predictor = self.predictor.augmented() if augmented else self.predictor
+        masks, doubts, _ = predictor.segment(radiograph, threshold, keep_largest, on_implausible)
         _warn(radiograph, doubts)
         return dict(zip(self.structures, masks, strict=True))
 

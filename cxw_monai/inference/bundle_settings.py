@@ -33,6 +33,7 @@ class InferenceSettings(ReaderSettings):
     num_workers: Whole = setting(lambda: min(4, os.cpu_count() or 1), "threads that read films")
     resume: bool = setting(False, "leave out films that have results")
     on_implausible: Text = setting("flag", "what is done about masks that can't be right: flag, skip or keep")
+    augmented: bool = setting(False, "mean over the film as it is, mirrored, nearer and further, in 4 times the time")
 
 
 def segment_settings(settings: InferenceSettings) -> SegmentSettings:

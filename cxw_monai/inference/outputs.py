@@ -117,7 +117,8 @@ class SegmentationWriter(FilmResults):
         self.algorithm = algorithm or SegAlgorithm()
         self.created = datetime.now()
         self.seg_type = checked_seg_type(seg_type)
-        columns = _ABOUT | describe_columns(self.structures)
+        expected = {_expected(name): f"the Dice that the network expects of {name}" for name in self.structures}
+        columns = _ABOUT | expected | describe_columns(self.structures)
         table = _TABLE if "csv" in self.formats else None
         super().__init__(output_dir, sources, root, table, list(columns), _RESERVED, resume)
         if table is not None:
@@ -145,6 +146,7 @@ class SegmentationWriter(FilmResults):
         identity: FileIdentity | None = None,
         *,
         doubts: Sequence[str] = (),
+        expected_dice: np.ndarray | None = None,
     ) -> dict[str, Any]:
         """Write one film's masks.
 
@@ -153,6 +155,7 @@ class SegmentationWriter(FilmResults):
             masks: bool ``[S, *source_shape]``, on the grid that the film's file stores.
             identity: of the file when it was read; None takes that which it has now.
             doubts: what speaks against the masks, for the table and the SEG's description.
+            expected_dice: ``[S]``, for the table; None and NaN leave cells empty.
 
         Returns:
             The film's row of the table.
@@ -184,7 +187,9 @@ class SegmentationWriter(FilmResults):
         row = self._row(radiograph, identity, upright, spacing, note) | {"implausible": "; ".join(doubts)}
         if "sr" in self.formats:
             row["sr_note"] = self._write_sr(folder / "measurements.dcm", radiograph, upright, row)
-        self.append(row)
+        values = np.full(len(masks), np.nan) if expected_dice is None else expected_dice
+        cells = (None if np.isnan(value) else float(value) for value in values)
+        self.append(row | dict(zip(map(_expected, self.structures), cells, strict=True)))
         self._films += 1
         self._implausible += bool(doubts)
         self._found.update(name for name, mask in zip(self.structures, upright, strict=True) if mask.any())
@@ -269,3 +274,8 @@ class SegmentationWriter(FilmResults):
             where = f"column 'implausible' of {_TABLE}" if self._table is not None else "the lines above"
             _logger.warning("%d of them look implausible: see %s", self._implausible, where)
         return summary
+
+
+def _expected(structure: str) -> str:
+    """Column of a structure's expected Dice."""
+    return f"expected_dice_{structure}"

@@ -7,10 +7,11 @@ the same bits. Films go through the network one at a time: no answer depends on 
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,18 +19,23 @@ from monai.inferers import Inferer, SimpleInferer, SlidingWindowInferer
 from monai.transforms import Activationsd
 from scipy import ndimage
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from cxw_monai.io import Radiograph, RadiographError
 from cxw_monai.io.pixel_map import PixelMap
 from cxw_monai.io.structures import is_one_part
-from cxw_monai.quality.review import checked_choice, film_doubts, review
+from cxw_monai.quality.expected_dice import doubted, expected_dice
+from cxw_monai.quality.review import checked_choice, film_doubts, review, shows_chest
 from cxw_monai.training.precision import autocast, checked_amp
 from cxw_monai.transforms.whole_film import WholeFilmd
 from cxw_monai.weights.files import finite_outputs
 
+from .augmented import AugmentedInferer
+
 __all__ = [
     "OneByOneInferer",
     "Predictor",
+    "Segmented",
     "doubts_of",
     "film_inferer",
     "kept_to_largest",
@@ -43,6 +49,21 @@ _OVERLAP, _WINDOWS = 0.25, 4  # of neighbouring windows; windows in one forward 
 Network = TypeVar("Network", bound=nn.Module)
 Transform = Callable[[dict[str, Any]], Mapping[Any, Any]]
 """What takes a dictionary to one, such as MONAI's."""
+
+
+class Segmented(NamedTuple):
+    """A film's masks and what is thought of them.
+
+    Attributes:
+        masks: bool `[S, *source_shape]` on the grid that the file stores.
+        doubts: what speaks against them, in words.
+        expected_dice: float64 `[S]`, the Dice that the network's own probabilities expect
+            (`cxw_monai.quality.expected_dice`); NaN where a mask is empty.
+    """
+
+    masks: np.ndarray
+    doubts: list[str]
+    expected_dice: np.ndarray
 
 
 class Predictor:
@@ -80,6 +101,16 @@ class Predictor:
         self.inferer = inferer or SimpleInferer()
         self.postprocessing = postprocessing or Activationsd("pred", sigmoid=True)
         self.amp, self.source = checked_amp(amp), Path(source)
+
+    def augmented(self) -> Self:
+        """The same with test-time augmentation (`cxw_monai.inference.augmented`).
+
+        Raises:
+            ValueError: a structure has a side, and its counterpart is missing.
+        """
+        averaging = copy.copy(self)
+        averaging.inferer = AugmentedInferer(self.inferer, self.structures)
+        return averaging
 
     def prepare(self, array: np.ndarray) -> Tensor:
         """A film `[1, H, W]` in [0, 1], bone bright, as the network takes it: float32 `[1, h, w]` on the CPU."""
@@ -137,7 +168,7 @@ class Predictor:
         threshold: float = 0.5,
         keep_largest: bool | str | Sequence[str] = "auto",
         on_implausible: str = "flag",
-    ) -> tuple[np.ndarray, list[str]]:
+    ) -> Segmented:
         """Masks of one film, and what speaks against them.
 
         Args:
@@ -145,20 +176,22 @@ class Predictor:
             threshold, keep_largest: see `cxw_monai.inference.settings.SegmentSettings`.
             on_implausible: `keep` doesn't look, `flag` gives the reasons, `skip` raises where there are some.
 
-        Returns:
-            bool `[S, *source_shape]` on the grid that the file stores, and reasons in words.
-
         Raises:
             CheckpointError: the network answers with values that are no numbers.
             RadiographError: the masks are implausible and to be skipped.
             ValueError: an argument is wrong.
         """
         checked_choice(on_implausible)
-        masks = self.masks(film, threshold, keep_largest)
+        kept = kept_to_largest(keep_largest, self.structures)
+        found = self.probabilities(film.array)
+        expected = expected_dice(found, threshold)
+        masks = restore_masks(found, film.meta["pixel_map"].resize(*found.shape[1:]), threshold, kept)
         if on_implausible == "keep":
-            return masks, []
+            return Segmented(masks, [], expected)
         doubts = review_film(film, dict(zip(self.structures, masks, strict=True)))
-        return masks, _unless_skipped(film, doubts, on_implausible)
+        if shows_chest(self.structures):
+            doubts += doubted(dict(zip(self.structures, expected.tolist(), strict=True)))
+        return Segmented(masks, _unless_skipped(film, doubts, on_implausible), expected)
 
 
 def doubts_of(film: Radiograph, on_implausible: str) -> list[str]:
@@ -235,16 +268,21 @@ def restore_masks(
     return masks
 
 
-def film_inferer(sliding_window: int | None = None, patch_size: int = 16) -> Inferer:
+def film_inferer(
+    sliding_window: int | None = None, patch_size: int = 16, augmented: Sequence[str] | None = None
+) -> Inferer:
     """What takes a film `[1, 1, H, W]` through the network: whole, or in windows that overlap by a quarter.
 
     Args:
         sliding_window: side of the windows in px; None for the whole film.
         patch_size: the network's, which a window must have at least.
+        augmented: the network's structures, for test-time augmentation (`cxw_monai.inference.augmented`).
 
     Raises:
-        ValueError: the windows are smaller than a patch.
+        ValueError: the windows are smaller than a patch, or a structure's counterpart on the other side is missing.
     """
+    if augmented is not None:
+        return AugmentedInferer(film_inferer(sliding_window, patch_size), augmented)
     if sliding_window is None:
         return SimpleInferer()
     if isinstance(sliding_window, bool) or not isinstance(sliding_window, int) or sliding_window < patch_size:

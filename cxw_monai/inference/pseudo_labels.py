@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.inferers import SimpleInferer
 from tqdm import tqdm
 
 from cxw_monai.data.manifest import load_items
@@ -33,6 +34,7 @@ from cxw_monai.io.results.mask_files import write_png_masks
 from cxw_monai.networks.decoders.layers import BatchNorm2d
 from cxw_monai.weights.segmenter import read_segmenter
 
+from .augmented import VIEWS, AugmentedInferer
 from .predictor import Predictor, on_device, restore_masks
 
 __all__ = ["Committee", "agreement_of", "make_pseudo_labels"]
@@ -64,6 +66,8 @@ class Committee:
         models: files of saved segmenters.
         device: where they compute.
         amp: ``auto``, ``bfloat16`` or ``none``.
+        augmented: each model also looks at the film mirrored, nearer and further
+            (:data:`~cxw_monai.inference.augmented.VIEWS`), each view being a member of its own.
 
     Raises:
         ValueError: no model, models of different structures, or another `amp`.
@@ -71,15 +75,24 @@ class Committee:
     """
 
     def __init__(
-        self, models: Sequence[str | PathLike[str]], device: str | torch.device = "cpu", amp: str = "auto"
+        self,
+        models: Sequence[str | PathLike[str]],
+        device: str | torch.device = "cpu",
+        amp: str = "auto",
+        augmented: bool = False,
     ) -> None:
         if not models:
             raise ValueError("no model; give at least one model.pt of a segmentation run")
-        self.members = []
+        self.members: list[Predictor] = []
         for model in models:
             settings, network = read_segmenter(Path(model))
             network, structures = on_device(network, device), settings.structures
-            self.members.append(Predictor(network, settings.image_size, device, structures, amp=amp, source=model))
+            for view in VIEWS if augmented else VIEWS[:1]:
+                inferer = AugmentedInferer(SimpleInferer(), structures, [view]) if augmented else None
+                member = Predictor(
+                    network, settings.image_size, device, structures, amp=amp, inferer=inferer, source=model
+                )
+                self.members.append(member)
             if structures != self.structures:
                 raise ValueError(f"{model} segments {structures}, {models[0]} {self.structures}")
 
@@ -99,14 +112,15 @@ class Committee:
             batch_size: films of a batch; a last batch that isn't full is left out.
         """
         batches = 0
-        waiting: list[list[torch.Tensor]] = [[] for _ in self.members]
+        members = list({id(member.network): member for member in self.members}.values())  # views share a network
+        waiting: list[list[torch.Tensor]] = [[] for _ in members]
         for number, array in enumerate(films, start=1):
-            for images, member in zip(waiting, self.members, strict=True):
+            for images, member in zip(waiting, members, strict=True):
                 images.append(member.prepare(array))
             if number % batch_size:
                 continue
             batches += 1
-            for images, member in zip(waiting, self.members, strict=True):
+            for images, member in zip(waiting, members, strict=True):
                 for norm in (module for module in member.network.modules() if isinstance(module, BatchNorm2d)):
                     norm.train()
                     norm.momentum = 1 / batches  # the mean of all batches
@@ -145,6 +159,7 @@ def make_pseudo_labels(
     labelled: str | PathLike[str] | None = None,
     columns: Mapping[str, str] | None = None,
     adapt: bool = True,
+    augmented: bool = False,
     device: str | torch.device = "cpu",
 ) -> Path:
     """Masks of the films on which the models agree.
@@ -157,6 +172,7 @@ def make_pseudo_labels(
         labelled: manifest with masks, whose films come into the new manifest too.
         columns: structure to the name of its mask in ``labelled``, where that is another.
         adapt: take the models' batch statistics from the unlabelled films first (:meth:`Committee.adapt`).
+        augmented: a model has to agree with itself on the film mirrored, nearer and further, too (:class:`Committee`).
         device: where the models compute.
 
     Returns:
@@ -169,7 +185,7 @@ def make_pseudo_labels(
     """
     if not 0 <= agreement <= 1:
         raise ValueError(f"agreement must lie in [0, 1], got {agreement}")
-    committee = Committee(models, device)
+    committee = Committee(models, device, augmented=augmented)
     added = list(_labelled_rows(labelled, committee.structures, columns or {})) if labelled else []
     items = load_items(datalist=datalist, section="all")
     with output_lock(output_dir):

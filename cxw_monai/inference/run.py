@@ -99,9 +99,9 @@ class FilmSegmenter(FilmRun):
 
     def write(self, results: SegmentationWriter, film: Radiograph, identity: FileIdentity, *more: Any) -> None:
         chosen = self.settings.threshold, self.settings.keep_largest, self.settings.on_implausible
-        masks, doubts = self.predictor.segment(film, *chosen)
+        masks, doubts, expected = self.predictor.segment(film, *chosen)
         warn_of_doubts(film, doubts)
-        results.write(film, masks, identity, doubts=doubts)
+        results.write(film, masks, identity, doubts=doubts, expected_dice=expected)
 
     def _described(self) -> str:
         """For the SEG's series description, of at most 64 characters."""

@@ -48,6 +48,7 @@ class SegmentSettings:
             (:mod:`cxw_monai.io.results.dicom_seg`).
         on_implausible: what is done about masks that can't be right (`cxw_monai.quality.review`): ``flag`` writes them
             and says so everywhere, ``skip`` writes none, ``keep`` doesn't look.
+        augmented: test-time augmentation, at four times the time (`cxw_monai.inference.augmented`).
 
     Raises:
         ValueError: one of them is out of its range.
@@ -68,6 +69,7 @@ class SegmentSettings:
     resume: bool = False
     seg_type: str = "auto"
     on_implausible: str = "flag"
+    augmented: bool = False
 
     def __post_init__(self) -> None:
         threshold = self.threshold

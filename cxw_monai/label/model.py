@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cxw_monai.inference.api import ClassificationModel
-from cxw_monai.inference.predictor import Predictor, doubts_of, on_device
+from cxw_monai.inference.predictor import Predictor, Segmented, doubts_of, on_device
 from cxw_monai.inference.settings import SegmentSettings, model_hash
 from cxw_monai.io import Radiograph, RadiographError, read_radiograph
 from cxw_monai.io.radiograph import errors_of
@@ -136,7 +136,7 @@ class LabelModel(WatchedFile[tuple[Predictor, Predictor]]):
         """Names of the masks."""
         return self.content[0].structures
 
-    def segment(self, film: Radiograph, settings: SegmentSettings) -> tuple[np.ndarray, list[str]]:
+    def segment(self, film: Radiograph, settings: SegmentSettings) -> Segmented:
         """Masks on the film's stored grid, bool ``[S, *source_shape]``, and what speaks against them."""
         chosen = settings.threshold, settings.keep_largest, settings.on_implausible
         return self.content[0].segment(film, *chosen)

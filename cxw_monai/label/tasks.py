@@ -114,7 +114,7 @@ class SegmentationInfer(InferTask):
             film = read_film(request["image"])
             names = _chosen(request.get("structures"), self.model.structures)
             ending = _ending(request.get("result_extension"), film.meta["path"])
-            masks, doubts = self.model.segment(film, chosen)
+            masks, doubts, _ = self.model.segment(film, chosen)
             if doubts:
                 _logger.warning("implausible masks: %s", "; ".join(doubts))
             masks = masks[[self.model.structures.index(name) for name in names]]

@@ -79,10 +79,19 @@ def test_films_of_two_sources_stand_in_one_manifest_each_with_what_it_outlines(t
 
 def test_films_with_masks_by_name_know_those_that_are_given(tmp_path):
     item = {f"mask_{name}": f"{name}.png" for name in STRUCTURES} | {"mask_ribs": "ribs.png", "mask_mediastinum": ""}
-    known = {name: tmp_path / f"{name}.png" for name in STRUCTURES if name != "mediastinum"}
-    assert SOURCES["agreed"](item, tmp_path) == known
     rendered = SOURCES["rendered"](item, tmp_path)
     assert sorted(rendered) == ["clavicle_left", "clavicle_right", "lung_left", "lung_right"]
+
+
+def test_agreed_lungs_end_with_their_visible_field(tmp_path):
+    """A lung mask that runs through the diaphragm is cut at its field's lowest row, and holds the whole field."""
+    field, lung = _box((5, 20), (38, 55)), _box((8, 30), (30, 55))
+    files = {"lung_field_left": field, "lung_left": lung, "heart": HEART, "clavicle_left": LEFT}
+    for name, mask in files.items():
+        _save(tmp_path / "m" / f"{name}.png", mask)
+    found = SOURCES["agreed"]({f"mask_{name}": f"m/{name}.png" for name in files}, tmp_path)
+    assert sorted(found) == ["heart", "lung_field_left", "lung_left"]
+    assert np.array_equal(found["lung_left"], field | _box((8, 20), (30, 55)))
 
 
 def test_an_unknown_source_is_refused(tmp_path):

@@ -64,8 +64,12 @@ def test_by_default_table_log_summary_and_seg_say_so(film, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         summary = run(film, tmp_path / "out")
     assert (summary["failed"], summary["implausible"]) == (0, 1)
-    told = rows(tmp_path / "out" / "measurements.csv")[0]["implausible"].split("; ")
+    row = rows(tmp_path / "out" / "measurements.csv")[0]
+    told = row["implausible"].split("; ")
     assert told[0] == "not a frontal chest film" and any("lungs:" in one for one in told[1:])
+    sure = (np.log1p(np.exp(4)) - np.log(2)) / 4  # mean of the sigmoid from 0 to 4, of as much inside as outside
+    assert float(row["expected_dice_lung_left"]) == pytest.approx(sure, abs=0.01)
+    assert told[-1].startswith("right lung: the network is unsure of it, expected Dice 0.83")  # below 0.85
     assert "implausible, look at it" in caplog.text and "1 of them look implausible" in caplog.text
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["implausible"] == 1
     seg = pydicom.dcmread(next((tmp_path / "out").rglob("segmentation.dcm")))

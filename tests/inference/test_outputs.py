@@ -82,6 +82,7 @@ def test_all_formats_of_a_dicom_film(tmp_path, caplog):
         "PixelSpacing",
         "",
     )
+    assert told["expected_dice_heart"] == ""  # none was given
     assert float(told["area_mm2_heart"]) == pytest.approx(_masks(120, 90)[2].sum() * 0.08, rel=1e-5)
     assert float(told["cardiothoracic_ratio"]) == pytest.approx(row["cardiothoracic_ratio"], rel=1e-5)
     everything = [str(path) for path in (tmp_path / "out").rglob("*")] + [caplog.text, str(told)]

@@ -115,7 +115,7 @@ def test_masks_are_the_same_bits_whichever_way(films, segmenter, tmp_path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they are no chests
             own = model.segment(path, keep_largest=True)
-        served, _ = label.segment(film, SegmentSettings(keep_largest=True))
+        served, *_ = label.segment(film, SegmentSettings(keep_largest=True))
         for structure, mask, answer in zip(STRUCTURES, own.values(), served, strict=True):
             assert np.array_equal(mask, answer), (name, structure)
             upright = mask.T if path.suffix == ".gz" else mask  # pictures of the masks are upright

@@ -84,6 +84,22 @@ def test_what_the_models_disagree_on_is_unknown(tmp_path):
     assert [(row["lung_left"], row["heart"]) for row in listed] == [("1.0000", "0.0000")] * 2
 
 
+def test_an_augmented_model_has_to_agree_with_itself(tmp_path):
+    """Four views of one model are four members; its batch statistics are adapted once."""
+    structures = ("lung_left", "lung_right")
+    path = model(tmp_path / "m.pt", structures=structures)
+    committee = Committee([path], augmented=True)
+    film = np.zeros((1, *SIZE), np.float32)
+    found = committee.probabilities(film)
+    assert found.shape == (4, 2, 32, 32)
+    np.testing.assert_array_equal(found[1], found[0])  # the same everywhere, so mirrored too
+    assert found[2, :, 0].max() < 1e-5 < 0.9 < found[2, :, 16, 16].min()  # the film's edge isn't in the nearer view
+    assert len({id(member.network) for member in committee.members}) == 1
+    listed = films(tmp_path / "films", ("a",))
+    rows = rows_of(make_pseudo_labels(listed, [path], tmp_path / "out", augmented=True, adapt=False))
+    assert rows[0]["mask_lung_left"]
+
+
 def test_no_agreement_at_all_is_an_error_that_names_the_list(tmp_path):
     models = [model(tmp_path / "1.pt"), model(tmp_path / "2.pt", (-9.0, -9.0))]
     with pytest.raises(ValueError, match=r"agree on no mask at 0\.9.*agreement\.csv"):

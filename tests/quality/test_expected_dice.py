@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cxw_monai.quality.expected_dice import expected_dice
+from cxw_monai.quality.expected_dice import doubted, expected_dice
 
 
 def test_values_by_hand():
@@ -14,6 +14,14 @@ def test_values_by_hand():
     np.testing.assert_allclose(found[:2], [2 * 1.5 / (2 + 2.0), 1.0])
     assert np.isnan(found[2])
     assert expected_dice(probabilities, 0.4)[0] == pytest.approx(2 * 1.9 / (3 + 2.0))
+
+
+def test_lungs_and_hearts_below_their_limit_are_doubted():
+    values = {"lung_field_left": 0.819, "lung_right": 0.85, "heart": 0.7, "clavicle_left": 0.1, "lung_left": np.nan}
+    assert doubted(values) == [
+        "left lung field: the network is unsure of it, expected Dice 0.819, below 0.82",
+        "heart: the network is unsure of it, expected Dice 0.700, below 0.8",
+    ]
 
 
 def test_it_is_the_mean_dice_of_annotations_drawn_from_the_probabilities():
