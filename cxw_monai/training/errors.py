@@ -15,6 +15,7 @@ from cxw_monai.io.results.folders import holds_output
 from cxw_monai.weights.encoder import CheckpointError
 
 from .non_finite import NonFiniteLossError
+from .processes import is_main_process
 
 __all__ = ["install_error_hook", "plain_message", "root_cause", "runs_bundle_command"]
 
@@ -115,7 +116,7 @@ def install_error_hook() -> None:
         if message is None:
             print(printable_lines("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
         print(f"error: {printable(cause if message is None else message)}", file=sys.stderr)
-        if message is not None and not holds_output():
+        if message is not None and is_main_process() and not holds_output():  # the other processes hold nothing
             raise SystemExit(2)  # Python ends with it
 
     sys.excepthook = show

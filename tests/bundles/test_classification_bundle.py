@@ -15,7 +15,7 @@ from cxw_monai.packaging import package_bundle
 from cxw_monai.tasks.classification.settings import ClassificationSettings
 from cxw_monai.weights.bundles import extract_bundle
 from cxw_monai.weights.classifier import read_classifier, read_settings
-from tests.helpers.bundle_runs import TORCHRUN, BundleRuns, innermost
+from tests.helpers.bundle_runs import BundleRuns, innermost
 
 BUNDLE = BundleRuns(
     "chexworld_classification",
@@ -69,7 +69,9 @@ def cache(tmp_path_factory):
 def trained(manifest, cache, tmp_path_factory):
     """A finished small run with a test at its end."""
     output = tmp_path_factory.mktemp("trained")
-    done = BUNDLE.run("training", ["train.json"], datalist=manifest, output_dir=output, cache_dir=cache, **TESTED)
+    done = BUNDLE.run_from_the_start(
+        "training", ["train.json"], datalist=manifest, output_dir=output, cache_dir=cache, **TESTED
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return output
 
@@ -180,7 +182,7 @@ def test_two_processes_train_with_the_multi_gpu_overlay(manifest, cache, tmp_pat
     done = BUNDLE.run(
         "training",
         ["train.json", "multi_gpu_train.json"],
-        launch=TORCHRUN,
+        processes=2,
         datalist=manifest,
         output_dir=tmp_path,
         cache_dir=cache,

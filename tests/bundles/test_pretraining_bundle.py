@@ -5,8 +5,6 @@ import json
 import re
 import shutil
 import sqlite3
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,7 +16,8 @@ from PIL import Image
 from cxw_monai.networks import WorldModel
 from cxw_monai.tasks.pretraining.components import new_encoder
 from cxw_monai.training.errors import plain_message, root_cause
-from tests.helpers.bundle_runs import TORCHRUN, BundleRuns, innermost, last_line
+from tests.helpers.bundle_runs import BundleRuns, innermost, last_line
+from tests.helpers.forks import run_python
 
 BUNDLE = BundleRuns(
     "chexworld_pretraining",
@@ -58,7 +57,7 @@ def films(tmp_path_factory):
 def trained(films, tmp_path_factory):
     """A finished small run: its folder and what it printed."""
     output = tmp_path_factory.mktemp("trained")
-    done = BUNDLE.run("training", ["train.json"], dataset_dir=films, output_dir=output)
+    done = BUNDLE.run_from_the_start("training", ["train.json"], dataset_dir=films, output_dir=output)
     assert done.returncode == 0, done.stderr[-3000:]
     return output, done
 
@@ -143,7 +142,7 @@ def test_two_processes_train_with_the_overlays(overlays, films, tmp_path):
     done = BUNDLE.run(
         "training",
         ["train.json", *overlays],
-        launch=TORCHRUN,
+        processes=2,
         dataset_dir=films,
         output_dir=tmp_path,
         batch_size=2,
@@ -348,19 +347,13 @@ def test_metadata_has_the_mandatory_keys():
 @pytest.mark.slow
 def test_network_checks_and_export(trained, tmp_path):
     output, _ = trained
-    base = [sys.executable, "-m", "monai.bundle"]
-    common = ["--net_id", "network_def", "--meta_file", "configs/metadata.json"]
-    verified = subprocess.run(
-        [*base, "verify_net_in_out", *common, "--config_file", "configs/inference.json", "--n", "4"],
-        cwd=BUNDLE.folder, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert verified.returncode == 0, verified.stderr[-2000:]
-    exported = subprocess.run(
-        [*base, "ckpt_export", *common, "--config_file", "configs/inference.json", "--network_size", "tiny",
-         "--image_size", "96", "--ckpt_file", str(output / "encoder.pt"), "--filepath", str(tmp_path / "model.ts")],
-        cwd=BUNDLE.folder, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert exported.returncode == 0, exported.stderr[-2000:]
+    common = ["--net_id", "network_def", "--meta_file", "configs/metadata.json", "--config_file",
+              "configs/inference.json"]  # fmt: skip
+    for action in (["verify_net_in_out", *common, "--n", "4"],
+                   ["ckpt_export", *common, "--network_size", "tiny", "--image_size", "96",
+                    "--ckpt_file", output / "encoder.pt", "--filepath", tmp_path / "model.ts"]):  # fmt: skip
+        done = run_python(["-m", "monai.bundle", *action], cwd=BUNDLE.folder)
+        assert done.returncode == 0, done.stderr[-2000:]
     script = torch.jit.load(str(tmp_path / "model.ts"))
     state = torch.load(output / "model.pt", weights_only=True)
     assert torch.equal(script.state_dict()["encoder.norm.weight"], state["target_encoder.norm.weight"])

@@ -3,8 +3,6 @@
 import csv
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,7 +14,8 @@ from cxw_monai.networks import RadiographEmbedder, radiograph_vit
 from cxw_monai.rendering import make_dataset
 from cxw_monai.tasks.segmentation.settings import FineTuningSettings
 from cxw_monai.weights.segmenter import load_segmenter, read_settings
-from tests.helpers.bundle_runs import TORCHRUN, BundleRuns, innermost, last_line
+from tests.helpers.bundle_runs import BundleRuns, innermost, last_line
+from tests.helpers.forks import run_python
 from tests.helpers.phantom import write_phantom
 
 BUNDLE = BundleRuns(
@@ -72,7 +71,7 @@ def cache(tmp_path_factory):
 def trained(manifest, cache, tmp_path_factory):
     """A finished small run with a test at its end: its folder and what it printed."""
     output = tmp_path_factory.mktemp("trained")
-    done = BUNDLE.run(
+    done = BUNDLE.run_from_the_start(
         "training", ["train.json"], datalist=manifest, output_dir=output, cache_dir=cache, test_fraction=0.2
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -215,7 +214,7 @@ def test_two_processes_train_with_the_multi_gpu_overlay(manifest, cache, tmp_pat
     done = BUNDLE.run(
         "training",
         ["train.json", "multi_gpu_train.json"],
-        launch=TORCHRUN,
+        processes=2,
         datalist=manifest,
         output_dir=tmp_path,
         cache_dir=cache,
@@ -367,13 +366,7 @@ def test_network_checks_and_export(tmp_path):
     for action in (["verify_net_in_out", *common, "--n", "4"],
                    ["ckpt_export", *common, "--ckpt_file", ckpt, "--key_in_ckpt", "model",
                     "--filepath", str(tmp_path / "model.ts")]):  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, "-m", "monai.bundle", *action],
-            cwd=BUNDLE.folder,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+        done = run_python(["-m", "monai.bundle", *action], cwd=BUNDLE.folder)
         assert done.returncode == 0, done.stderr[-2000:]
     script, network = torch.jit.load(str(tmp_path / "model.ts")).eval(), load_segmenter(ckpt)
     for shape in ((64, 64), (50, 90)):

@@ -22,18 +22,19 @@ from PIL import Image
 from cxw_monai.io.results.folders import LOCK, output_lock
 from cxw_monai.weights.segmenter import new_segmenter, save_segmenter, segmenter_settings
 from tests.helpers import dicom_files as _files
+from tests.helpers.forks import run_python, start_python
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "chexworld_segmentation"
 STRUCTURES = ["lung_left", "lung_right", "heart"]
 
 
-def command(**settings):
-    arguments = [f"--{name}={value}" for name, value in settings.items()]
-    return [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.json", *arguments]
+def arguments(**settings):
+    options = [f"--{name}={value}" for name, value in settings.items()]
+    return ["-m", "monai.bundle", "run", "--config_file", "configs/inference.json", *options]
 
 
-def infer(**settings):
-    return subprocess.run(command(**settings), cwd=BUNDLE, capture_output=True, text=True, timeout=900)
+def infer(bundle=BUNDLE, **settings):
+    return run_python(arguments(**settings), cwd=bundle)
 
 
 def rows(path):
@@ -74,7 +75,8 @@ def test_a_folder_with_bad_films_is_segmented_and_ends_with_1(model, tmp_path):
     cut = film(films / "sub" / "cut.dcm", (64, 110), seed=3)
     cut.write_bytes(cut.read_bytes()[:3000])
     (films / "text.png").write_text("no picture")
-    done = infer(input=films, output=output, ckpt=model)
+    command = [sys.executable, *arguments(input=films, output=output, ckpt=model)]  # from its start, as a user
+    done = subprocess.run(command, cwd=BUNDLE, capture_output=True, text=True, timeout=900)
     assert done.returncode == 1, done.stderr[-3000:]
     assert done.stderr.strip().splitlines()[-1] == f"error: 2 of 5 films were not segmented; see {output}/failures.csv"
     assert "Traceback" not in done.stderr and "segmenting: 100%" in done.stderr
@@ -105,12 +107,12 @@ def test_a_killed_run_goes_on_and_ends_with_0(model, tmp_path):
     for number in range(40):
         film(films / f"{number:02d}.png", (400, 300), seed=number)
     settings = {"input": films, "output": output, "ckpt": model}
-    victim = subprocess.Popen(command(**settings), cwd=BUNDLE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    victim = start_python(arguments(**settings), tmp_path, cwd=BUNDLE)
     table, deadline = output / "measurements.csv", time.monotonic() + 600
     while not (table.is_file() and table.read_bytes().count(b"\n") > 3):
         assert victim.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
-    victim.kill()
+    os.kill(victim.pid, signal.SIGKILL)
     assert victim.wait() == -signal.SIGKILL
     before = {row["folder"]: os.stat(output / row["folder"] / "overlay.png").st_mtime_ns for row in rows(table)}
     assert 3 <= len(before) < 40
@@ -133,7 +135,7 @@ def test_a_second_run_ends_with_2_and_touches_nothing(model, tmp_path, bundle):
     if bundle == "chexworld_pretraining":
         ours = {"dataset_dir": tmp_path / "films", "output_dir": output}
     with output_lock(output):
-        done = subprocess.run(command(**ours), cwd=BUNDLE.parent / bundle, capture_output=True, text=True, timeout=900)
+        done = infer(BUNDLE.parent / bundle, **ours)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     expected = f"error: {output}: another run is writing there; wait for its end, or give another output folder"
     assert done.stderr.strip().splitlines()[-1] == expected

@@ -17,6 +17,7 @@ import cxw_monai
 from cxw_monai.cli import VERBS, bundle_command, probe
 from cxw_monai.metrics.probes import READINGS
 from cxw_monai.weights.bundles import named_bundle
+from tests.helpers.forks import run_python
 
 PROJECT = Path(__file__).resolve().parents[2]
 OLD_NAMES = {
@@ -135,23 +136,27 @@ def test_a_setting_without_a_value_is_refused(run_verb, commands):
 
 
 @pytest.mark.slow
-def test_segment_and_embed_write_their_results(tmp_path):
+def test_segment_and_embed_write_their_results(tmp_path, monkeypatch, run_verb):
+    found = []
+
+    def run(command, **settings):
+        found.append(run_python(command[1:], **settings))
+        return found[-1]
+
+    monkeypatch.setattr(bundle_command.subprocess, "run", run)
+    monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     (tmp_path / "films").mkdir()
     for name in ("a", "b"):
         Image.fromarray(rng.integers(0, 256, (200, 180), dtype=np.uint8)).save(tmp_path / "films" / f"{name}.png")
     (tmp_path / "films" / "c.png").write_bytes(b"no film")
 
-    def command(*words):
-        return subprocess.run([sys.executable, "-m", "cxw_monai", *words], cwd=tmp_path, capture_output=True, text=True)
-
-    done = command("segment", "films", "--output", "masks", "--set", "formats=['png']")
-    assert done.returncode == 1 and "1 of 3 films were not segmented" in done.stderr
+    assert run_verb("segment", "films", "--output", "masks", "--set", "formats=['png']")[0] == 1
+    assert "1 of 3 films were not segmented" in found[-1].stderr
     assert (tmp_path / "masks" / "a" / "masks" / "heart.png").is_file()
-    done = command("segment", "films", "--output", "masks", "--set", "treshold=0.4")
-    assert done.returncode == 2 and "did you mean threshold" in done.stderr
-    done = command("embed", "films", "--output", "vectors")
-    assert done.returncode == 0, done.stderr
+    assert run_verb("segment", "films", "--output", "masks", "--set", "treshold=0.4")[0] == 2
+    assert "did you mean threshold" in found[-1].stderr
+    assert run_verb("embed", "films", "--output", "vectors")[0] == 0, found[-1].stderr
     with np.load(tmp_path / "vectors" / "embeddings.npz", allow_pickle=False) as file:
         assert file["embeddings"].shape == (2, 192)
 

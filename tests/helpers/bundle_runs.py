@@ -10,14 +10,16 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jsonschema
 import pytest
 from monai.bundle import ConfigWorkflow
 
+from tests.helpers.forks import run_python, start_python
+
 BUNDLES = Path(__file__).parents[2] / "bundles"
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 
 
 class BundleRuns:
@@ -26,31 +28,35 @@ class BundleRuns:
     def __init__(self, name: str, **small: Any) -> None:
         self.folder, self.small = BUNDLES / name, small
         self.configs = self.folder / "configs"
-        self.process = {"cwd": self.folder, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
 
-    def command(self, run_id: str, configs: Sequence[str], launch: Sequence[str] = (), **settings: Any) -> list[str]:
-        """`python -m monai.bundle run`, or another launcher's."""
+    def arguments(self, run_id: str, configs: Sequence[str], **settings: Any) -> list[str]:
+        """What follows `python` to run the bundle."""
         listed = ",".join(f"'configs/{name}'" for name in configs)
         options = [f"--{name}={value}" for name, value in {**self.small, **settings}.items()]
-        program = launch or [sys.executable]
-        return [*program, "-m", "monai.bundle", "run", run_id, "--config_file", f"[{listed}]", *options]
+        return ["-m", "monai.bundle", "run", run_id, "--config_file", f"[{listed}]", *options]
 
-    def run(self, *arguments: Any, **settings: Any) -> subprocess.CompletedProcess[str]:
-        """A finished process of `command`."""
-        command = self.command(*arguments, **settings)
-        return subprocess.run(command, **self.process, capture_output=True, text=True, timeout=900)
+    def run(
+        self, run_id: str, configs: Sequence[str], processes: int = 1, **settings: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """A finished run in a process of its own, or in several as torchrun starts them."""
+        return run_python(self.arguments(run_id, configs, **settings), processes=processes, cwd=self.folder)
+
+    def run_from_the_start(self, *arguments: Any, **settings: Any) -> subprocess.CompletedProcess[str]:
+        """The same in an interpreter that has imported nothing yet, as a user starts it: seconds more."""
+        command = [sys.executable, *self.arguments(*arguments, **settings)]
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=900)
 
     def kill_after(self, checkpoint: int, output_dir: Path, **settings: Any) -> None:
         """Train until a checkpoint is there, then kill the process and its workers."""
-        command = self.command("training", ["train.json"], output_dir=output_dir, **settings)
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen(command, **self.process, **quiet, start_new_session=True)
-        deadline = time.monotonic() + 600
-        while not (output_dir / f"checkpoint_epoch={checkpoint}.pt").exists():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        arguments = self.arguments("training", ["train.json"], output_dir=output_dir, **settings)
+        with TemporaryDirectory() as streams:
+            process = start_python(arguments, Path(streams), cwd=self.folder)
+            deadline = time.monotonic() + 600
+            while not (output_dir / f"checkpoint_epoch={checkpoint}.pt").exists():
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.02)
+            os.killpg(process.pid, signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL
 
     def workflow(self, kind: str, configs: Sequence[str], **settings: Any) -> ConfigWorkflow:
         """The bundle in this process, initialised."""

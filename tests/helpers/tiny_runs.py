@@ -1,18 +1,12 @@
-"""Very small training runs in processes of their own, which tests can end as a machine would.
-
-`python tiny_runs.py` is a server: it has imported all that a run needs, and forks one process for each run. It reads
-orders, one JSON object a line: `{"run": settings}` answers the new process's id, `{"wait": id}` its exit status.
-"""
+"""Very small training runs, made for processes of their own (`forks`) that tests can end as a machine would."""
 
 from __future__ import annotations
 
-import gc
 import importlib.machinery
 import json
 import logging
 import os
 import resource
-import signal
 import sys
 import time
 from pathlib import Path
@@ -31,6 +25,7 @@ from torch.utils.data import DataLoader
 
 from cxw_monai.data.cache import build_cache
 from cxw_monai.data.dataset import EpochSampler
+from cxw_monai.io.results import folders
 from cxw_monai.losses import DiceBCELoss
 from cxw_monai.networks import RadiographSegmenter, RadiographViT, WorldModel, WorldModelPredictor
 from cxw_monai.tasks.pretraining.dataset import ViewPairDataset
@@ -46,6 +41,7 @@ from cxw_monai.training import (
     RunRecord,
     RunState,
     SamplerEpoch,
+    hold_output,
     install_error_hook,
     parameter_groups,
     prepare_worker,
@@ -257,6 +253,10 @@ def train(settings):
         )
     run = {"pretraining": TinyPretraining, "segmentation": TinySegmentation}[settings.get("kind", "pretraining")]
     run = run(settings)
+    if settings.get("unlocked"):
+        folders._locked = lambda folder: None  # as on a network's disk without locks; an open lock bars a remount
+    if run.rank == 0:
+        hold_output(folder)
     losses = attach_events(run)
     run_training(run.trainer, run.state, settings.get("resume", False))
     (folder / f"losses_{run.rank}.json").write_text(json.dumps(losses))
@@ -265,44 +265,10 @@ def train(settings):
 
 
 def child(settings):
-    """A run in this forked process: its own session, its output in a file, its limits."""
-    os.setsid()
+    """A run in this forked process: its output in a file, its limits."""
     log = os.open(settings["log"], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)
     if "largest_file" in settings:
         resource.setrlimit(resource.RLIMIT_FSIZE, (settings["largest_file"],) * 2)
     train(settings)
-
-
-def wait(pid, seconds=300):
-    """Exit status of a process, negative for a signal; it is killed where it takes too long."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return "timeout"
-
-
-def serve():
-    gc.collect()
-    gc.freeze()  # or each process, when it ends, goes through and so copies all that is imported: twice its work
-    print("ready", flush=True)
-    while line := sys.stdin.readline():
-        order = json.loads(line)
-        if "wait" in order:
-            answer = wait(order["wait"])
-        else:
-            answer = os.fork()
-            if answer == 0:
-                return child(order["run"])
-        print(json.dumps(answer), flush=True)
-    return None
-
-
-if __name__ == "__main__":
-    serve()

@@ -1,34 +1,24 @@
-"""The server of very small runs, and what tests ask of it."""
+"""Very small runs in processes of their own, and what tests ask of them."""
 
 from __future__ import annotations
 
 import csv
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
-from tests.helpers import tiny_runs as tiny_runs_server
-
-SERVER = Path(tiny_runs_server.__file__)
+from tests.helpers import tiny_runs as tiny_runs_module
+from tests.helpers.forks import Fork
 
 
 class TinyRuns:
     """Starts runs in processes of their own, waits for them, and compares what they leave."""
 
-    def __init__(self, server, films, make_films):
-        self.server, self.films, self.make_films = server, films, make_films
-
-    def _ask(self, order):
-        self.server.stdin.write(json.dumps(order) + "\n")
-        self.server.stdin.flush()
-        return json.loads(self.server.stdout.readline())
+    def __init__(self, films):
+        self.films, self.make_films, self.forks = films, tiny_runs_module.make_films, {}
 
     def start(self, folder, **settings):
         """Begin a run, in as many processes as its `world` says; their ids."""
@@ -40,11 +30,18 @@ class TinyRuns:
             "log": str(logs / f"{folder.name}.log"),
             "store": str(logs / f"{folder.name}.store.{time.monotonic_ns()}"),
         }
-        return [self._ask({"run": {**common, **settings, "rank": rank}}) for rank in range(world)]
+        runs = [{**common, **settings, "rank": rank} for rank in range(world)]
+        forks = [Fork("tests.helpers.tiny_runs:child", run) for run in runs]
+        self.forks |= {fork.pid: fork for fork in forks}
+        return [fork.pid for fork in forks]
 
     def wait(self, pids):
         """Exit status of each; negative for a signal."""
-        return [self._ask({"wait": pid}) for pid in pids]
+        statuses = [self.forks[pid].wait(300) for pid in pids]
+        for pid, status in zip(pids, statuses, strict=True):
+            if status is None:
+                os.kill(pid, signal.SIGKILL)
+        return statuses
 
     def finish(self, folder, **settings):
         """A run from its start to its end."""
@@ -76,16 +73,10 @@ class TinyRuns:
 
 @pytest.fixture(scope="session")
 def tiny_runs(tmp_path_factory):
-    """The server with two dozen films; one for all tests of a process."""
+    """Very small runs of two dozen films; one for all tests of a process."""
     films = tmp_path_factory.mktemp("tiny")
-    tiny_runs_server.make_films(films)
-    with subprocess.Popen(
-        [sys.executable, str(SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as server:  # fmt: skip
-        assert server.stdout.readline() == "ready\n"
-        yield TinyRuns(server, films, tiny_runs_server.make_films)
-        server.stdin.close()
+    tiny_runs_module.make_films(films)
+    return TinyRuns(films)
 
 
 @pytest.fixture(scope="session")

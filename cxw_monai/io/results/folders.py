@@ -41,7 +41,7 @@ _PATIENCE = 2.0  # s; processes that a killed run had started may hold its lock 
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 
 _logger = logging.getLogger(__name__)
-_held: dict[str, FileLock] = {}
+_held: dict[str, FileLock | None] = {}  # None where the file system has no locks
 
 
 class OutputBusyError(ValueError):
@@ -77,9 +77,7 @@ def hold_output(folder: str | PathLike[str]) -> None:
     """
     key = os.path.realpath(folder)
     if key not in _held:
-        lock = _locked(folder)
-        if lock is not None:
-            _held[key] = lock
+        _held[key] = _locked(folder)
     mark_own(folder)
 
 
