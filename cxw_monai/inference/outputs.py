@@ -185,11 +185,12 @@ class SegmentationWriter(FilmResults):
             write_overlay(folder / "overlay.png", radiograph.array[0], upright, self.structures, spacing_mm=spacing)
         note = self._write_seg(folder / "segmentation.dcm", path, masks, doubts) if "seg" in self.formats else ""
         row = self._row(radiograph, identity, upright, spacing, note) | {"implausible": "; ".join(doubts)}
-        if "sr" in self.formats:
-            row["sr_note"] = self._write_sr(folder / "measurements.dcm", radiograph, upright, row)
         values = np.full(len(masks), np.nan) if expected_dice is None else expected_dice
         cells = (None if np.isnan(value) else float(value) for value in values)
-        self.append(row | dict(zip(map(_expected, self.structures), cells, strict=True)))
+        row |= dict(zip(map(_expected, self.structures), cells, strict=True))
+        if "sr" in self.formats:
+            row["sr_note"] = self._write_sr(folder / "measurements.dcm", radiograph, upright, row)
+        self.append(row)
         self._films += 1
         self._implausible += bool(doubts)
         self._found.update(name for name, mask in zip(self.structures, upright, strict=True) if mask.any())
