@@ -27,6 +27,7 @@ from cxw_monai.data.manifest import find_images
 from cxw_monai.data.store import ROW
 from cxw_monai.io import Radiograph
 from cxw_monai.io.pixel_map import PixelMap
+from tests.helpers.forks import run_python
 
 
 def _build(folder, cache_dir, **options):
@@ -259,8 +260,7 @@ def test_a_disk_that_fills_up_is_reported_and_the_build_resumes(radiograph_folde
             print(error)
         """
     )
-    command = [sys.executable, "-c", script, str(radiograph_folder), str(tmp_path / "c")]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    said = run_python(["-c", script, radiograph_folder, tmp_path / "c"]).stdout
     assert "cannot be written (File too large); free some disk" in said and "run the same again to resume" in said
     with _counted_reads(monkeypatch) as names:
         _build(radiograph_folder, tmp_path / "c").verify()
@@ -340,11 +340,9 @@ def test_two_builders_of_one_cache_do_the_work_once(radiograph_folder, tmp_path)
         cache.build_cache(find_images(sys.argv[1]), sys.argv[2], progress=False)
         """
     )
-    command = [sys.executable, "-c", script, str(radiograph_folder), str(tmp_path / "c")]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [process.communicate(timeout=300)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    assert sum(output.count("read") for output in outputs) == 12
+    done = run_python(["-c", script, radiograph_folder, tmp_path / "c"], processes=2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("read") == 12
 
 
 def _sum(cache):

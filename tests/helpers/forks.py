@@ -47,7 +47,10 @@ class Fork:
 def start_python(
     arguments: Sequence[object], output: Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> Fork:
-    """Begin what `python ARGUMENTS` does (`-m MODULE ...`); its streams go to `stdout` and `stderr` in `output`."""
+    """Begin what `python ARGUMENTS` does (`-m MODULE ...`, `-c CODE ...`, `FILE ...`).
+
+    Its streams go to the files `stdout` and `stderr` in `output`.
+    """
     order = {"arguments": [str(word) for word in arguments], "output": str(output)}
     return Fork("tests.helpers.forks:_python", {**order, "cwd": str(cwd or Path.cwd()), "env": {**(env or os.environ)}})
 
@@ -55,7 +58,7 @@ def start_python(
 def run_python(
     arguments: Sequence[object], *, processes: int = 1, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """`subprocess.run` of `python -m MODULE ...`, as text; of several processes as torchrun starts them, joined.
+    """`subprocess.run` of `python ARGUMENTS`, as text; of several processes as torchrun starts them, joined.
 
     Of several, the status is the first that is not 0.
     """
@@ -102,17 +105,24 @@ def _ask(order: dict[str, Any]) -> Any:
 
 
 def _python(order: dict[str, Any]) -> None:
-    """The interpreter's own `-m`, in this process."""
+    """What the interpreter does with its arguments, in this process."""
     os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["env"])
     for stream, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(Path(order["output"], name), os.O_CREAT | os.O_WRONLY | os.O_APPEND), stream)
-    option, module, *_ = order["arguments"]
-    assert option == "-m"
-    sys.argv = order["arguments"][1:]
+    first, *rest = order["arguments"]
+    __main__ = sys.modules["__main__"]
     sys.path[0] = order["cwd"]
-    runpy._run_module_as_main(module)  # noqa: SLF001  # unlike run_module, `__main__` stays in place for an error hook
+    if first == "-m":
+        sys.argv = rest
+        runpy._run_module_as_main(rest[0])  # unlike run_module, it leaves `__main__` in place for an error hook
+    else:
+        sys.argv, __main__.__spec__ = (["-c", *rest[1:]] if first == "-c" else [first, *rest]), None
+        code = (
+            compile(rest[0], "<string>", "exec") if first == "-c" else compile(Path(first).read_text(), first, "exec")
+        )
+        exec(code, {"__name__": "__main__"})
 
 
 def _wait(pid: int, seconds: float) -> int | None:

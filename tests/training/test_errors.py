@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import pytest
 import torch
 from monai.bundle import ConfigParser
@@ -8,6 +5,7 @@ from monai.bundle import ConfigParser
 from cxw_monai.io import RadiographError
 from cxw_monai.training import CosineSchedule, errors
 from cxw_monai.training.errors import plain_message, root_cause
+from tests.helpers.forks import run_python
 
 AS_COMMAND = (
     "import importlib.machinery, __main__; "
@@ -85,7 +83,7 @@ def test_a_program_ends_with_one_clear_line(raised, traceback, status, tmp_path)
         f"install_error_hook()\ntry:\n    {raised}\n"
         "except ValueError as e:\n    raise RuntimeError('wrapped') from e"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    done = run_python(["-c", program], cwd=tmp_path)
     assert done.returncode == status
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")
     assert ("Traceback" in done.stderr) == traceback
@@ -98,7 +96,7 @@ def test_a_program_that_loads_a_bundle_keeps_its_own_hook():
         "from cxw_monai.inference.run import install_exit_hook; own = sys.excepthook; "
         "install_error_hook(); install_exit_hook(); assert sys.excepthook is own"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = run_python(["-c", program])
     assert done.returncode == 0, done.stderr
 
 

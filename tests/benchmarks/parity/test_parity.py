@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import torch
 
 from benchmarks.parity.__main__ import main
 from benchmarks.parity.golden import ParityLine, check_parity
+from tests.helpers.forks import run_python
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "check_parity.py"
 
@@ -241,7 +240,7 @@ def test_unreadable_files_are_errors(command, made, tmp_path, damage):
 
 
 def test_the_command_prints_one_line_per_key(made):
-    done = subprocess.run([sys.executable, SCRIPT, "--golden", made], capture_output=True, text=True)
+    done = run_python([SCRIPT, "--golden", made])
     assert done.returncode == 0, done.stderr
     *lines, summary = done.stdout.splitlines()
     assert {line.split()[1] for line in lines} == keys_of(made) and len(lines) == len(keys_of(made))
