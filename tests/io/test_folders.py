@@ -113,6 +113,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 def test_a_bundle_ends_with_2_and_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(errors, "runs_bundle_command", lambda: True)
     monkeypatch.setattr(module, "_PATIENCE", 0.0)
+    monkeypatch.setattr(module, "_held", {})  # nothing of an earlier test's run
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     errors.install_error_hook()
     with output_lock(tmp_path), pytest.raises(SystemExit) as status:
