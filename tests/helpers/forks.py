@@ -119,10 +119,8 @@ def _python(order: dict[str, Any]) -> None:
         runpy._run_module_as_main(rest[0])  # unlike run_module, it leaves `__main__` in place for an error hook
     else:
         sys.argv, __main__.__spec__ = (["-c", *rest[1:]] if first == "-c" else [first, *rest]), None
-        code = (
-            compile(rest[0], "<string>", "exec") if first == "-c" else compile(Path(first).read_text(), first, "exec")
-        )
-        exec(code, {"__name__": "__main__"})
+        source = rest[0] if first == "-c" else Path(first).read_text()
+        exec(compile(source, first, "exec"), {"__name__": "__main__", "__file__": first})
 
 
 def _wait(pid: int, seconds: float) -> int | None:

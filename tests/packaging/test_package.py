@@ -7,7 +7,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from cxw_monai.packaging.export import export_onnx
 from cxw_monai.weights.bundles import BundleError, extract_bundle
 from cxw_monai.weights.encoder import CheckpointError
 from cxw_monai.weights.segmenter import read_settings
+from tests.helpers.forks import run_python
 
 PROJECT = Path(__file__).resolve().parents[2]
 SEGMENTATION = PROJECT / "bundles" / "chexworld_segmentation"
@@ -301,6 +301,6 @@ def test_hugging_face_folder(tmp_path):
 
 
 def test_the_command_tells_what_is_wrong_in_one_line(tmp_path):
-    arguments = [sys.executable, str(PROJECT / "scripts" / "package_bundle.py"), "chexworld_nothing", "--output", "out"]
-    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
+    arguments = [PROJECT / "scripts" / "package_bundle.py", "chexworld_nothing", "--output", "out"]
+    done = run_python(arguments, cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.startswith("error: chexworld_nothing: no such file"), done.stderr

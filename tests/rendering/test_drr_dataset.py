@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -22,6 +20,7 @@ from cxw_monai.rendering.settings import DRRSettings
 from cxw_monai.rendering.silhouettes import SILHOUETTES
 from cxw_monai.rendering.source import read_labelled_ct, read_volume, wheel_source
 from cxw_monai.rendering.structures import STRUCTURES
+from tests.helpers.forks import run_python
 from tests.helpers.phantom import PHANTOM_SHAPE, write_phantom
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -187,9 +186,8 @@ def test_labels_on_another_grid(tmp_path, source):
 
 
 def test_script_says_what_is_wrong_in_one_line(tmp_path, source):
-    command = [sys.executable, str(ROOT / "scripts" / "make_drr.py"), "--output", str(tmp_path / "out")]
-    bad = [*command, "--ct", "no.nii", "--labels", str(source.labels), "--structures", str(source.structures)]
-    done = subprocess.run(bad, capture_output=True, text=True, check=False)
+    command = [ROOT / "scripts" / "make_drr.py", "--output", tmp_path / "out"]
+    done = run_python([*command, "--ct", "no.nii", "--labels", source.labels, "--structures", source.structures])
     assert done.returncode == 2
     assert done.stderr.strip().splitlines() == ["error: ct: no file or folder no.nii; check the path"]
 
