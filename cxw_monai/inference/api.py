@@ -197,7 +197,7 @@ class ClassificationModel(FilmModel):
         settings: ClassifierSettings,
         device: torch.device,
         weights: str | PathLike[str] = "the model",
-        amp: str = "auto",
+        amp: str = "none",
     ) -> None:
         self.network, self.settings, self.classes = network, settings, settings.classes
         self.image_size, self.device, self.weights = settings.image_size, device, weights
@@ -256,7 +256,7 @@ MODELS: dict[str, type[FilmModel]] = {
 def load(
     name_or_path: str | PathLike[str],
     device: str | torch.device = "cpu",
-    amp: str = "auto",
+    amp: str | None = None,
     weights: str | None = None,
 ) -> SegmentationModel | EmbeddingModel | ClassificationModel:
     """The model of a bundle, ready for films.
@@ -265,9 +265,10 @@ def load(
         name_or_path: a bundle's name (`chexworld_segmentation`), its folder, a zip of `scripts/package_bundle.py`, or
             a file of weights (`model.pt`, `encoder.pt`, `.safetensors`) of a run.
         device: where the network computes.
-        amp: precision of a segmenter or classifier, as for the bundle's inference: `auto` (bfloat16 where the device
-            computes it faster, which moves single pixels at edges), `bfloat16`, or `none` (float32). Encoders compute
-            in float32.
+        amp: precision of a segmenter or classifier: `auto` (bfloat16 where the device computes it faster, which moves
+            single pixels at edges), `bfloat16`, or `none` (float32). By default that of the bundle's inference: `auto`
+            for a segmenter, `none` for a classifier, since bfloat16 rounds its logits until films share them.
+            Encoders compute in float32.
         weights: name of weights of a bundle that has several, such as `shenzhen_tuberculosis`; None for its `model.pt`.
 
     Returns:
@@ -278,5 +279,5 @@ def load(
         CheckpointError: the weights are missing, damaged or no such model.
     """
     loaded = load_network(name_or_path, weights)
-    model = MODELS[loaded.kind].of(loaded, device, amp)
+    model = MODELS[loaded.kind].of(loaded, device, amp or ("auto" if loaded.kind == "segmentation" else "none"))
     return cast("SegmentationModel | EmbeddingModel | ClassificationModel", model)

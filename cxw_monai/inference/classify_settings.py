@@ -21,7 +21,7 @@ class ClassifySettings(ReaderSettings):
     formats: list[Annotated[Literal["csv", "json", "heatmap"], Lower]] = setting(
         ["csv"], "what is written: csv, json (one file a film), heatmap (pictures of where the classifier looks)"
     )
-    amp: Annotated[Literal["auto", "bfloat16", "none"], Lower] = setting("auto", "precision of the forward pass")
+    amp: Annotated[Literal["auto", "bfloat16", "none"], Lower] = setting("none", "precision of the forward pass")
     batch_size: Count = setting(4, "films in memory beside the one that is worked on")
     resume: bool = setting(False, "leave out films that have results")
     on_implausible: Annotated[Literal["flag", "skip", "keep"], Lower] = setting(
