@@ -28,10 +28,10 @@ from cxw_monai.data.manifest import read_datalist
 from cxw_monai.inference.api import SegmentationModel
 from cxw_monai.io import read_radiograph
 from cxw_monai.io.formats.pictures import read_mask
-from cxw_monai.io.structures import split_side
 from cxw_monai.quality.expected_dice import expected_dice
+from cxw_monai.transforms.warp import mirrored_order
 
-__all__ = ["dice", "doubts_of_film", "exchanged", "format_table"]
+__all__ = ["dice", "doubts_of_film", "format_table"]
 
 SCORES = ("expected_dice", "mirrored_dice")
 
@@ -40,22 +40,6 @@ def dice(first: np.ndarray, second: np.ndarray) -> float:
     """Dice of two masks; NaN where both are empty."""
     total = np.count_nonzero(first) + np.count_nonzero(second)
     return 2 * np.count_nonzero(first & second) / total if total else float("nan")
-
-
-def exchanged(structures: Sequence[str]) -> list[int]:
-    """Where each structure's counterpart of the other side stands; a structure without sides is its own.
-
-    Raises:
-        ValueError: a structure's other side is missing.
-    """
-    named = [split_side(name) for name in structures]
-    other = {"left": "right", "right": "left"}
-    places = []
-    for name, (base, side) in zip(structures, named, strict=True):
-        if (wanted := (base, other[side] if side else None)) not in named:
-            raise ValueError(f"{name!r} has no counterpart of the other side among {', '.join(structures)}")
-        places.append(named.index(wanted))
-    return places
 
 
 def doubts_of_film(
@@ -70,7 +54,7 @@ def doubts_of_film(
     """
     first = np.stack(list(model.probabilities(image).values()))  # [S, H, W]
     second = np.stack(list(model.probabilities(np.ascontiguousarray(image[..., ::-1])).values()))
-    second = second[exchanged(model.structures), :, ::-1]
+    second = second[mirrored_order(model.structures), :, ::-1]
     expected = expected_dice(first)
     rows = []
     for name, mask in masks.items():

@@ -15,7 +15,9 @@ from monai.inferers import Inferer
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["VIEWS", "AugmentedInferer", "FilmView", "other_side"]
+from cxw_monai.transforms.warp import mirrored_order
+
+__all__ = ["VIEWS", "AugmentedInferer", "FilmView"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class FilmView:
 
         Args:
             probabilities: the network's, of this view.
-            sides: S channels, each that of the structure on the other side (`other_side`).
+            sides: S channels, each that of the structure on the other side (`mirrored_order`).
         """
         if self.zoom != 1:
             probabilities = _zoomed(probabilities, 1 / self.zoom, "bilinear", "zeros")
@@ -58,19 +60,6 @@ def _zoomed(image: Tensor, zoom: float, mode: str, padding_mode: str) -> Tensor:
     return F.grid_sample(image, grid, mode=mode, padding_mode=padding_mode, align_corners=False)
 
 
-def other_side(structures: Sequence[str]) -> list[int]:
-    """The channel of each structure's counterpart on the patient's other side; its own where it has none.
-
-    Raises:
-        ValueError: a structure's counterpart is missing.
-    """
-    exchange = {"left": "right", "right": "left"}
-    names = ["_".join(exchange.get(word, word) for word in name.split("_")) for name in structures]
-    if missing := sorted(set(names) - set(structures)):
-        raise ValueError(f"a mirrored film can't be segmented: no {missing[0]!r} among {list(structures)}")
-    return [list(structures).index(name) for name in names]
-
-
 class AugmentedInferer(Inferer):
     """Averages a network's probabilities over views of a film; its answer is their logit.
 
@@ -85,7 +74,7 @@ class AugmentedInferer(Inferer):
 
     def __init__(self, inferer: Inferer, structures: Sequence[str], views: Sequence[FilmView] = VIEWS) -> None:
         super().__init__()
-        self.inferer, self.views, self.sides = inferer, tuple(views), other_side(structures)
+        self.inferer, self.views, self.sides = inferer, tuple(views), mirrored_order(structures)
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Films `[B, 1, h, w]` in [0, 1] to logits `[B, S, h, w]`, float32."""

@@ -38,8 +38,8 @@ def mirrored_order(structures: Sequence[str]) -> list[int]:
     alone = [name for name, fellow in zip(structures, fellows, strict=True) if fellow not in structures]
     if alone:
         raise ValueError(
-            f"flip_prob: a mirrored film turns {', '.join(alone)} into the other side's, which is not among the "
-            "structures: add it, or set flip_prob to 0."
+            f"a mirrored film turns {', '.join(alone)} into the other side's, which is not among the structures: add "
+            "it, or mirror no film (set flip_prob to 0 in training, augmented to false in inference)."
         )
     return [list(structures).index(fellow) for fellow in fellows]
 

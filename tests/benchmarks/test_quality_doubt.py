@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.quality.doubt import dice, doubts_of_film, exchanged, format_table
+from benchmarks.quality.doubt import dice, doubts_of_film, format_table
 from cxw_monai.inference.api import SegmentationModel
 
 STRUCTURES = ("lung_field_right", "lung_field_left", "heart")
@@ -25,12 +25,6 @@ class Thirds(nn.Module):
 
 def model() -> SegmentationModel:
     return SegmentationModel(Thirds(), (48, 48), torch.device("cpu"), amp="none")  # type: ignore[arg-type]
-
-
-def test_the_other_side_of_each_structure():
-    assert exchanged(STRUCTURES) == [1, 0, 2]
-    with pytest.raises(ValueError, match="'lung_left' has no counterpart"):
-        exchanged(["lung_left", "heart"])
 
 
 def test_dice_by_hand():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -92,15 +92,8 @@ class EncoderWorld:
     def targets(self, images: Tensor) -> Tensor:
         return normalised(self.tokens(images))
 
-    def predict(
-        self,
-        images: Tensor,
-        action: Tensor | None = None,
-        rel: Tensor | None = None,
-        visible: Tensor | None = None,
-        wanted: Tensor | None = None,
-    ) -> Tensor:
-        raise NotImplementedError("an encoder without predictor predicts nothing: see `predicts`")
+    def predict(self, *_: Any, **__: Any) -> Tensor:
+        raise TypeError("an encoder without a predictor predicts nothing: see `predicts`")
 
 
 class ModelWorld(EncoderWorld):
