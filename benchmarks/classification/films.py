@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from benchmarks.learning.data import read_split
 from cxw_monai.data.manifest import read_datalist
 from cxw_monai.io.files.atomic import atomic_file
-from cxw_monai.io.files.csv_files import CsvWriter
+from cxw_monai.io.files.csv_files import write_rows
 
 __all__ = ["SHENZHEN_SPLITS", "TASKS", "FilmTask", "write_tasks"]
 
@@ -60,9 +60,8 @@ def write_tasks(data: Path, output: Path) -> dict[str, int]:
             wanted = {name} if name else {"training", "validation"}
             found["_".join(filter(None, (task, name)))] = [row for row in rows if row["split"] in wanted]
     for name, rows in found.items():
-        columns = list(rows[0])
         with atomic_file(output / f"{name}.csv", "w", newline="", encoding="utf-8") as stream:
-            CsvWriter(stream).writerows([columns, *([row[column] for column in columns] for row in rows)])
+            write_rows(stream, list(rows[0]), rows)
     return {name: len(rows) for name, rows in found.items()}
 
 

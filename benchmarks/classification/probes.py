@@ -14,7 +14,8 @@ from benchmarks.learning.descriptors import Descriptor, encoder_tokens
 from benchmarks.learning.experiment import FIXED
 from benchmarks.learning.probes import nearest_scores
 from cxw_monai.io import read_radiograph
-from cxw_monai.metrics.probes import grouped_auroc, patient_weights
+from cxw_monai.metrics.classification import Score
+from cxw_monai.metrics.probes import bootstrap_weights, grouped_auroc
 from cxw_monai.metrics.readings import COMPONENTS, linear_scores
 from cxw_monai.tasks.classification.items import classification_splits, labelled_items
 from cxw_monai.training.precision import autocast
@@ -136,13 +137,13 @@ def read_labels(
 
 def _scored(scores: np.ndarray, positive: np.ndarray, patients: np.ndarray, views: np.ndarray) -> Row:
     """AUROC with its interval over patients, and that of pairs of films of one view."""
-    weights = np.concatenate([np.ones((1, len(scores))), patient_weights(patients, DRAWS)])
+    weights = bootstrap_weights(patients, DRAWS)
     row: Row = {"films": len(scores), "positives": int(positive.sum())}
     for name, groups in {
         "auroc": np.zeros(len(scores), int),
         "within_view": np.unique(views, return_inverse=True)[1],
     }.items():
-        found = grouped_auroc(scores, positive, groups, weights)
-        low, high = np.nanquantile(found[1:], (0.025, 0.975)) if np.isfinite(found[1:]).any() else (np.nan, np.nan)
-        row |= {name: f"{found[0]:.4f}", f"{name}_low": f"{low:.4f}", f"{name}_high": f"{high:.4f}"}
+        found = Score.of(grouped_auroc(scores, positive, groups, weights))
+        bounds = {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+        row |= {key: "" if one is None else f"{one:.4f}" for key, one in bounds.items()}
     return row

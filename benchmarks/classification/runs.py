@@ -56,6 +56,8 @@ class Run:
         """Presets and settings, from `recipes.yaml`."""
         recipes: dict[str, Any] = yaml.safe_load(RECIPES.read_text())
         kind = self.task.partition("_")[0]
+        if self.how == "finetuned" and kind not in recipes["finetuned"]:
+            raise ValueError(f"{RECIPES}: no recipe to fine-tune for {self.task}; give --how frozen.")
         recipe = recipes["frozen"] if self.how == "frozen" else recipes["finetuned"][kind]
         share, arm = (
             recipe.get(name, {}).get(key, {}) for name, key in (("shares", self.fraction), ("arms", self.arm))

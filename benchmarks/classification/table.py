@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,8 +42,8 @@ def run_table(runs: Path) -> str:
             scores = chosen(folder).parent / f"{run.task}_{test}" / "evaluation"
             if not (scores / "summary.csv").exists():
                 continue
-            points = _read(scores / "operating_points.csv")
-            for row in _read(scores / "summary.csv")[: len(TASKS[run.task].classes)]:
+            points = read_rows(scores / "operating_points.csv")
+            for row in read_rows(scores / "summary.csv")[: len(TASKS[run.task].classes)]:
                 own = {point["point"]: point for point in points if point["label"] == row["label"]}
                 lines.append(
                     _line([
@@ -62,11 +61,6 @@ def _point(row: Mapping[str, str]) -> str:
     right = int(row["sensitivity_count"]) + int(row["specificity_count"])
     films = int(row["sensitivity_films"]) + int(row["specificity_films"])
     return f"{float(row['sensitivity']):.3f}, {float(row['specificity']):.3f}, {right / films:.3f}"
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def probe_table(table: Path) -> str:

@@ -20,7 +20,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from cxw_monai.io.files import csv_files
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.own_files import own_lock
-from cxw_monai.metrics.probes import grouped_auroc, patient_weights
+from cxw_monai.metrics.probes import bootstrap_weights, grouped_auroc
 from cxw_monai.metrics.readings import COMPONENTS, attentive_scores, grid_pooled, linear_scores
 from cxw_monai.metrics.world.spread import embedding_statistics
 
@@ -152,7 +152,7 @@ class Benchmark:
 
 def _resampled(patients: np.ndarray, resamplings: int = BOOTSTRAP) -> np.ndarray:
     """Weights `[1 + resamplings, N]` of films: ones, then how often each film's patient was drawn."""
-    return np.concatenate([np.ones((1, len(patients))), patient_weights(patients, resamplings)])
+    return bootstrap_weights(patients, resamplings)
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

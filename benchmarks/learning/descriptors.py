@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from skimage.feature import hog
 from torch import Tensor
 
 from cxw_monai.metrics.descriptors import POSITION_CHANNELS, TOKEN_PX, pixel_tokens
 from cxw_monai.networks import RadiographViT
 from cxw_monai.networks.positions import sincos_table
+from cxw_monai.transforms.hog import HOG_CHANNELS, hog_descriptors
 
 __all__ = ["Descriptor", "Features", "encoder_tokens", "gradient_histograms", "pixels"]
 
@@ -70,12 +71,7 @@ def gradient_histograms(images: Tensor) -> Features:
     Args:
         images: `[N, 1, S, S]` in [0, 1].
     """
-    cell = TOKEN_PX // 2
-    blocks = [
-        hog(film, 9, (cell, cell), (2, 2), block_norm="L2", feature_vector=False)[::2, ::2]  # [g, g, 2, 2, 9]
-        for film in images[:, 0].numpy()
-    ]
-    grid = len(blocks[0])
-    tokens = np.stack(blocks).reshape(len(blocks), grid * grid, -1).astype(np.float32)  # [N, g * g, 36]
-    places = sincos_table((grid, grid), POSITION_CHANNELS).expand(len(blocks), -1, -1).numpy()
-    return Features(tokens.reshape(len(blocks), -1), np.concatenate([tokens, places], axis=-1))
+    tokens = (hog_descriptors(images, TOKEN_PX) / math.sqrt(HOG_CHANNELS)).numpy()  # [N, g * g, 36], of norm 1
+    grid = images.shape[-1] // TOKEN_PX
+    places = sincos_table((grid, grid), POSITION_CHANNELS).expand(len(tokens), -1, -1).numpy()
+    return Features(tokens.reshape(len(tokens), -1), np.concatenate([tokens, places], axis=-1))

@@ -290,7 +290,7 @@ def markdown(rows: Sequence[Mapping[str, str]], test: bool) -> str:
 
 def _run(a: argparse.Namespace, arms: dict[str, Any], transfer: Transfer, name: str, seed: int) -> None:
     table = _table(a)
-    settings = settings_of(name, arms, a.minutes, seed) | ({"deviation": True} if a.deviation else {})
+    settings = settings_of(name, arms, a.minutes, seed) | ({"deviation": True} if a.deviation and "=" in name else {})
     config, shown = config_hash(settings), name.split("=", 1)[0]
     if any(row["run"] == shown and row["config"] == config for row in read_rows(table)):
         logger.info("%s has its row (%s).", shown, config)

@@ -7,7 +7,6 @@ that every way of using the weights gives calibrated probabilities.
 
 from __future__ import annotations
 
-import csv
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,19 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 from torch import nn
 
 from cxw_monai.data.manifest import read_datalist
 from cxw_monai.inference.api import SegmentationModel
+from cxw_monai.io.files.csv_files import write_rows
 from cxw_monai.io.formats.pictures import read_mask
+from cxw_monai.metrics.calibration import Temperature
+from cxw_monai.metrics.classification import calibration_error as binned_error
 from cxw_monai.quality.expected_dice import expected_dice
 
 __all__ = ["calibration_error", "calibration_table", "fitted_temperature", "scale_logits", "validation_films"]
 
 STEP = 4  # every 4th row and column of a film: neighbours are much alike
-BINS = 10
 
 Film = tuple[np.ndarray, np.ndarray]
 """Logits and annotation of one structure on one film: float64 and bool `[h, w]`."""
@@ -55,6 +55,8 @@ def validation_films(model: SegmentationModel, manifest: Path, per_source: int) 
                 values = logit(np.clip(found[name][::STEP, ::STEP].astype(np.float64), 1e-6, 1 - 1e-6))
                 mask = read_mask(manifest.parent / str(item[f"mask_{name}"]))
                 films.setdefault(name, []).append((values, mask[::STEP, ::STEP]))
+    if not films:
+        raise ValueError(f"{manifest}: no film of the split validation has a mask; give the manifest of `films`.")
     return films
 
 
@@ -72,18 +74,13 @@ def log_loss(films: Sequence[Film], temperature: float = 1.0) -> float:
 def calibration_error(films: Sequence[Film], temperature: float = 1.0) -> float:
     """Expected calibration error of the pixels, in ten bins of equal width."""
     logits, masks = _pixels(films)
-    chance = expit(logits / temperature)
-    place = np.minimum((chance * BINS).astype(int), BINS - 1)
-    surplus = np.bincount(place, weights=chance - masks, minlength=BINS)
-    return float(np.abs(surplus).sum() / len(masks))
+    return binned_error(expit(logits / temperature), masks)
 
 
 def fitted_temperature(films: Sequence[Film]) -> float:
-    """The temperature with the least log loss, in [0.25, 8]."""
-    found = minimize_scalar(
-        lambda value: log_loss(films, float(np.exp(value))), bounds=(np.log(0.25), np.log(8)), method="bounded"
-    )
-    return float(np.exp(found.x))
+    """The temperature with the least log loss, see `Temperature.fit`."""
+    logits, masks = _pixels(films)
+    return Temperature.fit(logits[:, None], masks[:, None].astype(float)).values[0]
 
 
 def _optimism(films: Sequence[Film], temperature: float) -> float:
@@ -142,6 +139,5 @@ def scale_logits(network: nn.Module, structures: Sequence[str], temperatures: Ma
 def write_table(rows: Sequence[Mapping[str, Any]], path: str | PathLike[str]) -> None:
     """The rows of `calibration_table` as a CSV."""
     with Path(path).open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({k: f"{v:.5f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+        rounded = [{k: f"{v:.5f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+        write_rows(stream, list(rows[0]), rounded)

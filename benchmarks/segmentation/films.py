@@ -71,6 +71,8 @@ def _agreed(item: Item, folder: Path) -> Masks:
     for side in ("left", "right"):
         if f"lung_{side}" in files and f"lung_field_{side}" in files:
             field = read_mask(files[f"lung_field_{side}"])  # type: ignore[arg-type]
+            if not field.any():
+                continue
             lung = read_mask(files[f"lung_{side}"]) | field  # type: ignore[arg-type]
             lung[np.flatnonzero(field.any(axis=1))[-1] + 1 :] = False
             masks[f"lung_{side}"] = lung

@@ -60,7 +60,10 @@ def _classifier(name: str) -> Classify:
     """A function of another package, or what the package's model says of any film, also of one without lungs."""
     module, _, function = name.partition(":")
     if function and not Path(name).exists():
-        return getattr(importlib.import_module(module), function)
+        try:
+            return getattr(importlib.import_module(module), function)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"--model {name}: {error}; give MODULE:FUNCTION that Python finds from here.") from None
     model: Any = cxw_monai.load(name)
     return lambda film: model.classify(film, on_implausible="keep")
 

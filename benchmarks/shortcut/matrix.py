@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cxw_monai.metrics.classification import Score, label_table
-from cxw_monai.metrics.probes import grouped_auroc, patient_weights
+from cxw_monai.metrics.probes import bootstrap_weights, grouped_auroc
 
 from .masking import FILLS, VARIANTS
 
@@ -82,7 +82,7 @@ def label_matrices(
         positive = table[known, one] == 1
         if positive.all() or not positive.any():
             continue
-        weights = np.concatenate([np.ones((1, len(positive)), np.uint16), patient_weights(ids[known], draws, seed)])
+        weights = bootstrap_weights(ids[known], draws, seed)
         together = np.zeros(len(positive), int)
         drawn = {cell: grouped_auroc(probability[cell][known, one], positive, together, weights) for cell in cells}
         auroc = {cell: Score.of(values) for cell, values in drawn.items()}

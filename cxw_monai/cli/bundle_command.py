@@ -41,12 +41,18 @@ def run_inference(a: argparse.Namespace, configs: Sequence[str], settings: Mappi
     bundle = find_bundle(a.bundle).resolve()
     listed = ",".join(f"'{bundle / name}'" for name in configs)
     command = [sys.executable, "-m", "monai.bundle", "run", "inference", "--config_file", f"[{listed}]"]
-    given = {"bundle_root": bundle, **settings, **dict(a.set)}
-    if a.ckpt:
-        shipped = bundle / "models" / f"{a.ckpt}.pt"
-        given["ckpt"] = shipped if not a.ckpt.exists() and shipped.is_file() else a.ckpt
+    given = {"bundle_root": bundle, **settings, **({"ckpt": _weights(a.ckpt, bundle)} if a.ckpt else {}), **dict(a.set)}
     command += [text for name, value in given.items() for text in (f"--{name}", str(value))]
     try:
         return subprocess.run(command).returncode
     except KeyboardInterrupt:
         return 130
+
+
+def _weights(ckpt: Path, bundle: Path) -> Path:
+    """A file or folder, or that of shipped weights by their name, which has no folder and no ending."""
+    if ckpt.exists() or ckpt.suffix or ckpt.name != str(ckpt):
+        return ckpt
+    from cxw_monai.weights.kinds import named_weights
+
+    return named_weights(bundle, ckpt.name)

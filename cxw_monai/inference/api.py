@@ -231,9 +231,14 @@ class ClassificationModel(FilmModel):
             ValueError: an argument is wrong.
         """
         radiograph = read_film(film)
-        _warn(radiograph, doubts_of(radiograph, on_implausible))
-        found = self.predictor.probabilities(radiograph.array)
-        return {name: float(one) for name, one in zip(self.classes, found, strict=True)}
+        found, doubts = self.classified(radiograph, on_implausible)
+        _warn(radiograph, doubts)
+        return found
+
+    def classified(self, film: Radiograph, on_implausible: str) -> tuple[dict[str, float], list[str]]:
+        """Probability of each class, and what speaks against the film as an upright frontal chest film."""
+        doubts = doubts_of(film, on_implausible)
+        return dict(zip(self.classes, self.predictor.probabilities(film.array).tolist(), strict=True)), doubts
 
     def decide(self, film: Film, on_implausible: str = "flag") -> dict[str, dict[str, bool]]:
         """By class and name of the operating point, whether the film's probability reaches the point's threshold.

@@ -31,7 +31,7 @@ from cxw_monai.weights.classifier_settings import ClassifierSettings
 from .classify_settings import ClassifySettings
 from .film_results import FILE_COLUMNS, FilmResults
 from .film_run import FAILURES, SETTINGS, FilmRun, warn_of_doubts
-from .heat_maps import HeatMaps, heat_maps, write_heat_map
+from .heat_maps import HeatMaps, drawn, heat_maps, write_heat_map
 from .predictor import Predictor, Transform, doubts_of
 
 __all__ = ["ClassificationWriter", "FilmClassifier", "Probabilitiesd", "decisions_of"]
@@ -117,11 +117,11 @@ class ClassificationWriter(FilmResults):
         decisions = decisions_of(probabilities, points)
         self.clear(path)
         cells = self.file_cells(film, identity) | {"implausible": "; ".join(doubts)}
-        cells |= {f"probability_{name}": f"{one:.6f}" for name, one in probabilities.items()}
+        cells |= {f"probability_{name}": repr(one) for name, one in probabilities.items()}
         for name, at in decisions.items():
             for point, decided in at.items():
                 cells[f"decision_{name}_{point}"] = int(decided)
-                cells[f"threshold_{name}_{point}"] = f"{points[name][point]:.6f}"
+                cells[f"threshold_{name}_{point}"] = repr(float(points[name][point]))
         if self.files({}):
             folder = self.folder(path)
             folder.mkdir(parents=True, exist_ok=True)
@@ -131,10 +131,11 @@ class ClassificationWriter(FilmResults):
                 with atomic_file(folder / _JSON, "w", encoding="utf-8") as stream:
                     json.dump({**said, "operating_points": points, "implausible": list(doubts)}, stream, indent=1)
             if maps is not None:
+                grey = drawn(film.array[0])
                 for name, values in zip(self.model.classes, maps.values, strict=True):
                     title = f"{name.replace('_', ' ')}: probability {probabilities[name]:.3f}"
                     file, legend = folder / _HEAT.format(name), (title, maps.quantity, maps.least)
-                    write_heat_map(file, film.array[0], values, *legend)
+                    write_heat_map(file, grey, values, *legend)
         self.implausible += bool(doubts)
         self.append(cells)
 
@@ -213,7 +214,7 @@ class FilmClassifier(FilmRun):
             "target": self.model.target,
             "temperatures": self.model.temperatures,
             "operating_points": self.model.operating_points,
-            "formats": sorted(set(self.settings.formats)),
+            "formats": sorted({*self.settings.formats} - {"csv"}),  # the table is always written
             "on_implausible": self.settings.on_implausible,
             **self.settings.reader(),
             "model_sha256": self.model_hash,

@@ -19,7 +19,8 @@ class ClassifySettings(ReaderSettings):
     output: Text = setting(lambda data: f"{data['bundle_root']}/output", "folder of the results")
     ckpt: Text = setting(lambda data: f"{data['bundle_root']}/models/model.pt", "file of the classifier")
     formats: list[Annotated[Literal["csv", "json", "heatmap"], Lower]] = setting(
-        ["csv"], "what is written: csv, json (one file a film), heatmap (pictures of where the classifier looks)"
+        ["csv"],
+        "what is written beside the table: json (one file a film), heatmap (pictures of where the classifier looks)",
     )
     amp: Annotated[Literal["auto", "bfloat16", "none"], Lower] = setting("none", "precision of the forward pass")
     batch_size: Count = setting(4, "films in memory beside the one that is worked on")

@@ -126,7 +126,8 @@ class FilmRun(ABC):
             where = error.filename or self.output_dir
             reason = error.strerror or type(error).__name__
             raise ValueError(
-                f"{where}: {reason}; correct that or give another --output, and continue with --resume true"
+                f"{where}: {reason}; correct that or give another --output, and "
+                "continue with resume=true (cxw-monai: --set resume=true)"
             ) from None
 
     def read(self, path: str, results: FilmResults) -> Any:
@@ -213,5 +214,5 @@ def _settings_of(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         before = None
     if not isinstance(before, dict):
-        raise ValueError(f"{path}: not what a run wrote there; give another --output, or --resume false")  # noqa: TRY004
+        raise ValueError(f"{path}: not what a run wrote there; give another --output, or resume=false")  # noqa: TRY004
     return before

@@ -17,7 +17,7 @@ from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.networks import RadiographClassifier
 from cxw_monai.networks.heads import AttentiveHead
 
-__all__ = ["HeatMaps", "heat_maps", "occlusion_maps", "write_heat_map"]
+__all__ = ["HeatMaps", "drawn", "heat_maps", "occlusion_maps", "write_heat_map"]
 
 WINDOWS = 8
 """Covered places along each side of the film."""
@@ -96,23 +96,28 @@ def occlusion_maps(network: nn.Module, image: Tensor, windows: int = WINDOWS) ->
     return (falls / times).clamp(min=0).cpu().numpy()
 
 
+def drawn(film: np.ndarray) -> np.ndarray:
+    """A film `[H, W]` in [0, 1] as heat maps are drawn on it, `SHORTEST` to `LONGEST` px on its longer side."""
+    longer = max(film.shape)
+    scale = min(1.0, LONGEST / longer) if longer >= SHORTEST else float(-(-SHORTEST // longer))
+    size = max(round(film.shape[0] * scale), 1), max(round(film.shape[1] * scale), 1)
+    return _resized(film, size).clip(0, 1)
+
+
 def write_heat_map(
-    path: str | Path, film: np.ndarray, values: np.ndarray, title: str, quantity: str, least: float
+    path: str | Path, grey: np.ndarray, values: np.ndarray, title: str, quantity: str, least: float
 ) -> None:
     """Draw a heat map over a film, from transparent (0) to yellow (the largest value or `least`), with its scale.
 
     Args:
-        path: PNG to write: the film, `SHORTEST` to `LONGEST` px on its longer side, and a legend below it.
-        film: `[H, W]` in [0, 1], upright, bone bright.
+        path: PNG to write: the film, and a legend below it.
+        grey: the film as `drawn` gives it, upright, bone bright.
         values: `[rows, columns]` over the whole film, 0 or more.
         title: the legend's, such as the class and its probability.
         quantity, least: see `HeatMaps`.
     """
-    longer = max(film.shape)
-    scale = min(1.0, LONGEST / longer) if longer >= SHORTEST else float(-(-SHORTEST // longer))
-    size = max(round(film.shape[0] * scale), 1), max(round(film.shape[1] * scale), 1)
-    grey, most = _resized(film, size).clip(0, 1), max(float(values.max()), least)
-    picture = Image.fromarray(_heated(grey, _resized(values / most, size).clip(0, 1)))
+    most = max(float(values.max()), least)
+    picture = Image.fromarray(_heated(grey, _resized(values / most, grey.shape).clip(0, 1)))
     legend = _legend(picture.width, title, quantity, most)
     sheet = Image.new("RGB", (picture.width, picture.height + legend.height))
     sheet.paste(picture, (0, 0))

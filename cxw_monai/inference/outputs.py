@@ -269,8 +269,8 @@ class SegmentationWriter(FilmResults):
         }
         with atomic_file(self.output_dir / _SUMMARY, "w", encoding="utf-8") as stream:
             json.dump(summary, stream, indent=2)
-        without = sum(self._without_seg.values())
-        _logger.info("%d films written to %s, %d without a DICOM SEG", self._films, self.output_dir, without)
+        counts = self._films, self.output_dir, sum(self._without_seg.values()), sum(self._without_sr.values())
+        _logger.info("%d films written to %s, %d without a DICOM SEG, %d without an SR", *counts)
         if self._implausible:
             where = f"column 'implausible' of {_TABLE}" if self._table is not None else "the lines above"
             _logger.warning("%d of them look implausible: see %s", self._implausible, where)

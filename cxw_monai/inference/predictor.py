@@ -25,7 +25,7 @@ from cxw_monai.io import Radiograph, RadiographError
 from cxw_monai.io.pixel_map import PixelMap
 from cxw_monai.io.structures import is_one_part
 from cxw_monai.quality.expected_dice import doubted, expected_dice
-from cxw_monai.quality.review import checked_choice, film_doubts, review, shows_chest
+from cxw_monai.quality.review import checked_choice, film_doubts, review
 from cxw_monai.training.precision import autocast, checked_amp
 from cxw_monai.transforms.whole_film import WholeFilmd
 from cxw_monai.weights.files import finite_outputs
@@ -189,8 +189,7 @@ class Predictor:
         if on_implausible == "keep":
             return Segmented(masks, [], expected)
         doubts = review_film(film, dict(zip(self.structures, masks, strict=True)))
-        if shows_chest(self.structures):
-            doubts += doubted(dict(zip(self.structures, expected.tolist(), strict=True)))
+        doubts += doubted(dict(zip(self.structures, expected.tolist(), strict=True)))
         return Segmented(masks, _unless_skipped(film, doubts, on_implausible), expected)
 
 

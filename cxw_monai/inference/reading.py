@@ -57,7 +57,11 @@ def read_whole(
         radiograph = read_radiograph(path, **options)
         identity = file_identity(path)
         if before != (identity.size, identity.modified_ns):
-            return RadiographError(path, "it changed while it was read", "resume with --resume true when it is whole")
+            return RadiographError(
+                path,
+                "it changed while it was read",
+                "continue with resume=true (cxw-monai: --set resume=true) when it is whole",
+            )
         return radiograph, identity
     except RadiographError as error:
         return error

@@ -144,7 +144,10 @@ def install_exit_hook() -> None:
 
     def show_and_exit(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, KeyboardInterrupt):
-            print("interrupted; what is written is whole: resume with --resume true", file=sys.stderr)
+            print(
+                "interrupted; what is written is whole: continue with resume=true (cxw-monai: --set resume=true)",
+                file=sys.stderr,
+            )
             raise SystemExit(130)
         show(kind, error, trace)
         raise SystemExit(2)  # Python ends with it

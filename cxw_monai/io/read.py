@@ -141,7 +141,7 @@ def _check(radiograph: Radiograph, min_size: int, options: GreyOptions) -> None:
     height, width = array.shape[1:]  # [1, H, W]
     if min(height, width) < min_size:
         reason = f"{height}x{width} pixels (rows x columns), smaller than {min_size}"
-        raise RadiographError(path, reason, "leave it out, or read it with a smaller min_size")
+        raise RadiographError(path, reason, "leave it out (in Python, read_radiograph takes a smaller min_size)")
     some = array[:, :: max(1, height // _SAMPLE), :: max(1, width // _SAMPLE)]  # nearly always enough
     if np.ptp(some) == 0 and np.ptp(array) == 0:
         remedy = "leave it out" if options.window is None else "give another window, or leave it out"

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cxw_monai.inference.api import ClassificationModel
-from cxw_monai.inference.predictor import Predictor, Segmented, doubts_of, on_device
+from cxw_monai.inference.predictor import Predictor, Segmented, on_device
 from cxw_monai.inference.settings import SegmentSettings, model_hash
 from cxw_monai.io import Radiograph, RadiographError, read_radiograph
 from cxw_monai.io.radiograph import errors_of
@@ -106,9 +106,7 @@ class LabelClassifier(WatchedFile[ClassificationModel]):
 
     def classify(self, film: Radiograph, on_implausible: str) -> tuple[dict[str, float], list[str]]:
         """Probability of each class, and what speaks against the film as an upright frontal chest film."""
-        doubts, model = doubts_of(film, on_implausible), self.content
-        found = model.predictor.probabilities(film.array)
-        return {name: float(one) for name, one in zip(model.classes, found, strict=True)}, doubts
+        return self.content.classified(film, on_implausible)
 
 
 def _segmenter_and_embedder(path: Path, device: str) -> tuple[Predictor, Predictor]:

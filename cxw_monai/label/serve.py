@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cxw_monai.weights.classifier import read_settings
+from cxw_monai.weights.kinds import weights_file
 
 __all__ = ["classifier_files", "lay_out", "model_file", "server_command", "server_environment"]
 
@@ -97,7 +98,7 @@ def classifier_files(given: Sequence[Path], bundle: Path) -> dict[str, Path]:
         CheckpointError: a file that is no classifier.
     """
     found: dict[str, Path] = {}
-    for file in given or sorted((bundle / "models").glob("*.pt")):
+    for file in map(weights_file, given or sorted((bundle / "models").glob("*.pt"))):
         name = CLASSIFICATION if file.stem == "model" else f"{CLASSIFICATION}_{file.stem}"
         if name in found or not re.fullmatch(r"[\w-]+", name):
             raise ValueError(f"{file}: classifiers are served by their file's name, of letters, digits, '_' and '-', "

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .probes import grouped_auroc, patient_weights
+from .probes import bootstrap_weights, grouped_auroc
 
 __all__ = ["ALL", "BINS", "METRICS", "LabelScores", "Score", "decided", "label_scores", "label_table"]
 
@@ -145,7 +145,7 @@ def label_scores(
     probability, table = _checked(probability, label, names, patients)
     decisions = decided(probability, label, threshold)
     groups = np.unique(np.array([str(patient) for patient in patients]), return_inverse=True)[1]
-    weights = np.concatenate([np.ones((1, len(groups)), np.uint16), patient_weights(groups, draws, seed)])
+    weights = bootstrap_weights(groups, draws, seed)
     known = ~np.isnan(table)
     drawn = []  # of each label: [1 + draws] by metric
     for one in range(len(names)):
@@ -206,7 +206,7 @@ def _weighted(
         blocks.append(_block(probability, positive, decision, block))
     found = {metric: np.concatenate([block[metric] for block in blocks]) for metric in blocks[0]}
     error = np.full(len(weights), np.nan)  # of all films alone
-    error[0] = _calibration_error(probability, positive)
+    error[0] = calibration_error(probability, positive)
     return {**found, "calibration_error": error}
 
 
@@ -239,7 +239,7 @@ def _average_precision(probability: np.ndarray, positive: np.ndarray, weights: n
     return _ratio((precision * rise).sum(axis=1), found[:, -1])
 
 
-def _calibration_error(probability: np.ndarray, positive: np.ndarray) -> float:
+def calibration_error(probability: np.ndarray, positive: np.ndarray) -> float:
     """Mean over films of their bin's |mean probability - share of positives|; NaN without films."""
     if not len(probability):
         return float("nan")

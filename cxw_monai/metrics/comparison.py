@@ -13,7 +13,7 @@ from cxw_monai.io.files.csv_files import read_rows
 
 from .classification import Score
 from .delong import Comparison, compare_aurocs
-from .probes import grouped_auroc, patient_weights
+from .probes import bootstrap_weights, grouped_auroc, plain_value
 
 __all__ = ["LabelComparison", "compare_files", "format_comparisons"]
 
@@ -56,8 +56,11 @@ def compare_files(
         The labels that both files have and that some films have and some haven't.
 
     Raises:
-        ValueError: a file is no such table, the films differ, or their labels do, or there is no label to compare.
+        ValueError: a file is no such table, lists a film twice or has a probability that is no number; films differ,
+            or their labels do, or there is no label to compare; a negative number of draws or seed.
     """
+    if min(draws, seed) < 0:
+        raise ValueError(f"bootstrap and seed must be 0 or more, got {draws} and {seed}.")
     one, two = _read(first), _read(second)
     if one.keys() != two.keys():
         only = sorted(one.keys() ^ two.keys())
@@ -75,10 +78,13 @@ def compare_files(
             film = next(film for film, a, b in zip(films, *labels, strict=True) if a != b)
             raise ValueError(f"{first} and {second} have another {_LABEL}{name} of {film!r}; score the same labels.")
         known = np.array([value != "" for value in labels[0]])
-        positive = np.array([value == "1" for value in labels[0]])[known]
+        positive = np.array([plain_value(value) == "1" for value in labels[0]])[known]
         if positive.all() or not positive.any():
             continue
-        scores = [np.array([float(rows[film][_PROBABILITY + name]) for film in films])[known] for rows in (one, two)]
+        scores = [
+            _numbers(path, [rows[film][_PROBABILITY + name] for film in films])[known]
+            for path, rows in ((first, one), (second, two))
+        ]
         found.append(_compared(name, scores, positive, patients[known], draws, seed))
     if not found:
         raise ValueError(f"{first} and {second}: no label of both that some films have and some haven't.")
@@ -89,7 +95,7 @@ def _compared(
     name: str, scores: Sequence[np.ndarray], positive: np.ndarray, patients: np.ndarray, draws: int, seed: int
 ) -> LabelComparison:
     together = np.zeros(len(positive), int)
-    weights = np.concatenate([np.ones((1, len(positive)), np.uint16), patient_weights(patients, draws, seed)])
+    weights = bootstrap_weights(patients, draws, seed)
     aurocs = [grouped_auroc(one, positive, together, weights) for one in scores]
     enough = min(len(set(patients[positive])), len(set(patients[~positive]))) >= 2
     return LabelComparison(
@@ -104,6 +110,17 @@ def _compared(
     )
 
 
+def _numbers(path: str | PathLike[str], cells: Sequence[str]) -> np.ndarray:
+    """Finite numbers `[N]`."""
+    try:
+        found = np.array([float(cell) for cell in cells])
+    except ValueError:
+        found = np.array([np.nan])
+    if not np.isfinite(found).all():
+        raise ValueError(f"{path}: a probability is no number; give films.csv of an evaluation.")
+    return found
+
+
 def _labels(row: Mapping[str, str]) -> list[str]:
     return [name.removeprefix(_LABEL) for name in row if name.startswith(_LABEL)]
 
@@ -113,12 +130,16 @@ def _read(path: str | PathLike[str]) -> dict[str, dict[str, str]]:
     try:
         with open(path, newline="", encoding="utf-8") as stream:
             rows = read_rows(stream)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: not a readable CSV ({error}); give films.csv of an evaluation.") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{path}: not a readable CSV ({reason}); give films.csv of an evaluation.") from error
     labels = _labels(rows[0]) if rows else []
     if not labels or "film" not in rows[0] or any(_PROBABILITY + name not in rows[0] for name in labels):
         raise ValueError(f"{path}: no table of films, labels and probabilities; give films.csv of an evaluation.")
-    return {row["film"]: row for row in rows}
+    found = {row["film"]: row for row in rows}
+    if len(found) < len(rows):
+        raise ValueError(f"{path}: a film is listed twice; give films.csv of an evaluation.")
+    return found
 
 
 def format_comparisons(found: Sequence[LabelComparison]) -> str:

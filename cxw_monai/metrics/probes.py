@@ -25,6 +25,7 @@ __all__ = [
     "binary_label",
     "grouped_auroc",
     "patient_folds",
+    "bootstrap_weights",
     "patient_weights",
     "plain_value",
     "probe",
@@ -198,6 +199,11 @@ def patient_weights(patients: np.ndarray, draws: int, seed: int = 0) -> np.ndarr
     count = int(member.max()) + 1
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
     return drawn.astype(np.uint16)[:, member]
+
+
+def bootstrap_weights(patients: np.ndarray, draws: int, seed: int = 0) -> np.ndarray:
+    """Every film once, and then `patient_weights`, ``[1 + draws, N]``."""
+    return np.concatenate([np.ones((1, len(patients)), np.uint16), patient_weights(patients, draws, seed)])
 
 
 def probe(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .classification import LabelScores, Score, label_scores, label_table
-from .probes import grouped_auroc, patient_weights
+from .probes import bootstrap_weights, grouped_auroc
 
 __all__ = ["AGE_BANDS", "GroupControl", "Subgroup", "age_band", "group_controls", "subgroups"]
 
@@ -142,7 +142,7 @@ def group_controls(
             if len(kinds) < 2 or positive.all() or not positive.any():
                 continue
             share = np.bincount(numbers, weights=positive) / np.bincount(numbers)
-            weights = np.concatenate([np.ones((1, len(numbers)), np.uint16), patient_weights(ids[known], draws, seed)])
+            weights = bootstrap_weights(ids[known], draws, seed)
             together = np.zeros(len(numbers), int)
             drawn = [
                 grouped_auroc(scores, positive, together, weights),

@@ -11,6 +11,7 @@ from torch import nn
 
 from benchmarks.quality.abstention import format_table, main, signs_of_film
 from cxw_monai.inference.api import SegmentationModel
+from cxw_monai.quality.plausibility import plausibility
 from cxw_monai.weights.segmenter import new_segmenter, save_segmenter, segmenter_settings
 
 
@@ -37,6 +38,13 @@ def test_a_page_with_lungs_as_large_as_the_film():
     ]
     assert found[0] == {"by_film": True, "by_masks": True, "by_doubt": False}
     assert found[1] == {"by_film": True, "by_masks": True, "by_doubt": True}
+
+
+def test_the_films_own_signs_are_those_that_no_mask_gave(monkeypatch):
+    monkeypatch.setattr("cxw_monai.inference.predictor.review", lambda film, masks, spacing: plausibility(masks))
+    model = SegmentationModel(Halves(1.0), (96, 96), torch.device("cpu"), amp="none")  # type: ignore[arg-type]
+    found = signs_of_film(model, np.zeros((96, 96), np.float32))
+    assert found == {"by_film": False, "by_masks": True, "by_doubt": True}
 
 
 def test_the_table_by_hand():

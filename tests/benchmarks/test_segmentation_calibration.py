@@ -10,8 +10,15 @@ import torch
 from PIL import Image
 from scipy.special import expit
 
+import cxw_monai
 from benchmarks.segmentation.__main__ import main
-from benchmarks.segmentation.calibrate import calibration_error, calibration_table, fitted_temperature, scale_logits
+from benchmarks.segmentation.calibrate import (
+    calibration_error,
+    calibration_table,
+    fitted_temperature,
+    scale_logits,
+    validation_films,
+)
 from cxw_monai.weights.segmenter import load_segmenter, new_segmenter, save_segmenter, segmenter_settings
 
 
@@ -74,6 +81,11 @@ def test_calibrated_weights_draw_the_same_masks(tmp_path):
     assert main(["calibrate", *arguments, "--output", str(tmp_path / "out")]) == 0
     row = next(csv.DictReader((tmp_path / "out" / "calibration.csv").open()))
     assert (row["structure"], row["films"]) == ("heart", "2")
+    model = cxw_monai.load(tmp_path / "run.pt")
+    assert len(validation_films(model, tmp_path / "films.csv", 9)["heart"]) == 3  # none of the training
+    (tmp_path / "none.csv").write_text("image,id,split,source,mask_heart\nimage0.png,0,training,wingspan,mask0.png\n")
+    with pytest.raises(ValueError, match="none.csv: no film of the split validation has a mask"):
+        validation_films(model, tmp_path / "none.csv", 9)
     image = torch.rand(1, 1, 32, 32)
     with torch.no_grad():
         scaled = load_segmenter(tmp_path / "out" / "model.pt")(image) * float(row["temperature"])

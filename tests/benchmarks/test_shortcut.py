@@ -135,7 +135,9 @@ def test_what_is_left_is_drawn_with_the_same_patients():
 
 
 def test_the_command(manifest, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cxw_monai, "load", lambda name: SimpleNamespace(classify=reads_marker))
+    monkeypatch.setattr(
+        cxw_monai, "load", lambda name: SimpleNamespace(classify=lambda film, on_implausible: reads_marker(film))
+    )
     how = ["--model", "m", "--datalist", str(manifest), "--masks", "mask_lung", "--output", str(tmp_path / "out")]
     assert main([*how, "--draws", "50", "--limit", "40"]) == 0
     assert "opacity (40 films): 100% is left" in capsys.readouterr().out

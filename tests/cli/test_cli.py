@@ -172,3 +172,11 @@ def test_export_writes_a_module_that_needs_only_torch(run_verb, tmp_path):
     film = torch.rand(1, 1, 96, 80)
     expected = cxw_monai.load("chexworld_pretraining").film_model()(film)
     torch.testing.assert_close(module(film), expected)
+
+
+def test_shipped_weights_have_names(run_verb, commands):
+    assert run_verb("classify", "a.dcm", "--output", "o", "--ckpt", "view_position")[0] == 7
+    [command] = commands
+    assert command[command.index("--ckpt") + 1].endswith("models/view_position.pt")
+    status, _, err = run_verb("classify", "a.dcm", "--output", "o", "--ckpt", "view")
+    assert status == 2 and "model, shenzhen_tuberculosis, view_position" in err

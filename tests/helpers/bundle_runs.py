@@ -47,7 +47,8 @@ class BundleRuns:
         Standard error also names each module that it imports.
         """
         command = [sys.executable, "-X", "importtime", *self.arguments(*arguments, **settings)]
-        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=900)
+        one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, cwd=self.folder, env=one_thread, capture_output=True, text=True, timeout=900)
 
     def kill_after(self, checkpoint: int, output_dir: Path, **settings: Any) -> None:
         """Train until a checkpoint is there, then kill the process and its workers."""

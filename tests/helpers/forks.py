@@ -113,7 +113,7 @@ def _python(order: dict[str, Any]) -> None:
         os.dup2(os.open(Path(order["output"], name), os.O_CREAT | os.O_WRONLY | os.O_APPEND), stream)
     first, *rest = order["arguments"]
     __main__ = sys.modules["__main__"]
-    sys.path[0] = order["cwd"]
+    sys.path[0] = order["cwd"] if first in ("-m", "-c") else str(Path(first).parent)
     if first == "-m":
         sys.argv = rest
         runpy._run_module_as_main(rest[0])  # unlike run_module, it leaves `__main__` in place for an error hook

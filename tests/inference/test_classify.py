@@ -13,7 +13,7 @@ import cxw_monai
 from cxw_monai.inference.api import ClassificationModel
 from cxw_monai.inference.classify import FilmClassifier, Probabilitiesd
 from cxw_monai.inference.classify_settings import ClassifySettings
-from cxw_monai.inference.heat_maps import occlusion_maps, write_heat_map
+from cxw_monai.inference.heat_maps import heat_maps, occlusion_maps, write_heat_map
 from cxw_monai.inference.predictor import film_inferer
 from cxw_monai.io import RadiographError
 from cxw_monai.packaging.export import export_onnx, export_torchscript
@@ -212,3 +212,10 @@ def test_exported_models_give_the_same_probabilities(ckpt, films, tmp_path):
     export_onnx(model.film_model(), tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {"image": film[None]})[0][0], model.answer(film), atol=1e-4)
+
+
+def test_the_map_of_an_attentive_head_is_its_attention_above_the_mean(ckpt):
+    network, image = load_classifier(ckpt), torch.rand(1, 1, 32, 32)
+    with torch.inference_mode():
+        shares, found = network.attention(image)[0].numpy(), heat_maps(network, image)
+    np.testing.assert_allclose(found.values, np.maximum(4 * shares - 1, 0), atol=1e-6)  # 2 x 2 tokens

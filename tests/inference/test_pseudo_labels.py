@@ -16,7 +16,7 @@ from cxw_monai.io.results import folders
 from cxw_monai.io.results.folders import is_result_folder
 from cxw_monai.networks.decoders.layers import BatchNorm2d
 from cxw_monai.tasks.segmentation.items import annotated_items
-from cxw_monai.weights.segmenter import save_segmenter, segmenter_settings
+from cxw_monai.weights.segmenter import new_segmenter, save_segmenter, segmenter_settings
 
 STRUCTURES = ("lung_left", "heart")
 SIZE = (40, 56)
@@ -98,6 +98,17 @@ def test_an_augmented_model_has_to_agree_with_itself(tmp_path):
     listed = films(tmp_path / "films", ("a",))
     rows = rows_of(make_pseudo_labels(listed, [path], tmp_path / "out", augmented=True, adapt=False))
     assert rows[0]["mask_lung_left"]
+
+
+def test_statistics_of_augmented_models_are_adapted_once(tmp_path):
+    settings, found = segmenter_settings(("heart",), 32, "tiny", 16, "hybrid", 4), []
+    save_segmenter(new_segmenter(settings), settings, tmp_path / "h.pt")
+    for augmented in (False, True):
+        committee = Committee([tmp_path / "h.pt"], augmented=augmented)
+        committee.adapt(np.random.default_rng(0).random((4, 1, 32, 32), dtype=np.float32), batch_size=2)
+        found.append(committee.members[0].network.state_dict())
+    for name in found[0]:
+        torch.testing.assert_close(found[1][name], found[0][name])
 
 
 def test_no_agreement_at_all_is_an_error_that_names_the_list(tmp_path):

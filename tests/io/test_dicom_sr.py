@@ -201,12 +201,13 @@ def test_the_same_content_gives_the_same_file_and_other_content_other_uids(tmp_p
     film, other = _film(tmp_path / "a.dcm"), Diameter("heart", HEART.line, 2.5, "mm")
     given = [([HEART, THORAX], 0.6, {}), ([other, THORAX], 0.6, {}), ([HEART, THORAX], 0.61, {})]
     given += [([HEART, THORAX], 0.6, {"algorithm": SegAlgorithm(version="9")}), ([HEART], None, {})]
+    given += [([HEART, THORAX], 0.6, {"doubtful": True})]
     found = []
     for number, (diameters, ratio, how) in enumerate([given[0], *given]):
         write_dicom_sr(tmp_path / f"{number}.dcm", film, diameters, ratio, created=CREATED, **how)
         found.append(pydicom.dcmread(tmp_path / f"{number}.dcm"))
     assert (tmp_path / "0.dcm").read_bytes() == (tmp_path / "1.dcm").read_bytes()
-    assert len({one.SOPInstanceUID for one in found[1:]}) == len({one.SeriesInstanceUID for one in found[1:]}) == 5
+    assert len({one.SOPInstanceUID for one in found[1:]}) == len({one.SeriesInstanceUID for one in found[1:]}) == 6
 
 
 def test_the_films_patient_is_in_the_report_and_nowhere_else(tmp_path, caplog, recwarn):

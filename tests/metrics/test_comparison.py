@@ -30,6 +30,20 @@ def write(path, scores, order=range(60), **columns):
     return path
 
 
+def test_tables_that_cannot_be_compared_are_refused_by_name(tmp_path):
+    good = write(tmp_path / "a.csv", FIRST)
+    for name, make, said in (
+        ("no_number.csv", lambda path: write(path, SECOND, probability_edema="nan"), "a probability is no number"),
+        ("empty.csv", lambda path: write(path, SECOND, probability_edema=""), "a probability is no number"),
+        ("twice.csv", lambda path: write(path, SECOND, order=[*range(60), 3]), "a film is listed twice"),
+        ("missing.csv", lambda path: path, "No such file or directory"),
+    ):
+        with pytest.raises(ValueError, match=rf"{name}: .*{said}"):
+            compare_files(good, make(tmp_path / name))
+    with pytest.raises(ValueError, match="bootstrap and seed must be 0 or more, got -5 and 0"):
+        compare_files(good, good, draws=-5)
+
+
 def test_films_are_joined_by_name_and_patients_kept_together(tmp_path):
     first = write(tmp_path / "a.csv", FIRST)
     second = write(tmp_path / "b.csv", SECOND, order=RNG.permutation(60))

@@ -84,7 +84,7 @@ import resource, sys
 import torch
 torch.set_num_threads(2)
 from cxw_monai.rendering import make_dataset
-make_dataset(sys.argv[1], patients=1, size=256, views=("PA",), findings_rate=0.5)
+make_dataset(sys.argv[1], patients=2, size=256, views=("PA",), findings_rate=0.5)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)  # GiB
 """
 

@@ -165,6 +165,7 @@ def test_a_fused_layer_that_only_raises_is_not_used(monkeypatch):
 OLDER = {
     "EPYC with AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
     "PyTorch's kernels alone": {"ATEN_CPU_CAPABILITY": "default"},
+    "no AVX2": {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"},
     "AVX-512 without bfloat16": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
 }
 STEP = """

@@ -50,10 +50,10 @@ from .dicom_shared import (
 __all__ = ["Diameter", "write_dicom_sr"]
 
 _SITES = {
-    "heart": (Code("80891009", "SCT", "Heart"), "Heart, transverse diameter"),
-    "thorax": (Code("43799004", "SCT", "Chest cavity"), "Thorax, inner transverse diameter"),
+    "heart": (codes.SCT.Heart, "Heart, transverse diameter"),
+    "thorax": (codes.SCT.ChestCavity, "Thorax, inner transverse diameter"),
 }
-_UNITS = {"mm": Code("mm", "UCUM", "mm"), "px": Code("{pixels}", "UCUM", "pixels")}
+_UNITS = {"mm": codes.UCUM.Millimeter, "px": Code("{pixels}", "UCUM", "pixels")}
 _RATIO = Code("ctr", PRIVATE_SCHEME, "Cardiothoracic ratio")  # over 16 characters it would be no CodeValue
 _SOURCE = Code("260753009", "SCT", "Source")
 _LENGTH_TOOL = "Cornerstone3DTools@^0.1.0:Length"  # how OHIF knows a line with a length
