@@ -135,7 +135,7 @@ def pretrain(
         The encoder's file, and `processor_seconds`, `images_seen` and `epochs`.
     """
     record = folder / "cost.json"
-    own = {name: value for name, value in settings.items() if name != "warmup_fraction"}
+    own = {name: value for name, value in settings.items() if name != "warmup_fraction"} | {"verdict": False}
     cost = json.loads(record.read_text()) if record.exists() else {"processor_seconds": 0.0}
     if "epochs" not in cost:
         cost["epochs"] = _epochs_that_fit(bundle, presets, folder, own, seconds)

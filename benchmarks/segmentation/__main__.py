@@ -64,6 +64,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     compare.add_argument("--share", type=float, nargs="+", default=[0.01, 0.05, 0.2, 1.0], help="shares of the films")
     compare.add_argument("--seeds", type=int, default=3, help="runs of each (default 3)")
+    compare.add_argument("--arm", nargs="+", help="only these arms: unet, random, those of --encoder (default all)")
     compare.add_argument("--steps", type=int, default=600, help="steps of a run (default 600)")
     return parser.parse_args(argv)
 
@@ -83,7 +84,7 @@ def _work(a: argparse.Namespace) -> None:
         comparison = Comparison(a.films, next(iter(sources)), dict(a.encoder), sources, a.output, a.steps)
         for seed in range(a.seeds):
             for share in a.share:
-                for arm in (UNET, RANDOM, *comparison.encoders):
+                for arm in a.arm or (UNET, RANDOM, *comparison.encoders):
                     comparison.run(arm, share, seed)
         return
     if a.command == "ship":

@@ -1,6 +1,8 @@
 """Calibration of a classifier: what a probability is worth, and temperature scaling fitted on validation.
 
-Guo et al., On Calibration of Modern Neural Networks, ICML 2017 (https://proceedings.mlr.press/v70/guo17a.html).
+Guo et al., On Calibration of Modern Neural Networks, ICML 2017 (https://proceedings.mlr.press/v70/guo17a.html). A
+temperature is fitted to Platt's targets in the place of 0 and 1 (Platt, Probabilistic Outputs for Support Vector
+Machines, 1999), which say how sure so many films can make: a few films in perfect order don't prove every next one.
 """
 
 from __future__ import annotations
@@ -79,10 +81,10 @@ class Temperature:
 
     @classmethod
     def fit(cls, logits: np.ndarray, label: np.ndarray) -> Temperature:
-        """The temperatures of least cross entropy.
+        """The temperatures of least cross entropy with Platt's targets, (n + 1) / (n + K) for the class of n of the films.
 
         1 where there is no least one between 0.05 and 20: on a label that all validation films have or none, that is
-        unknown on all, that the logits separate without an error (colder is always better) or say nothing of.
+        unknown on all, or that the logits say nothing of.
 
         Args:
             logits: `[N, L]` of validation films.
@@ -100,7 +102,8 @@ class Temperature:
             chosen, wanted = logits[known], table[known] == 1
             if wanted.any(axis=0).sum() < 2:
                 return cls((1.0,), multiclass=True)
-            return cls((_fitted(lambda t: -log_softmax(chosen / t, axis=1)[wanted].mean()),), multiclass=True)
+            targets = _targets(wanted)
+            return cls((_fitted(lambda t: -(targets * log_softmax(chosen / t, axis=1)).mean()),), multiclass=True)
         return cls(tuple(_of_label(column, wanted) for column, wanted in zip(logits.T, table.T, strict=True)))
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
@@ -121,8 +124,17 @@ def _of_label(logits: np.ndarray, label: np.ndarray) -> float:
     known = ~np.isnan(label)
     if len(np.unique(label[known])) < 2:
         return 1.0
-    right = np.where(label == 1, logits, -logits)[known]  # the logit of the label's own value
-    return _fitted(lambda temperature: np.logaddexp(0, -right / temperature).mean())
+    targets = _targets(np.stack([label[known] == 0, label[known] == 1], axis=1))
+    pair = np.stack([np.zeros(known.sum()), logits[known]], axis=1)  # a sigmoid is the softmax of these
+    return _fitted(lambda temperature: -(targets * log_softmax(pair / temperature, axis=1)).mean())
+
+
+def _targets(wanted: np.ndarray) -> np.ndarray:
+    """Platt's targets `[N, K]` of the films' classes, bool `[N, K]`."""
+    films, classes = wanted.sum(axis=0), wanted.shape[1]
+    own = (films + 1) / (films + classes)
+    other = 1 / (films + classes)  # of a film of class k for each class that isn't its own
+    return np.where(wanted, own, (wanted * other).sum(axis=1, keepdims=True))
 
 
 def _fitted(loss: Callable[[float], float]) -> float:

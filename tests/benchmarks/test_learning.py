@@ -15,6 +15,7 @@ from benchmarks.learning.__main__ import main
 from benchmarks.learning.benchmark import Benchmark, append_row, config_hash, read_rows
 from benchmarks.learning.data import LabelledFilms, OutlinedFilms, labelled_films, outlined_films, read_split
 from benchmarks.learning.descriptors import encoder_tokens, gradient_histograms, pixels
+from benchmarks.learning.experiment import BUNDLE
 from benchmarks.learning.probes import few_shot_dice, nearest_scores, ridge_predictions
 from benchmarks.learning.runs import train_supervised, write_training_manifest
 from benchmarks.learning.table import draw_curves, draw_rows, markdown
@@ -284,3 +285,21 @@ class TestCommand:
         append_row(tmp_path / "learning.csv", {**row, **probes, **dice})
         assert main([*manifests, "--output", str(tmp_path), "--show", str(tmp_path / "rows.png")]) == 0
         assert "| a | 1.5 | 640 | .800" in capsys.readouterr().out and (tmp_path / "rows.png").is_file()
+
+
+@pytest.mark.slow
+def test_pretraining_for_so_much_time_ends_with_an_encoder(tmp_path):
+    """Its steps are timed in a run that is thrown away before its end, with no weights to judge."""
+    generator = np.random.default_rng(0)
+    (tmp_path / "films").mkdir()
+    for number in range(8):
+        pixels_ = generator.integers(0, 255, (40, 40), dtype=np.uint8)
+        Image.fromarray(pixels_).save(tmp_path / "films" / f"{number}.png")
+    settings = {
+        "dataset_dir": str(tmp_path / "films"), "network_size": "tiny", "image_size": 64, "patch_size": 8,
+        "predictor_dim": 96, "predictor_depth": 1, "cache_size": 64, "batch_size": 2, "num_workers": 0,
+        "val_fraction": 0.25,
+    }  # fmt: skip
+    encoder, cost = runs.pretrain(BUNDLE, ["demo"], tmp_path / "run", settings, 0.1)
+    assert encoder.is_file() and cost["epochs"] == 1 and cost["processor_seconds"] > 0
+    assert not (tmp_path / "run" / "verdict.html").exists()

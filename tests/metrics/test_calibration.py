@@ -52,7 +52,6 @@ def test_a_known_temperature_of_classes_is_found_again():
     [
         np.zeros((4, 1)),
         np.full((4, 1), NAN),
-        np.array([[0], [0], [1], [1]]),  # separated without an error: no coldest one
         np.array([[1], [1], [0], [0]]),  # all wrong: no hottest one
     ],
 )
@@ -61,7 +60,24 @@ def test_no_temperature_where_there_is_no_best_one(label):
     assert Temperature.fit(logits, label).values == (1.0,)
 
 
-@pytest.mark.parametrize("label", [[0, 0, 0], [-1, -1, -1], [0, 1, 0]])
+def test_films_in_perfect_order_make_as_sure_as_their_number_allows():
+    """Ten films of each class at logits of -1 and 1: Platt's target is 11 / 12, so that exp(1 / T) = 11."""
+    label = np.repeat([0.0, 1.0], 10)
+    logits = np.where(label == 1, 1.0, -1.0)[:, None]
+    found = Temperature.fit(logits, label[:, None])
+    assert found.values == pytest.approx((1 / np.log(11),), rel=1e-3)
+    assert found.probabilities(logits)[-1, 0] == pytest.approx(11 / 12, rel=1e-3)
+    classes = Temperature.fit(np.concatenate([-logits, logits], axis=1) / 2, label.astype(int))
+    assert classes.values == pytest.approx(found.values, rel=1e-3)
+
+
+def test_three_classes_in_perfect_order():
+    """Four films of each of three classes at a logit of 2: targets are 5/7 and 1/7, so that exp(2 / T) = 5."""
+    label = np.repeat([0, 1, 2], 4)
+    assert Temperature.fit(2.0 * np.eye(3)[label], label).values == pytest.approx((2 / np.log(5),), rel=1e-3)
+
+
+@pytest.mark.parametrize("label", [[0, 0, 0], [-1, -1, -1], [1, 0, 1]])
 def test_no_temperature_of_classes_where_there_is_no_best_one(label):
     logits = np.array([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     assert Temperature.fit(logits, np.array(label)) == Temperature((1.0,), multiclass=True)
