@@ -81,7 +81,7 @@ class Temperature:
 
     @classmethod
     def fit(cls, logits: np.ndarray, label: np.ndarray) -> Temperature:
-        """The temperatures of least cross entropy with Platt's targets, (n + 1) / (n + K) for the class of n of the films.
+        """The temperatures of least cross entropy with Platt's targets: (n + 1) / (n + K) for a class of n films.
 
         1 where there is no least one between 0.05 and 20: on a label that all validation films have or none, that is
         unknown on all, or that the logits say nothing of.
