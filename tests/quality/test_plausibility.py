@@ -63,6 +63,16 @@ def test_a_chest_is_plausible_whatever_its_names_and_size():
     assert plausibility(large) == []
 
 
+def test_a_child_s_hollow_left_field_beside_a_large_heart_is_plausible():
+    """The heart takes a bay of half the left field, which a lung behind it doesn't have."""
+    heart = ellipse(230, 225, 190, 210)
+    hollow = fields(heart=heart, lung_field_left=ellipse(190, 290, 240, 130) & ~ellipse(230, 250, 200, 170))
+    assert 0.45 < shape_values(hollow, lungs="lung_field")["left lung solidity"] < LIMITS["left lung solidity"].low
+    assert plausibility(hollow) == []
+    as_lungs = {name.replace("_field", ""): mask for name, mask in hollow.items()}
+    assert any(one.startswith("left lung: area over its convex hull") for one in plausibility(as_lungs))
+
+
 def test_lung_fields_are_judged_as_lungs_are_and_named_as_what_they_are():
     assert shows_chest(["lung_field_left"])
     assert plausibility(fields()) == [] and plausibility(chest() | fields()) == []
