@@ -114,6 +114,36 @@ def test_evaluation_needs_the_model_alone_and_repeats_the_test(trained, manifest
         assert (tmp_path / "evaluation" / name).read_text() == (trained / "test" / name).read_text()
 
 
+def test_thresholds_are_chosen_again_on_films_of_ones_own(trained, manifest, cache, tmp_path):
+    """The weights stay; Youden's threshold is the best one of the films given, which evaluation then finds."""
+    settings_of_run = {
+        "datalist": manifest, "ckpt": trained / "model.pt", "cache_dir": cache, "subset": "all", "output_dir": tmp_path,
+    }  # fmt: skip
+    how = ("calibrating", ["train.json", "evaluate.json", "calibrate.json"])
+    done = BUNDLE.run(*how, **settings_of_run)
+    assert done.returncode == 0, done.stderr[-3000:]
+    old, new = (read_classifier(folder / "model.pt") for folder in (trained, tmp_path))
+    assert all(torch.equal(value, new[1].state_dict()[name]) for name, value in old[1].state_dict().items())
+    assert old[0].temperatures != new[0].temperatures and old[0].classes == new[0].classes
+
+    done = BUNDLE.run(
+        "evaluating", ["train.json", "evaluate.json"], **settings_of_run | {"ckpt": tmp_path / "model.pt"}
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = rows_of(tmp_path / "evaluation" / "films.csv")
+    known = {(row["label_edema"], float(row["probability_edema"])) for row in rows}
+    youden = new[0].operating_points["edema"]["youden"]
+    found = [sum(p >= youden for label, p in known if label == value) for value in ("1", "0")]
+    best = max(
+        sum(p >= t for label, p in known if label == "1") - sum(p >= t for label, p in known if label == "0")
+        for _, t in known
+    )
+    assert found[0] - found[1] == best
+
+    done = BUNDLE.run(*how, **settings_of_run)
+    assert done.returncode and "model.pt: is there already; give another output_dir" in done.stderr
+
+
 def test_a_model_is_scored_on_its_own_classes_in_their_order(trained, manifest, cache, tmp_path):
     places = {"datalist": str(manifest), "output_dir": str(tmp_path), "cache_dir": str(cache)}
     places["ckpt"] = str(trained / "model.pt")

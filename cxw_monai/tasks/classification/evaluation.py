@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from cxw_monai.metrics.calibration import Temperature
 from cxw_monai.metrics.operating_points import OperatingPoint, choose_points
 from cxw_monai.tasks.evaluation import test_once
-from cxw_monai.training.precision import Precision
 from cxw_monai.training.processes import barrier, is_main_process, unwrapped
 from cxw_monai.training.step import moved, scalars_of
 from cxw_monai.weights.classifier import ClassifierSettings, read_settings
@@ -32,6 +31,7 @@ __all__ = [
     "ClassificationEvaluationStep",
     "FilmScoring",
     "calibrate_best",
+    "calibrate_weights",
     "evaluate_films",
     "test_best",
     "write_films",
@@ -41,25 +41,22 @@ logger = logging.getLogger(__name__)
 
 
 class ClassificationEvaluationStep:
-    """`iteration_update` of a `SupervisedEvaluator`: loss and logits of a batch.
+    """`iteration_update` of a `SupervisedEvaluator`: loss and logits of a batch, in float32 as inference computes.
 
     The engine's output is one dictionary with `scalars`, `count`, `logits` (float32 `[B, L]`) and `index` (the films'
     numbers).
 
     Args:
-        loss, amp: see `ClassificationStep`.
+        loss: see `ClassificationStep`.
     """
 
-    def __init__(self, loss: LabelLoss, amp: str = "auto") -> None:
-        self.loss, self.precision = loss, Precision(amp)
+    def __init__(self, loss: LabelLoss) -> None:
+        self.loss = loss
 
     @torch.no_grad()
     def __call__(self, engine: SupervisedEvaluator, batch: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-        device = engine.state.device
-        inputs = moved(batch, device)
-        with self.precision.autocast(device):
-            logits = logits_of(engine.network.eval(), inputs)
-        logits = logits.float()
+        inputs = moved(batch, engine.state.device)
+        logits = logits_of(engine.network.eval(), inputs).float()
         scalars = scalars_of(self.loss(logits, inputs["label"]))
         return [{"scalars": scalars, "count": len(logits), "logits": logits, "index": batch["index"].tolist()}]
 
@@ -140,15 +137,45 @@ def calibrate_best(evaluator: SupervisedEvaluator, scores: FilmScoring, network:
     unwrapped(network).load_state_dict(read_weights(ckpt).state)
     evaluator.run(max(evaluator.state.epoch, 1))
     if is_main_process():
-        found = scores.scores
-        temperature = Temperature.fit(found.logits, found.labels)
-        points = choose_points(temperature.probabilities(found.logits), found.labels, found.classes)
-        plain = {name: {one.name: one.threshold for one in chosen} for name, chosen in points.items()}
-        settings = replace(settings, temperatures=temperature.values, operating_points=plain)
-        save_network(unwrapped(network), settings, ckpt)
-        shown = ", ".join(f"{value:.3g}" for value in temperature.values)
-        logger.info("%s: temperatures %s, of %d validation films.", ckpt, shown, len(found.films))
-        _log_points(plain)
+        _save_calibrated(scores.scores, network, settings, ckpt)
+
+
+def calibrate_weights(
+    evaluator: SupervisedEvaluator,
+    scores: FilmScoring,
+    network: nn.Module,
+    settings: ClassifierSettings,
+    output: str | Path,
+) -> None:
+    """Fit temperatures and choose operating points on films, and write the weights with them; one process.
+
+    Args:
+        evaluator: runs the films.
+        scores: of those films.
+        network: the evaluator's, with the weights.
+        settings: the classifier's; its temperatures and operating points are replaced.
+        output: file to write.
+
+    Raises:
+        ValueError: there is such a file.
+    """
+    output = Path(output)
+    if output.exists():
+        raise ValueError(f"{output}: is there already; give another output_dir.")
+    evaluator.run()
+    _save_calibrated(scores.scores, network, settings, output)
+
+
+def _save_calibrated(found: ClassScores, network: nn.Module, settings: ClassifierSettings, output: str | Path) -> None:
+    """Write the weights with temperatures and operating points of the scored films."""
+    temperature = Temperature.fit(found.logits, found.labels)
+    points = choose_points(temperature.probabilities(found.logits), found.labels, found.classes)
+    plain = {name: {one.name: one.threshold for one in chosen} for name, chosen in points.items()}
+    settings = replace(settings, temperatures=temperature.values, operating_points=plain)
+    save_network(unwrapped(network), settings, output)
+    shown = ", ".join(f"{value:.3g}" for value in temperature.values)
+    logger.info("%s: temperatures %s, of %d films.", output, shown, len(found.films))
+    _log_points(plain)
 
 
 def _log_points(points: Mapping[str, Mapping[str, float]]) -> None:
