@@ -82,7 +82,8 @@ model's masks on the former and on 499 films of NIH ChestX-ray14 (Wang 2017), un
 each side (heights over widths a little more, for narrow films), and made the same for both lungs. Where the heart lies
 is stricter, by the manual masks: among the model's own there are hearts on the wrong side, which are what is looked
 for. No manual heart has over 3 % of itself in a right lung that ends at its edge; where the lung is drawn behind the
-heart, right films have up to 13 %. Hearts may be larger, for children (99.5 %: 0.22). Clavicles: about three times the range of 60 rendered films.
+heart, right films have up to 13 %. Hearts may be larger, for children (99.5 %: 0.22).
+Clavicles: about three times the range of 60 rendered films.
 """
 BEHIND_HEART: dict[str, Limit] = {
     "lungs apart": Limit(0.38, 0.66, LIMITS["lungs apart"].what),
@@ -109,8 +110,8 @@ def plausibility(masks: Mapping[str, np.ndarray], spacing_mm: tuple[float, float
         spacing_mm: (row, column) spacing of the pixels; None takes them for square.
 
     Returns:
-        Reasons in words, none where everything that is known lies inside :data:`LIMITS`, :data:`VISIBLE` for lung fields,
-            :data:`BEHIND_HEART` for lungs beside these, and :data:`FIELD_OUTSIDE`.
+        Reasons in words, none where everything that is known lies inside :data:`LIMITS`, :data:`VISIBLE` for lung
+            fields, :data:`BEHIND_HEART` for lungs beside these, and :data:`FIELD_OUTSIDE`.
     """
     bases = {split_side(name)[0] for name in masks}
     reasons = []
