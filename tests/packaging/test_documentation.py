@@ -140,7 +140,7 @@ def test_commands_of_bundles_name_files_and_settings_that_exist(page, words):
     files = [files] if isinstance(files, str) else files
     bundles = [bundle for bundle in sorted((PROJECT / "bundles").glob("*")) if of_bundle(bundle, files)]
     assert bundles, f"{page}: no bundle has {files}"
-    assert run_id in ("training", "evaluating", "evaluating_world", "inference")
+    assert run_id in ("training", "evaluating", "evaluating_world", "calibrating", "inference")
     given.pop("--bundle_root", None)
     assert any(set(given) <= {f"--{name}" for name in setting_names(bundle)} for bundle in bundles), f"{page}: {given}"
 
