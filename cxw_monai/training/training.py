@@ -12,7 +12,7 @@ from monai.engines import SupervisedTrainer
 from torch import nn
 
 from cxw_monai.io.files.atomic import check_writable
-from cxw_monai.io.results.folders import hold_output
+from cxw_monai.io.results.folders import hold_output, release_output
 
 from .batch_plan import BatchPlan
 from .checkpoint_files import CheckpointFiles, read_checkpoint
@@ -60,15 +60,23 @@ def check_run(
     plan.check_films(films, called)
     if is_main_process() and Path(folder).is_dir():
         hold_output(folder)
-    files, choice = CheckpointFiles(folder), _choice(resume)
+    try:
+        _check_earlier(CheckpointFiles(folder), _choice(resume), settings, network)
+    except Exception:
+        release_output(folder)  # nothing was begun: the program ends with status 2
+        raise
+    if is_main_process():
+        hold_output(folder)
+
+
+def _check_earlier(files: CheckpointFiles, choice: bool | str, settings: Mapping[str, Any], network: nn.Module) -> None:
+    """Refuse checkpoints that are there and not to be resumed, or a checkpoint of another run."""
     if choice is False:
         _refuse_earlier(files)
     elif is_main_process():
         found = (Path(choice), read_checkpoint(choice)) if isinstance(choice, str) else files.newest(set_aside=False)
         if found is not None:
             check_content(*found, settings, unwrapped(network))
-    if is_main_process():
-        hold_output(folder)
 
 
 def _choice(resume: bool | str | None) -> bool | str:

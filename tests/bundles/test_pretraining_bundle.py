@@ -13,6 +13,7 @@ import yaml
 from monai.bundle import ConfigParser
 from PIL import Image
 
+from cxw_monai.io.results.folders import holds_output
 from cxw_monai.networks import WorldModel
 from cxw_monai.tasks.pretraining.components import new_encoder
 from cxw_monai.training.errors import plain_message, root_cause
@@ -251,6 +252,7 @@ def test_a_refused_run_leaves_everything_as_it_was(trained, films, overrides, sa
         settings = {name: value for name, value in settings.items() if "::" not in name}
     assert said in own_error(lambda: workflow("train", ["train.json"], **settings))
     assert untouched(output) == before
+    assert not holds_output()  # nothing was begun, so that the program ends with status 2
 
 
 @pytest.mark.parametrize("old", [False, True])
