@@ -94,13 +94,30 @@ def test_training_imports_nothing_that_it_does_not_need(trained):
 
 def test_evaluation_compares_with_baselines(trained, films):
     output, _ = trained
+    of_training = json.loads((output / "verdict.json").read_text())
+    for name in ("verdict.json", "verdict.html"):
+        (output / name).unlink()
     done = BUNDLE.run("evaluating", ["train.json", "evaluate.json"], dataset_dir=films, output_dir=output, verdict=True)
     assert done.returncode == 0, done.stderr[-3000:]
+    again = json.loads((output / "verdict.json").read_text())
+    assert (again["verdict"], again["films"]) == ("cannot tell", 12) and (output / "verdict.html").is_file()
+    assert again["because"] == of_training["because"]
     metrics = json.loads((output / "evaluation.json").read_text())
     assert re.search(r"loss_cross \d\.\d+ .*\| geometry_withheld \d\.\d+ (NOT )?beaten", done.stdout + done.stderr)
     with (output / "metrics.csv").open() as file:
         last = list(csv.DictReader(file))[-1]
     assert metrics["loss"] == pytest.approx(float(last["val_loss"]), rel=1e-5)  # the same held-out films and masks
+
+
+@pytest.mark.parametrize("weights", ["model.pt", "encoder.pt"])
+def test_the_tests_of_a_world_model_are_a_run_of_the_bundle(trained, films, tmp_path, weights):
+    output, _ = trained
+    given = {"dataset_dir": str(films), "ckpt": str(output / weights), "output_dir": str(tmp_path)}
+    workflow("eval", ["train.json", "evaluate_world.json"], world_tests=["local", "spread"], **given).run()
+    rows = json.loads((tmp_path / "world" / "scores.json").read_text())["scores"]
+    tests = {row["test"] for row in rows if row["network"] == "this network"}
+    assert tests == ({"local, other places", "spread"} if weights == "model.pt" else {"spread"})
+    assert (tmp_path / "world" / "index.html").is_file() and (tmp_path / "verdict.html").is_file()
 
 
 @pytest.mark.parametrize("weights", ["model.pt", "encoder.pt"])

@@ -8,6 +8,7 @@ crops of the film itself under another exposure, where the true place is known.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,13 +16,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cxw_monai.data.schema import LANDMARK
-from cxw_monai.transforms import ActionSampler, perturb
+from cxw_monai.transforms import perturb
 
-from .films import WorldFilms, crops
+from .films import WorldFilms, crops, random_actions, random_boxes
 from .scores import WorldScore, others
 from .worlds import World
 
-__all__ = ["correspondence_scores", "landmark_scores", "match_points", "pixel_neighbourhoods", "self_match_errors"]
+__all__ = [
+    "MovedFilms",
+    "correspondence_scores",
+    "landmark_scores",
+    "match_errors",
+    "match_points",
+    "moved_films",
+    "pixel_neighbourhoods",
+]
 
 FINE = 4  # places along a token's side that a match can have
 POINTS = 16  # of a film, where there are no landmarks
@@ -72,41 +81,47 @@ def pixel_neighbourhoods(images: Tensor, grid: tuple[int, int]) -> Tensor:
     return windows - windows.mean(dim=2, keepdim=True)
 
 
-def _inside(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A crop for each film that holds its points `[N, K, 2]` where it can, `[N, 4]`."""
-    side = rng.uniform(*SIDES, size=(len(points), 1))
-    with np.errstate(invalid="ignore"):
-        low = np.clip(np.nanmax(points, axis=1) - side, 0, 1 - side)
-        high = np.clip(np.nanmin(points, axis=1), low, 1 - side)
-    corner = low + rng.uniform(size=low.shape) * (high - low)
-    return np.column_stack([corner, side, side])
+class MovedFilms(NamedTuple):
+    """Films, each beside a perturbed crop of it.
+
+    Attributes:
+        points: `[N, K, 2]` row and column of places that the crop shows, as shares of the film.
+        boxes: `[N, 4]` of the crops, as shares of the film.
+        images: the crops, `[N, 1, H, W]`.
+    """
+
+    points: np.ndarray
+    boxes: np.ndarray
+    images: Tensor
 
 
-def self_match_errors(
-    describe: Describe, films: WorldFilms, size: tuple[int, int], grid: tuple[int, int], seed: int = 0
-) -> np.ndarray:
-    """Error of finding points of a film in a perturbed crop of it, `[N]`, as a share of the film's side.
+def moved_films(films: WorldFilms, size: tuple[int, int], seed: int = 0) -> MovedFilms:
+    """Crops of 0.6 to 0.9 of the films' sides, under another exposure, at a network's size."""
+    rng = np.random.default_rng(seed)
+    boxes = random_boxes(len(films), rng, SIDES)
+    points = boxes[:, None, :2] + rng.uniform(0.1, 0.9, (len(films), POINTS, 2)) * boxes[:, None, 2:]
+    action = random_actions(len(films), seed)
+    return MovedFilms(points, boxes, perturb(crops(films.pixels, boxes, size), action))
+
+
+def match_errors(describe: Describe, films: WorldFilms, moved: MovedFilms, grid: tuple[int, int]) -> np.ndarray:
+    """Error of finding points of a film in its crop, `[N]`, as a share of the film's side.
 
     Args:
         describe: images to tokens of `grid`.
         films: what is looked at.
-        size, grid: of the images, in px and in tokens.
-        seed: of points, crops and perturbations.
+        moved: of these films.
+        grid: rows and columns of tokens.
     """
-    points, boxes, images = _moved_films(films, size, seed)
-    found = match_points(describe(films.whole()), torch.from_numpy(points), describe(images), grid).numpy()
-    return np.linalg.norm(boxes[:, None, :2] + found * boxes[:, None, 2:] - points, axis=-1).mean(axis=1)
+    points = torch.from_numpy(moved.points)
+    found = match_points(describe(films.whole()), points, describe(moved.images), grid).numpy()
+    return _misses(found, moved)
 
 
-def _moved_films(films: WorldFilms, size: tuple[int, int], seed: int) -> tuple[np.ndarray, np.ndarray, Tensor]:
-    """Points `[N, K, 2]` of each film, a crop around them `[N, 4]`, and its perturbed image `[N, 1, H, W]`."""
-    rng, sampler = np.random.default_rng(seed), ActionSampler(jitter_prob=1.0)
-    side = rng.uniform(*SIDES, size=(len(films), 1))
-    boxes = np.column_stack([rng.uniform(size=(len(films), 2)) * (1 - side), side, side])
-    points = boxes[:, None, :2] + rng.uniform(0.1, 0.9, (len(films), POINTS, 2)) * side[:, None]
-    random = np.random.RandomState(seed)
-    action = torch.from_numpy(np.stack([sampler(random) for _ in range(len(films))])).float()
-    return points, boxes, perturb(crops(films.pixels, boxes, size), action)
+def _misses(found: np.ndarray, moved: MovedFilms) -> np.ndarray:
+    """Mean distance `[N]` of places in the crops `[N, K, 2]` from the points."""
+    places = moved.boxes[:, None, :2] + found * moved.boxes[:, None, 2:]
+    return np.linalg.norm(places - moved.points, axis=-1).mean(axis=1)
 
 
 def correspondence_scores(world: World, films: WorldFilms, seed: int = 0) -> list[WorldScore]:
@@ -115,19 +130,22 @@ def correspondence_scores(world: World, films: WorldFilms, seed: int = 0) -> lis
     Controls: grey values around the patch instead of its token; the same place of the image; a place at random
     (chance).
     """
-    points, boxes, _ = _moved_films(films, world.size, seed)
-    measure, test = "error, share of the film", "correspondence, same film"
-    of_film = np.linalg.norm(boxes[:, None, :2] + points * boxes[:, None, 2:] - points, axis=-1).mean(axis=1)
-    centre = _mean_distance((points - boxes[:, None, :2]) / boxes[:, None, 2:], boxes[:, None, 2:])
-    chance = float(centre.mean())
-    pixels = self_match_errors(lambda x: pixel_neighbourhoods(x, world.grid), films, world.size, world.grid, seed)
-    own = self_match_errors(world.tokens, films, world.size, world.grid, seed)
-    return [
-        WorldScore(test, measure, "token", own, chance, False),
-        WorldScore(test, measure, "grey values around the patch", pixels, chance, False),
-        WorldScore(test, measure, "the same place of the image", of_film, chance, False),
-        *landmark_scores(world, films, seed),
-    ]
+    moved = moved_films(films, world.size, seed)
+    local = (moved.points - moved.boxes[:, None, :2]) / moved.boxes[:, None, 2:]
+    chance = float(_mean_distance(local, moved.boxes[:, None, 2:]).mean())
+    errors = {
+        name: match_errors(describe, films, moved, world.grid) for name, describe in _describers(world).items()
+    } | {"the same place of the image": _misses(moved.points, moved)}
+    test, measure = "correspondence, same film", "error, share of the film"
+    own = [WorldScore(test, measure, name, values, chance, False) for name, values in errors.items()]
+    return [*own, *landmark_scores(world, films, seed)]
+
+
+def _describers(world: World) -> dict[str, Describe]:
+    return {
+        "token": world.tokens,
+        "grey values around the patch": lambda images: pixel_neighbourhoods(images, world.grid),
+    }
 
 
 def _mean_distance(points: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -158,6 +176,18 @@ def _landmarks(films: WorldFilms) -> np.ndarray:
     return points
 
 
+def _inside(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A crop for each film that holds its known points `[N, K, 2]` where it can, `[N, 4]`; the film without any."""
+    known = np.isfinite(points)
+    side = rng.uniform(*SIDES, size=(len(points), 1))
+    low = np.clip(np.where(known, points, -np.inf).max(axis=1) - side, 0, 1 - side)
+    high = np.clip(np.where(known, points, np.inf).min(axis=1), low, 1 - side)
+    corner = low + rng.uniform(size=low.shape) * (high - low)
+    boxes = np.column_stack([corner, side, side])
+    boxes[~known.any(axis=(1, 2))] = [0, 0, 1, 1]
+    return boxes
+
+
 def landmark_scores(world: World, films: WorldFilms, seed: int = 0) -> list[WorldScore]:
     """Landmarks of one patient found in another one's film, whole and as a crop: error in px, and in mm where known."""
     points = _landmarks(films)
@@ -167,31 +197,27 @@ def landmark_scores(world: World, films: WorldFilms, seed: int = 0) -> list[Worl
     source = others(films.patients, rng)
     known = torch.from_numpy(np.nan_to_num(points[source], nan=0.5))
     both = np.where(np.isfinite(points[source]), points, np.nan)
-    boxes = _inside(np.where(np.isfinite(both), both, np.nan), rng)
-    boxes[~np.isfinite(both).any(axis=(1, 2))] = [0, 0, 1, 1]
-    views = {"whole film": np.tile([0.0, 0.0, 1.0, 1.0], (len(films), 1)), "crop": boxes}
+    views = {"whole film": np.tile([0.0, 0.0, 1.0, 1.0], (len(films), 1)), "crop": _inside(both, rng)}
     pixels = np.array(films.shapes, dtype=float)  # [N, 2]
     mm = pixels * np.array([s or (np.nan, np.nan) for s in films.spacing_mm])
-    describers = {
-        "token": world.tokens,
-        "grey values around the patch": lambda x: pixel_neighbourhoods(x, world.grid),
-    }
+    describers, whole = _describers(world), films.whole()
+    shown = {name: describe(whole)[source] for name, describe in describers.items()}
     scores = []
-    for view, crop in views.items():
-        images = crops(films.pixels, crop, world.size)
+    for view, boxes in views.items():
+        images = crops(films.pixels, boxes, world.size)
         guesses = {
-            name: match_points(describe(films.whole())[source], known, describe(images), world.grid).numpy()
+            name: match_points(shown[name], known, describe(images), world.grid).numpy()
             for name, describe in describers.items()
-        }
-        guesses["the same place of the image"] = known.numpy()
-        inside = np.where(_within(both, crop)[..., None], both, np.nan)
+        } | {"the same place of the image": known.numpy()}
+        inside = np.where(_within(both, boxes)[..., None], both, np.nan)
+        local = (inside - boxes[:, None, :2]) / boxes[:, None, 2:]
         for unit, scale in (("px", pixels), ("mm", mm)):
-            if not np.isfinite(scale).any():
+            by_chance = _mean_distance(local, (boxes[:, 2:] * scale)[:, None])
+            if not np.isfinite(by_chance).any():
                 continue
-            local = (inside - crop[:, None, :2]) / crop[:, None, 2:]
-            chance = float(np.nanmean(_mean_distance(local, (crop[:, 2:] * scale)[:, None])))
+            chance = float(by_chance[np.isfinite(by_chance)].mean())
             for name, guess in guesses.items():
-                gap = (crop[:, None, :2] + guess * crop[:, None, 2:] - inside) * scale[:, None]
+                gap = (boxes[:, None, :2] + guess * boxes[:, None, 2:] - inside) * scale[:, None]
                 errors = _mean_known(np.linalg.norm(gap, axis=-1))
                 scores.append(WorldScore(f"landmarks, {view}", f"error, {unit}", name, errors, chance, False))
     return scores

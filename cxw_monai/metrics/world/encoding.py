@@ -16,6 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 from torch.nn import functional as F
 
+from cxw_monai.metrics.probes import grouped_auroc
 from cxw_monai.networks.positions import sincos_table
 
 from .films import WorldFilms, crops, random_boxes
@@ -24,7 +25,14 @@ from .scores import WorldScore, others
 from .spread import embedding_statistics
 from .worlds import World
 
-__all__ = ["composition_scores", "localizability_scores", "place_errors", "position_scores", "spread_scores"]
+__all__ = [
+    "composition_scores",
+    "localizability_scores",
+    "place_errors",
+    "position_scores",
+    "spread_scores",
+    "token_rank",
+]
 
 CROPS, TOKENS = 4, 24  # crops of a film, tokens of a crop that the position probe looks at
 SIDES = (0.4, 0.8)
@@ -63,17 +71,12 @@ def position_scores(world: World, films: WorldFilms, seed: int = 0) -> list[Worl
         for axis, name in enumerate(("row", "column")):
             explained = 1 - errors[:, axis] / spread[axis]
             scores.append(WorldScore("position", f"R2 of the {name}", condition, explained, 0.0))
-        sides = np.array([_auroc(p[:, 1], t[:, 1] > 0.5) for p, t in zip(predicted, true, strict=True)])
+        together, once = np.zeros(true.shape[1], int), np.ones((1, true.shape[1]))
+        sides = np.array(
+            [grouped_auroc(p[:, 1], t[:, 1] > 0.5, together, once)[0] for p, t in zip(predicted, true, strict=True)]
+        )
         scores.append(WorldScore("position", "AUROC of left or right", condition, sides, 0.5))
     return scores
-
-
-def _auroc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Of one film; NaN where all tokens are on one side."""
-    if positive.all() or not positive.any():
-        return float("nan")
-    gap = scores[positive][:, None] - scores[~positive][None]
-    return float((gap > 0).mean() + (gap == 0).mean() / 2)
 
 
 def place_errors(
@@ -184,6 +187,11 @@ def localizability_scores(world: World, films: WorldFilms, seed: int = 0) -> lis
         of_all = np.full(len(films), rand)
         scores.append(WorldScore("localizability", "adjusted Rand index of nine clusters", condition, of_all, 0.0))
     return scores
+
+
+def token_rank(world: World, films: WorldFilms) -> float:
+    """Effective rank of the films' tokens, from 1 (collapsed) to their channels."""
+    return embedding_statistics(world.tokens(films.whole()))["rank"]
 
 
 def spread_scores(world: World, films: WorldFilms, seed: int = 0) -> list[WorldScore]:

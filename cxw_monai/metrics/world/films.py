@@ -13,9 +13,10 @@ from torch import Tensor
 
 from cxw_monai.io import RadiographError, read_radiograph
 from cxw_monai.metrics.probes import plain_value
+from cxw_monai.transforms import ActionSampler
 from cxw_monai.transforms.whole_film import whole_film
 
-__all__ = ["WorldFilms", "crops", "random_boxes", "read_world_films"]
+__all__ = ["WorldFilms", "crops", "patient_numbers", "random_actions", "random_boxes", "read_world_films"]
 
 DETAIL = 2  # films are held at this many times a network's size, so that crops have detail
 
@@ -99,10 +100,17 @@ def read_world_films(
         shapes.append((film.shape[1], film.shape[2]))
         spacing.append(mm or _spacing(items[place]))
     if not rows:
-        raise ValueError(f"none of {len(items)} films can be read, such as {unreadable[:1]}")
+        shown = ", ".join(unreadable[:3])
+        raise ValueError(
+            f"none of {len(items)} films can be read ({shown}); cxw-monai check FOLDER says what is wrong with each"
+        )
+    return WorldFilms(rows, patient_numbers(rows), torch.stack(pixels), shapes, spacing, unreadable)
+
+
+def patient_numbers(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """A number for each row's patient, int `[N]`; a film without `patient_id` is a patient of its own."""
     names = [plain_value(row.get("patient_id")) or f"image {row['image']}" for row in rows]
-    patients = np.unique(np.array(names), return_inverse=True)[1]
-    return WorldFilms(rows, patients, torch.stack(pixels), shapes, spacing, unreadable)
+    return np.unique(np.array(names), return_inverse=True)[1]
 
 
 def _read(path: str | PathLike[str], reader: Mapping[str, Any]) -> tuple[np.ndarray, tuple[float, float] | None]:
@@ -144,3 +152,9 @@ def random_boxes(count: int, rng: np.random.Generator, sides: tuple[float, float
     side = rng.uniform(*sides, size=count)
     corner = rng.uniform(size=(count, 2)) * (1 - side)[:, None]
     return np.column_stack([corner, side, side])
+
+
+def random_actions(count: int, seed: int) -> Tensor:
+    """Perturbations that always change the grey values, `[count, 5]`."""
+    sampler, rng = ActionSampler(jitter_prob=1.0), np.random.RandomState(seed)
+    return torch.from_numpy(np.stack([sampler(rng) for _ in range(count)])).float()

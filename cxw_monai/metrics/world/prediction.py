@@ -12,12 +12,13 @@ from scipy.stats import qmc
 from torch import Tensor
 
 from cxw_monai.transforms import ActionSampler, perturb
+from cxw_monai.transforms.geometry import CropBox, relative_geometry
 
 from .films import WorldFilms, crops
 from .scores import WorldScore, others, retrieval_scores, true_places
 from .worlds import World
 
-__all__ = ["CANDIDATES", "domain_scores", "layout_scores", "local_scores"]
+__all__ = ["CANDIDATES", "candidate_actions", "domain_scores", "layout_boxes", "layout_scores", "local_scores"]
 
 CANDIDATES = 64
 """Perturbations that a domain query chooses from (the paper's)."""
@@ -50,9 +51,12 @@ class _Retrieval:
         self.test, self.candidates = test, candidates
         self.found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
 
-    def add(self, condition: str, distances: np.ndarray, true: np.ndarray) -> None:
-        """A film's queries."""
-        self.found.setdefault(condition, []).append(true_places(_near_ties(distances), true))
+    def add(self, condition: str, distances: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A film's queries: their distances `[Q, n]`, or `[1, n]` where they have the same; returns `true_places`."""
+        distances = np.broadcast_to(_near_ties(distances), (len(true), distances.shape[1]))
+        places = true_places(distances, true)
+        self.found.setdefault(condition, []).append(places)
+        return places
 
     def scores(self) -> list[WorldScore]:
         scores = []
@@ -97,9 +101,29 @@ def domain_scores(world: World, films: WorldFilms, seed: int = 0) -> list[WorldS
     return found.scores()
 
 
-def _overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Common share of crops at corners `[..., 2]`."""
-    return np.clip(1 - np.abs(first - second) / CROP, 0, None).prod(axis=-1)
+def layout_boxes(height: int, width: int) -> list[CropBox]:
+    """25 crops of 0.55 of a film's sides, at 5 x 5 places.
+
+    Args:
+        height, width: of the film, px.
+    """
+    tall, wide = round(CROP * height), round(CROP * width)
+    tops, lefts = np.linspace(0, height - tall, STEPS), np.linspace(0, width - wide, STEPS)
+    return [CropBox(round(top), round(left), tall, wide) for top in tops for left in lefts]
+
+
+def _overlap(first: CropBox, second: CropBox) -> float:
+    """Common share of two crops of one size."""
+    rows, columns = abs(first.top - second.top) / first.height, abs(first.left - second.left) / first.width
+    return max(0.0, 1 - rows) * max(0.0, 1 - columns)
+
+
+def _with_others(films: WorldFilms, place: int, rng: np.random.Generator) -> np.ndarray | None:
+    """A film and 15 of other patients; None where there aren't as many."""
+    elsewhere = np.flatnonzero(films.patients != films.patients[place])
+    if len(elsewhere) < FILMS - 1:
+        return None
+    return np.concatenate([[place], rng.choice(elsewhere, FILMS - 1, replace=False)])
 
 
 def layout_scores(world: World, films: WorldFilms, seed: int = 0) -> list[WorldScore]:
@@ -111,69 +135,50 @@ def layout_scores(world: World, films: WorldFilms, seed: int = 0) -> list[WorldS
     (`context shuffled`: predicted from another patient's context).
     """
     rng, films = np.random.default_rng(seed), films.first(MOST_FILMS)
-    steps = np.linspace(0, 1 - CROP, STEPS)
-    corners = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
-    boxes = np.column_stack([corners, np.full((len(corners), 2), CROP)])
-    found, across = _Retrieval("layout", len(corners) - 1), _Retrieval("layout, other patients", FILMS)
+    height, width = films.pixels.shape[2:]
+    boxes = layout_boxes(height, width)
+    shares = np.array([(b.top / height, b.left / width, b.height / height, b.width / width) for b in boxes])
+    found, across = _Retrieval("layout", len(boxes) - 1), _Retrieval("layout, other patients", FILMS)
     predicts, by_overlap = "global" in world.predicts, np.full((len(films), len(OVERLAPS) - 1), np.nan)
     pool = others(films.patients, rng)
     for place in range(len(films)):
-        views = crops(films.pixels[[place] * len(boxes)], boxes, world.size)
+        views = crops(films.pixels[[place] * len(boxes)], shares, world.size)
         targets = world.targets(views)
         context = int(rng.integers(len(boxes)))
         rest = np.delete(np.arange(len(boxes)), context)
         true = rng.choice(len(rest), LAYOUT_QUERIES, replace=False)
-        rel = torch.zeros(LAYOUT_QUERIES, 4)
-        rel[:, :2] = torch.from_numpy((corners[rest[true]] - corners[context]) / CROP)
-        rel[:, 3] = torch.from_numpy((1 - corners[rest[true], 1] - corners[context, 1]) / CROP)
-        seen = views[context].expand(LAYOUT_QUERIES, -1, -1, -1)
-        if predicts:
-            for condition, given in (
-                ("geometry given", rel),
-                ("no geometry", torch.zeros_like(rel)),
-                ("geometry shuffled", rel.roll(1, 0)),
-            ):
-                distances = _distances(world.predict(seen, rel=given), targets[rest])
-                found.add(condition, distances, true)
-                if condition == "geometry given":
-                    nearer, equal = true_places(_near_ties(distances), true)
-                    share = _overlap(corners[rest[true]], corners[context])
-                    by_overlap[place] = _by_bin(np.clip((1 - nearer) / equal, 0, 1), share)
-        found.add("no prediction", _distances(targets[[context] * LAYOUT_QUERIES], targets[rest]), true)
-        if predicts:
-            _across(world, films, place, pool, boxes[context], boxes[rest[true[0]]], rel[:1], across, rng)
+        found.add("no prediction", _distances(targets[[context]], targets[rest]), true)
+        if not predicts:
+            continue
+        asked = [boxes[n] for n in rest[true]]
+        rel = torch.tensor([relative_geometry(boxes[context], box, width) for box in asked])
+        seen = views[[context]]
+        many = seen.expand(LAYOUT_QUERIES, -1, -1, -1)
+        nearer, equal = found.add("geometry given", _distances(world.predict(many, rel=rel), targets[rest]), true)
+        nothing = world.predict(seen, rel=torch.zeros(1, 4))
+        found.add("no geometry", _distances(nothing, targets[rest]), true)
+        shuffled = world.predict(many, rel=rel.roll(1, 0))
+        found.add("geometry shuffled", _distances(shuffled, targets[rest]), true)
+        share = np.array([_overlap(boxes[context], box) for box in asked])
+        by_overlap[place] = _by_bin(np.clip((1 - nearer) / equal, 0, 1), share)
+        if (chosen := _with_others(films, place, rng)) is not None:
+            there = crops(films.pixels[chosen], np.tile(shares[rest[true[0]]], (FILMS, 1)), world.size)
+            elsewhere = crops(films.pixels[[int(pool[place])]], shares[[context]], world.size)
+            predicted = world.predict(torch.cat([seen, elsewhere]), rel=rel[[0, 0]])
+            distances = _distances(predicted, world.targets(there))
+            for n, condition in enumerate(("geometry given", "context shuffled")):
+                across.add(condition, distances[[n]], np.zeros(1, dtype=int))
     scores = [*found.scores(), *across.scores()]
     for column, (low, high) in enumerate(zip(OVERLAPS, OVERLAPS[1:], strict=False) if predicts else ()):
         condition = f"geometry given, overlap {low:g} to {high:g}"
-        scores.append(WorldScore("layout", "recall@1", condition, by_overlap[:, column], 1 / len(rest)))
+        scores.append(WorldScore("layout", "recall@1", condition, by_overlap[:, column], 1 / (len(boxes) - 1)))
     return scores
 
 
 def _by_bin(hits: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Mean of the hits whose overlap is in each part of `OVERLAPS`; NaN for none."""
     bins = np.digitize(share, OVERLAPS[1:-1])
     return np.array([hits[bins == b].mean() if (bins == b).any() else np.nan for b in range(len(OVERLAPS) - 1)])
-
-
-def _across(
-    world: World,
-    films: WorldFilms,
-    place: int,
-    pool: np.ndarray,
-    context: np.ndarray,
-    target: np.ndarray,
-    rel: Tensor,
-    found: _Retrieval,
-    rng: np.random.Generator,
-) -> None:
-    """The target's place in the film itself and in films of other patients."""
-    elsewhere = np.flatnonzero(films.patients != films.patients[place])
-    if len(elsewhere) < FILMS - 1:
-        return
-    chosen = [place, *rng.choice(elsewhere, FILMS - 1, replace=False)]
-    targets = world.targets(crops(films.pixels[chosen], np.tile(target, (FILMS, 1)), world.size))
-    for condition, source in (("geometry given", place), ("context shuffled", int(pool[place]))):
-        seen = crops(films.pixels[[source]], context[None], world.size)
-        found.add(condition, _distances(world.predict(seen, rel=rel), targets), np.zeros(1, dtype=int))
 
 
 def local_scores(world: World, films: WorldFilms, seed: int = 0) -> list[WorldScore]:
@@ -189,23 +194,23 @@ def local_scores(world: World, films: WorldFilms, seed: int = 0) -> list[WorldSc
     corners = [(r, c) for r in range(rows - height + 1) for c in range(columns - width + 1)]
     index = np.arange(rows * columns).reshape(rows, columns)
     blocks = torch.from_numpy(np.stack([index[r : r + height, c : c + width].ravel() for r, c in corners]))
-    targets = world.targets(films.whole())  # [N, n, T]
+    images = films.whole()
+    targets = world.targets(images)  # [N, n, T]
     total, pool = targets.sum(dim=0), others(films.patients, rng)
     across, within = _Retrieval("local, other patients", FILMS), _Retrieval("local, other places", len(corners))
     for place in range(len(films)):
         true = int(rng.integers(len(corners)))
-        wanted = blocks[true]
+        wanted = blocks[[true]]  # [1, K]
         visible = torch.from_numpy(np.setdiff1d(index, wanted.numpy()))[None]
-        elsewhere = np.flatnonzero(films.patients != films.patients[place])
-        chosen = [place, *rng.choice(elsewhere, FILMS - 1, replace=False)] if len(elsewhere) >= FILMS - 1 else None
-        mean = ((total - targets[place]) / max(len(films) - 1, 1))[wanted][None]
+        chosen, other = _with_others(films, place, rng), int(pool[place])
+        mean = (total - targets[place]) / (len(films) - 1)
         predictions = {
-            "film given": world.predict(films.whole([place]), visible=visible, wanted=wanted[None]),
-            "another film": world.predict(films.whole([int(pool[place])]), visible=visible, wanted=wanted[None]),
-            "mean of the place": mean,
+            "film given": world.predict(images[[place]], visible=visible, wanted=wanted),
+            "another film": world.predict(images[[other]], visible=visible, wanted=wanted),
+            "mean of the place": mean[wanted],
         }
         for condition, predicted in predictions.items():
             if chosen is not None:
-                across.add(condition, _distances(predicted, targets[chosen][:, wanted]), np.zeros(1, dtype=int))
+                across.add(condition, _distances(predicted, targets[chosen][:, wanted[0]]), np.zeros(1, dtype=int))
             within.add(condition, _distances(predicted, targets[place][blocks]), np.array([true]))
     return [*across.scores(), *within.scores()]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cxw_monai.metrics.probes import patient_weights
+from cxw_monai.metrics.probes import bootstrap_weights
 
 __all__ = ["QUANTILES", "WorldScore", "others", "resampled_means", "retrieval_scores", "summary", "true_places"]
 
@@ -80,13 +80,16 @@ def others(patients: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         ValueError: all films are of one patient.
     """
     if len(np.unique(patients)) < 2:
-        raise ValueError("films of at least two patients are needed for the controls")
+        raise ValueError("the controls need films of two patients or more, got one patient; add films of others")
     return np.array([rng.choice(np.flatnonzero(patients != patient)) for patient in patients])
 
 
 def resampled_means(values: np.ndarray, patients: np.ndarray, draws: int = 1000, seed: int = 0) -> np.ndarray:
-    """Means of `[N]` or `[N, K]` over films when patients are drawn with replacement: `[draws]` or `[draws, K]`."""
-    weights = patient_weights(patients, draws, seed).astype(np.float64)
+    """Mean of `[N]` over films, then its means when patients are drawn with replacement: `[1 + draws]`.
+
+    NaN counts for nothing; a draw without any value has the mean NaN.
+    """
+    weights = bootstrap_weights(patients, draws, seed).astype(np.float64)
     known = np.isfinite(values)
     total, count = weights @ np.where(known, values, 0), weights @ known
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
@@ -99,12 +102,17 @@ def summary(score: WorldScore, patients: np.ndarray, seed: int = 0) -> Mapping[s
         score: of the first films, where it isn't of all.
         patients: of all films, `[N]`.
         seed: of the resamplings.
+
+    Returns:
+        The row. It has no interval where all films have the same value, as those of a number of all films together.
     """
-    patients, known = patients[: len(score.values)], np.isfinite(score.values)
+    patients, known = patients[: len(score.values)], score.values[np.isfinite(score.values)]
     row: dict[str, Any] = {"test": score.test, "measure": score.measure, "condition": score.condition}
     row |= {"value": None, "low": None, "high": None, "chance": score.chance}
-    row |= {"better": "higher" if score.higher else "lower", "films": int(known.sum())}
-    if known.any():
-        low, high = np.nanquantile(resampled_means(score.values, patients, seed=seed), QUANTILES)
-        row |= {"value": float(score.values[known].mean()), "low": float(low), "high": float(high)}
+    row |= {"better": "higher" if score.higher else "lower", "films": len(known)}
+    if len(known):
+        means = resampled_means(score.values, patients, seed=seed)
+        row["value"] = float(means[0])
+        if np.ptp(known) > 0:
+            row["low"], row["high"] = (float(end) for end in np.nanquantile(means[1:], QUANTILES))
     return row

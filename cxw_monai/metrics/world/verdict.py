@@ -7,15 +7,14 @@ An encoder passes a question when it is ahead of four random networks and of pix
 - of pixels, by the lower end of an interval.
 
 Intervals are at 95 % for all comparisons of a verdict together (Bonferroni). Labels are one question, the mean AUROC
-over all of them: with more labels there are not more chances to pass. Films are shown in random order and one by one,
-and some of them twice: a network that answers by anything but the film fails.
+over ten of them at most: with more labels there are not more chances to pass. Films are shown in random order and one
+by one, and some of them twice: a network that answers by anything but the film fails.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,20 +22,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cxw_monai.metrics.descriptors import shrunk
-from cxw_monai.metrics.probes import binary_label, grouped_auroc, patient_folds, patient_weights
+from cxw_monai.metrics.probes import binary_label, bootstrap_weights, grouped_auroc, patient_folds
 from cxw_monai.metrics.readings import linear_scores
-from cxw_monai.transforms import ActionSampler, perturb
+from cxw_monai.transforms import perturb
 
-from .correspondence import pixel_neighbourhoods, self_match_errors
+from .correspondence import match_errors, moved_films, pixel_neighbourhoods
 from .encoding import place_errors
-from .films import WorldFilms, crops, random_boxes
+from .films import WorldFilms, crops, random_actions, random_boxes
+from .scores import resampled_means
 
 __all__ = [
     "Comparison",
     "Contestant",
     "Question",
     "answer",
-    "as_rows",
+    "choose_labels",
     "compare",
     "contestant_of",
     "depends_on_more_than_the_film",
@@ -51,7 +51,6 @@ LABEL_PATIENTS = 15  # with each of a label's values
 MOST_LABELS = 10
 STRENGTHS = (1e-3, 1e-2, 1e-1)
 PIXELS = 16
-_NO_LABELS = ("image", "patient_id", "study", "split", "source", "width", "height", "age", "id")
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,6 @@ class Question:
     Attributes:
         name: `labels`, `place`, `correspondence`, `film`.
         measure: what its number is, in words.
-        chance: what guessing reaches, None where it has no such level.
         ask: a contestant to its number, resampled: `[1 + DRAWS]`, the first over the films as they are; higher is
             better.
         sign: -1 where `ask` gives an error with its sign turned.
@@ -84,7 +82,6 @@ class Question:
 
     name: str
     measure: str
-    chance: float | None
     ask: Callable[[Contestant], np.ndarray]
     sign: int = 1
 
@@ -128,74 +125,85 @@ def pixel_contestant(grid: tuple[int, int]) -> Contestant:
 
 
 def questions(
-    films: WorldFilms, size: tuple[int, int], grid: tuple[int, int], labels: Sequence[str] | None = None, seed: int = 0
+    films: WorldFilms, size: tuple[int, int], grid: tuple[int, int], labels: Sequence[str] = (), seed: int = 0
 ) -> list[Question]:
     """What these films can be asked for: their labels where there are any, else what needs none.
 
     Args:
         films: of at least `FEWEST` patients.
         size, grid: of the network's images, in px and in tokens.
-        labels: columns to look at; None for all binary ones, `view` and `sex` among them.
+        labels: columns to look at, of `choose_labels`.
         seed: of crops, folds and resamplings.
     """
-    columns = label_columns(films) if labels is None else list(labels)
-    usable = [name for name in columns if _is_usable([row.get(name) for row in films.rows], films.patients)]
-    if usable:
-        return [_label_question(films, usable[:MOST_LABELS], seed)]
+    if labels:
+        return [_label_question(films, labels, seed)]
+    moved = moved_films(films, size, seed)
+    views = perturb(
+        crops(films.pixels, random_boxes(len(films), np.random.default_rng(seed), (0.75, 0.9)), size),
+        random_actions(len(films), seed),
+    )
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return resampled_means(values, films.patients, DRAWS, seed)
+
     return [
         Question(
             "place",
             "distance of a crop's place from the one read off its vector, share of the film",
-            None,
-            lambda each: _resampled(-place_errors(each.vector, films, size, seed), films.patients, seed),
+            lambda each: mean(-place_errors(each.vector, films, size, seed)),
             -1,
         ),
         Question(
             "correspondence",
             "distance of a point found again in a perturbed crop of the film, share of the film",
-            None,
-            lambda each: _resampled(-self_match_errors(each.tokens, films, size, grid, seed), films.patients, seed),
+            lambda each: mean(-match_errors(each.tokens, films, moved, grid)),
             -1,
         ),
         Question(
             "film",
             "share of perturbed crops whose film is the nearest of all",
-            1 / len(films),
-            lambda each: _resampled(_found_films(each, films, size, seed), films.patients, seed),
+            lambda each: mean(_found_films(each, films, views)),
         ),
     ]
 
 
-def label_columns(films: WorldFilms) -> list[str]:
-    """Columns of two values that say something of a film: 0 and 1, `view`, `sex`."""
-    names = list(dict.fromkeys(str(name) for row in films.rows for name in row))
-    found = []
+def choose_labels(films: WorldFilms, labels: Sequence[str] | None = None) -> tuple[list[str], dict[str, str]]:
+    """Labels that the films can be asked for, and why the others are left out.
+
+    Args:
+        films: with the labels in their rows.
+        labels: columns to choose from; None for all binary ones, `view` and `sex` among them.
+
+    Returns:
+        At most `MOST_LABELS`, those of which most patients have the rarer value, in the order they come in; and a
+        reason by name.
+    """
+    names = _binary_columns(films) if labels is None else list(labels)
+    rarer, left_out = {}, {}
     for name in names:
-        values = set(binary_label([row.get(name) for row in films.rows])[1])
-        if name not in _NO_LABELS and len(values) == 2 and (values == {"0", "1"} or name in ("view", "sex")):
-            found.append(name)
-    return found
+        classes, values = binary_label([row.get(name) for row in films.rows])
+        patients = [len(np.unique(films.patients[classes == value])) for value in (0, 1)]
+        if len(values) != 2:
+            left_out[name] = f"{len(values)} values, two are needed"
+        elif min(patients) < LABEL_PATIENTS:
+            left_out[name] = f"{min(patients)} patients with the rarer value, {LABEL_PATIENTS} are needed"
+        else:
+            rarer[name] = min(patients)
+    kept = sorted(rarer, key=lambda name: -rarer[name])[:MOST_LABELS]
+    left_out |= {name: f"{MOST_LABELS} others are less rare" for name in rarer if name not in kept}
+    return [name for name in rarer if name in kept], left_out
 
 
-def _is_usable(values: Sequence[Any], patients: np.ndarray) -> bool:
-    classes, names = binary_label(values)
-    held = [len(np.unique(patients[classes == value])) for value in (0, 1)]
-    return len(names) == 2 and min(held) >= LABEL_PATIENTS
-
-
-def _weights(patients: np.ndarray, seed: int) -> np.ndarray:
-    """How often each film counts: once, then in `DRAWS` resamplings of the patients, `[1 + DRAWS, N]`."""
-    return np.concatenate([np.ones((1, len(patients))), patient_weights(patients, DRAWS, seed)])
-
-
-def _resampled(values: np.ndarray, patients: np.ndarray, seed: int) -> np.ndarray:
-    weights = _weights(patients, seed)
-    return weights @ values / weights.sum(axis=1)
+def _binary_columns(films: WorldFilms) -> list[str]:
+    """Columns of the values 0 and 1, `view`, `sex`."""
+    names = list(dict.fromkeys(str(name) for row in films.rows for name in row))
+    found = {name: binary_label([row.get(name) for row in films.rows])[1] for name in names}
+    return [name for name, values in found.items() if values == ["0", "1"] or name in ("view", "sex")]
 
 
 def _label_question(films: WorldFilms, names: Sequence[str], seed: int) -> Question:
     """Mean AUROC over labels of logistic regression on the whole films' vectors, patients held out."""
-    weights = _weights(films.patients, seed)
+    weights = bootstrap_weights(films.patients, DRAWS, seed)
 
     def ask(each: Contestant) -> np.ndarray:
         values, found = each.vector(films.whole()).astype(np.float64), []
@@ -213,14 +221,11 @@ def _label_question(films: WorldFilms, names: Sequence[str], seed: int) -> Quest
         return np.nanmean(found, axis=0)
 
     measure = f"mean AUROC of {len(names)} label{'s' * (len(names) > 1)} ({', '.join(names)})"
-    return Question("labels", measure, 0.5, ask)
+    return Question("labels", measure, ask)
 
 
-def _found_films(each: Contestant, films: WorldFilms, size: tuple[int, int], seed: int) -> np.ndarray:
-    """Is the whole film the nearest (standardised cosine) to a perturbed crop of it, among all films? `[N]`."""
-    rng, sampler, random = np.random.default_rng(seed), ActionSampler(jitter_prob=1.0), np.random.RandomState(seed)
-    action = torch.from_numpy(np.stack([sampler(random) for _ in range(len(films))])).float()
-    views = perturb(crops(films.pixels, random_boxes(len(films), rng, (0.75, 0.9)), size), action)
+def _found_films(each: Contestant, films: WorldFilms, views: Tensor) -> np.ndarray:
+    """Is the whole film the nearest (standardised cosine) to its view, among all films? `[N]`."""
     known, asked = (torch.from_numpy(each.vector(images)).double() for images in (films.whole(), views))
     known, asked = ((x - x.mean(dim=0)) / (x.std(dim=0) + 1e-6) for x in (known, asked))
     likeness = F.normalize(asked, dim=1) @ F.normalize(known, dim=1).T  # [N, N]
@@ -297,8 +302,3 @@ def answer(comparisons: Sequence[Comparison], patients: int, steady: bool = True
         return "no", f"This encoder is behind {', '.join(behind)}."
     level = [f"{one.baseline} ({one.question})" for one in comparisons if one.outcome == "level"]
     return "no", f"It is not shown that this encoder beats {', '.join(level)}."
-
-
-def as_rows(comparisons: Sequence[Comparison]) -> list[Mapping[str, Any]]:
-    """Comparisons as JSON values."""
-    return [asdict(one) for one in comparisons]

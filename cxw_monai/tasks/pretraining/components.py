@@ -18,6 +18,7 @@ from cxw_monai.networks import (
     configure_blocks,
     radiograph_vit,
 )
+from cxw_monai.settings.names import nearest
 from cxw_monai.tasks.components import caching, stepping
 from cxw_monai.training.batch_plan import BatchPlan
 from cxw_monai.training.schedules import PretrainingSchedules
@@ -30,6 +31,7 @@ from .step import PretrainingStep
 __all__ = [
     "Films",
     "cached_films",
+    "check_labels",
     "evaluated_films",
     "network_to_load",
     "new_encoder",
@@ -56,7 +58,24 @@ class Films(NamedTuple):
 def split_films(settings: PretrainingSettings) -> Films:
     """The films, split by patient."""
     items = load_items(settings.dataset_dir, settings.datalist, section="training")
+    if settings.verdict:
+        check_labels(settings, items)
     return Films(*split_by_patient(items, settings.val_fraction, settings.seed), items)
+
+
+def check_labels(settings: PretrainingSettings, items: Sequence[Item]) -> None:
+    """Refuse labels that the verdict can't look at, before a run that ends with it.
+
+    Raises:
+        ValueError: one of `labels` is no column of the manifest.
+    """
+    columns = list(dict.fromkeys(str(name) for item in items for name in item))
+    for name in settings.labels or ():
+        if name not in columns and settings.labels != ["none"]:
+            raise ValueError(
+                f"{settings.datalist or settings.dataset_dir}: no column {name!r} for labels"
+                f"{nearest(name, columns)} It has {', '.join(columns)}."
+            )
 
 
 def evaluated_films(settings: EvaluationSettings, data: Films) -> list[Item]:

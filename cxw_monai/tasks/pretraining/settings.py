@@ -90,7 +90,7 @@ class PretrainingSettings(TrainingSettings):
     # verdict
     verdict: bool = setting(True, "whether the run ends with a page that says what it was worth", resume="free")
     labels: Names | None = setting(
-        None, "columns the verdict looks at; null for all binary ones, [none] for none", resume="free"
+        None, "binary columns of the manifest for the verdict; null for all, [none] for none", resume="free"
     )
 
 
@@ -107,13 +107,7 @@ class WorldSettings(PretrainingSettings):
 
     ckpt: Text = setting(lambda data: f"{data['output_dir']}/model.pt", "file of the world model or encoder")
     world_films: Count | None = setting(150, "how many films, drawn at random; null for all")
-    world_tests: Names = setting(
-        [
-            *("domain", "layout", "local", "position"),
-            *("composition", "localizability", "correspondence", "spread"),
-        ],
-        "tests to run",
-    )
+    world_tests: Names | None = setting(None, "tests to run; null for all")
     random_networks: Whole = setting(1, "the same network with random weights beside it, so many times")
     verdict_films: Count | None = setting(800, "films of the verdict, at most; null for all")
 

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,15 @@ from cxw_monai.data.cache import RadiographCache
 from cxw_monai.data.manifest import load_items
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.metrics.descriptors import with_random_weights
-from cxw_monai.metrics.world.encoding import place_errors, spread_scores
-from cxw_monai.metrics.world.films import WorldFilms, read_world_films
+from cxw_monai.metrics.world.encoding import place_errors, token_rank
+from cxw_monai.metrics.world.films import WorldFilms, patient_numbers, read_world_films
 from cxw_monai.metrics.world.prediction import layout_scores
 from cxw_monai.metrics.world.verdict import (
     FEWEST,
     NETWORKS,
     Comparison,
     answer,
-    as_rows,
+    choose_labels,
     compare,
     contestant_of,
     depends_on_more_than_the_film,
@@ -36,8 +37,9 @@ from cxw_monai.tasks.pages import write_html
 from cxw_monai.training.checkpoint_files import CheckpointFiles
 from cxw_monai.training.processes import is_main_process
 from cxw_monai.weights.encoder import load_weights
+from cxw_monai.weights.kinds import read_weights
 
-from .components import network_to_load
+from .components import check_labels, network_to_load
 from .settings import EvaluationSettings, PretrainingSettings, WorldSettings
 from .world import world_of
 
@@ -73,8 +75,8 @@ def judge_run(settings: PretrainingSettings, train: RadiographCache, validation:
     seen = settings.epochs * (settings.epoch_films or len(train))
     wanted = min(MOST_FILMS, max(FEWEST_FILMS, seen // VIEWS_A_FILM))
     held = len(validation)
-    items = [*validation.items, *train.items]
-    chosen = range(held) if held >= wanted else range(len(items))
+    held_out = held >= wanted and len(np.unique(patient_numbers(validation.items))) >= FEWEST
+    items = [*validation.items, *train.items][: held if held_out else None]
 
     def decoded(place: int) -> np.ndarray:
         return np.asarray(validation.image(place) if place < held else train.image(place - held))
@@ -82,16 +84,17 @@ def judge_run(settings: PretrainingSettings, train: RadiographCache, validation:
     model = network_to_load(settings).to(settings.device)
     load_weights(model, Path(settings.output_dir) / "model.pt")
     world = ModelWorld(model, settings.amp)
-    films = read_world_films([items[place] for place in chosen], world.size, wanted, settings.seed, decoded=decoded)
-    judge(world, films, settings, seen, held_out=held >= wanted)
+    films = read_world_films(items, world.size, wanted, settings.seed, decoded=decoded)
+    judge(world, films, settings, seen, held_out)
 
 
 def judge_weights(settings: EvaluationSettings | WorldSettings) -> None:
     """Judge the weights of `ckpt` on the films of `datalist` or `dataset_dir`, all of them or a random choice."""
     given = settings.model_dump() | {"ckpt": settings.ckpt}
     plain = WorldSettings(**{name: value for name, value in given.items() if name in WorldSettings.model_fields})
-    world = world_of(plain)
+    world = world_of(plain, read_weights(plain.ckpt))
     items = load_items(plain.dataset_dir, plain.datalist, section="all")
+    check_labels(plain, items)
     films = read_world_films(items, world.size, plain.verdict_films, plain.seed, plain.reader())
     judge(world, films, plain, seen=None)
 
@@ -118,33 +121,35 @@ def judge(
     start, patients = time.monotonic(), len(np.unique(films.patients))
     own = contestant_of(world.tokens, "this encoder")
     comparisons: list[Comparison] = []
-    steady, rank = True, None
+    checkpoints: list[dict[str, Any]] = []
+    steady, rank, left_out = True, None, dict[str, str]()
     if patients >= FEWEST:
         steady = not depends_on_more_than_the_film(own, films)
         randoms = [contestant_of(each, f"random {n}") for n, each in enumerate(_random_tokens(world))]
-        labels = [] if settings.labels == ["none"] else settings.labels
+        labels, left_out = choose_labels(films, [] if settings.labels == ["none"] else settings.labels)
         asked = questions(films, world.size, world.grid, labels, settings.seed)
         comparisons = compare(own, randoms, pixel_contestant(world.grid), asked)
-        rank = float(spread_scores(world, films.first(CHECKPOINT_FILMS))[0].values[0])
+        rank = token_rank(world, films.first(CHECKPOINT_FILMS))
+        checkpoints = score_checkpoints(settings, films)
     said, because = answer(comparisons, patients, steady)
-    checkpoints = [] if patients < FEWEST else score_checkpoints(settings, films)
     channels = world.encoder.embed_dim
     content = {
         "verdict": said,
         "because": because,
-        "comparisons": as_rows(comparisons),
+        "comparisons": [asdict(one) for one in comparisons],
+        "labels_left_out": left_out,
         "films": len(films),
         "patients": patients,
         "films_held_out": held_out,
+        "unreadable": films.unreadable,
         "effective_rank": rank,
         "channels": channels,
         "checkpoints": checkpoints,
         "best_checkpoint": best_checkpoint(checkpoints),
         "advice": [] if said == "yes" else advice(settings, comparisons, rank, channels, seen, patients),
         "epochs": settings.epochs,
-        "seconds": None,
+        "seconds": round(time.monotonic() - start, 1),
     }
-    content["seconds"] = round(time.monotonic() - start, 1)
     folder = Path(settings.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(folder / "verdict.json", "w", encoding="utf-8") as stream:
@@ -189,7 +194,7 @@ def score_checkpoints(settings: PretrainingSettings, films: WorldFilms) -> list[
 
 def label_free_scores(world: EncoderWorld, films: WorldFilms, seed: int = 0) -> dict[str, float]:
     """`rank` and `layout` of a network, see `score_checkpoints`."""
-    rank = float(spread_scores(world, films, seed)[0].values[0])
+    rank = token_rank(world, films)
     if "global" in world.predicts:
         scores = layout_scores(world, films, seed)
         values = next(

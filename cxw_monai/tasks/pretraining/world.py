@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import logging
@@ -11,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from cxw_monai import __version__
 from cxw_monai.data.manifest import load_items
 from cxw_monai.io.files.atomic import atomic_file
+from cxw_monai.io.files.csv_files import write_rows
 from cxw_monai.metrics.descriptors import with_random_weights
 from cxw_monai.metrics.world.correspondence import correspondence_scores
 from cxw_monai.metrics.world.encoding import (
@@ -24,11 +26,15 @@ from cxw_monai.metrics.world.encoding import (
 )
 from cxw_monai.metrics.world.films import WorldFilms, read_world_films
 from cxw_monai.metrics.world.prediction import domain_scores, layout_scores, local_scores
+from cxw_monai.metrics.world.ridge import FOLDS
 from cxw_monai.metrics.world.scores import WorldScore, summary
 from cxw_monai.metrics.world.worlds import EncoderWorld, ModelWorld, World
+from cxw_monai.networks import WorldModel
+from cxw_monai.settings.names import nearest
 from cxw_monai.tasks.pages import write_html
 from cxw_monai.weights.encoder import load_encoder, load_weights
-from cxw_monai.weights.kinds import read_weights
+from cxw_monai.weights.files import CheckpointError
+from cxw_monai.weights.kinds import Weights, read_weights
 
 from .components import network_to_load
 from .settings import WorldSettings
@@ -54,28 +60,41 @@ _TEMPLATE = Path(__file__).with_name("world_report.html.j2")
 logger = logging.getLogger(__name__)
 
 
-def world_of(settings: WorldSettings, random_seed: int | None = None) -> EncoderWorld:
-    """The network of `ckpt`: a world model where the file has a predictor, else its encoder.
+def world_of(settings: WorldSettings, weights: Weights, random_seed: int | None = None) -> EncoderWorld:
+    """The network of a file: a world model where it has a predictor, else its encoder.
 
     Args:
         settings: of the run that made it.
+        weights: of `ckpt`.
         random_seed: give it the weights of a new network of this seed.
 
     Raises:
-        CheckpointError: the file can't be used, or is of other settings.
+        CheckpointError: the file can't be used, is of other settings, or of a network that was trained for a task.
     """
-    weights = read_weights(settings.ckpt)
+    if weights.kind != "encoder":
+        reason = f"a model for {weights.kind}, not of a pretraining run"
+        raise CheckpointError(weights.path, reason, "give model.pt or encoder.pt of the pretraining that it began with")
     if any(name.startswith("predictor.") for name in weights.state):
         model = network_to_load(settings)
         load_weights(model, weights)
         if random_seed is not None:
-            model = with_random_weights(model, random_seed)
-            model.update_target(0.0)
+            _renew(model, settings, random_seed)
         return ModelWorld(model.to(settings.device), settings.amp)
     encoder = load_encoder(weights).encoder
     if random_seed is not None:
         encoder = with_random_weights(encoder, random_seed)
     return EncoderWorld(encoder.to(settings.device), settings.amp)
+
+
+def _renew(model: WorldModel, settings: WorldSettings, seed: int) -> None:
+    """Give a world model the weights of a new one; position tables and normalisation stay."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        new = dict(network_to_load(settings).named_parameters())
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.data.copy_(new[name])
+    model.update_target(0.0)
 
 
 def measure_world(settings: WorldSettings) -> list[dict[str, Any]]:
@@ -85,23 +104,29 @@ def measure_world(settings: WorldSettings) -> list[dict[str, Any]]:
     seed is not computed again.
 
     Raises:
-        ValueError: an unknown test, or films of one patient alone.
+        ValueError: an unknown test, or films of fewer than four patients.
         CheckpointError: see `world_of`.
     """
-    if unknown := [name for name in settings.world_tests if name not in TESTS]:
-        raise ValueError(f"world_tests must be some of {', '.join(TESTS)}, got {unknown[0]!r}.")
-    folder = Path(settings.output_dir) / "world"
+    tests = list(TESTS) if settings.world_tests is None else settings.world_tests
+    if unknown := [name for name in tests if name not in TESTS]:
+        raise ValueError(
+            f"world_tests must be some of {', '.join(TESTS)}, got {unknown[0]!r}{nearest(unknown[0], TESTS)}"
+        )
+    weights, folder = read_weights(settings.ckpt), Path(settings.output_dir) / "world"
     names = {OWN: None, **{f"random weights, seed {seed}": seed for seed in range(settings.random_networks)}}
-    worlds = {name: world_of(settings, seed) for name, seed in names.items()}
+    worlds = {name: world_of(settings, weights, seed) for name, seed in names.items()}
     items = load_items(settings.dataset_dir, settings.datalist, section="all")
     size = worlds[OWN].size
     films = read_world_films(items, size, settings.world_films, settings.seed, settings.reader())
-    if len(np.unique(films.patients)) < 4:
-        raise ValueError(f"the tests need films of at least 4 patients, got {len(np.unique(films.patients))}.")
-    key = _key(settings, films)
+    if (patients := len(np.unique(films.patients))) < FOLDS:
+        raise ValueError(
+            f"{settings.datalist or settings.dataset_dir}: the tests need films of at least {FOLDS} patients, got "
+            f"{len(films)} films of {patients}; give more films, or raise world_films"
+        )
+    key = _key(settings, weights, films)
     rows = []
     for name, world in worlds.items():
-        for test in settings.world_tests:
+        for test in tests:
             part = folder / "parts" / f"{test}_{hashlib.sha256(f'{key} {name}'.encode()).hexdigest()[:12]}.json"
             if not part.is_file():
                 logger.info("%s: %s", name, test)
@@ -114,13 +139,16 @@ def measure_world(settings: WorldSettings) -> list[dict[str, Any]]:
     return rows
 
 
-def _key(settings: WorldSettings, films: WorldFilms) -> str:
-    """The same for the same weights, films and settings."""
-    file = read_weights(settings.ckpt).path
-    paths = "\n".join(str(row["image"]) for row in films.rows)
-    plain = settings.pick("seed", "amp", "objectives", "targets", "condition_on_action", "condition_on_geometry")
-    digest = hashlib.sha256(file.read_bytes())
-    digest.update(f"{paths}\n{sorted(plain.items())}".encode())
+def _key(settings: WorldSettings, weights: Weights, films: WorldFilms) -> str:
+    """The same for the same version, weights, films and settings: all that a score is computed from."""
+    fixed = [name for name, field in WorldSettings.model_fields.items() if "fixed" in str(field.json_schema_extra)]
+    plain = settings.pick(*fixed, "amp", "device")
+    known = (plain, films.rows, films.patients.tolist(), films.shapes, films.spacing_mm, list(films.pixels.shape))
+    digest = hashlib.sha256(json.dumps([__version__, *known], default=str).encode())
+    digest.update(films.pixels.numpy().tobytes())
+    for name, tensor in sorted(weights.state.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -140,9 +168,7 @@ def _write(folder: Path, rows: Sequence[Mapping[str, Any]], films: WorldFilms, s
     }
     _write_json(folder / "scores.json", {**about, "scores": list(rows)})
     with atomic_file(folder / "scores.csv", "w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+        write_rows(stream, COLUMNS, rows)
     lines = table_lines(rows)
     with atomic_file(folder / "scores.md", "w", encoding="utf-8") as stream:
         stream.write("\n".join("| " + " | ".join(line) + " |" for line in (lines[0], _rule(lines[0]), *lines[1:])))
@@ -172,7 +198,7 @@ def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 def _cell(row: Mapping[str, Any] | None) -> str:
     if row is None or row["value"] is None:
         return ""
-    if row["low"] == row["high"]:
+    if row["low"] is None:
         return _number(row["value"])
     return f"{_number(row['value'])} [{_number(row['low'])}, {_number(row['high'])}]"
 
