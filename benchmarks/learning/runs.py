@@ -94,7 +94,7 @@ def write_training_manifest(
 
 
 def _workflow(bundle: Path, presets: Sequence[str], folder: Path, settings: Mapping[str, Any]) -> ConfigWorkflow:
-    settings = {"num_workers": 0, "val_fraction": 0.02, "val_interval": 10**6, **settings}
+    settings = {"num_workers": 0, "val_fraction": 0.02, "val_interval": 10**6, "verdict": False, **settings}
     return training_workflow(bundle, presets, folder, **settings)
 
 
@@ -120,9 +120,14 @@ def _epochs_that_fit(
 
 
 def pretrain(
-    bundle: Path, presets: Sequence[str], folder: Path, settings: Mapping[str, Any], seconds: float
+    bundle: Path,
+    presets: Sequence[str],
+    folder: Path,
+    settings: Mapping[str, Any],
+    seconds: float = 0.0,
+    epochs: int | None = None,
 ) -> tuple[Path, Cost]:
-    """Pretrain with the bundle for so much processor time; is resumed where it stopped.
+    """Pretrain with the bundle for so much processor time, or so many epochs; is resumed where it stopped.
 
     Args:
         bundle: the pretraining bundle.
@@ -130,6 +135,7 @@ def pretrain(
         folder: of the run.
         settings: overrides; `warmup_fraction` of the epochs are the warm-up.
         seconds: processor time.
+        epochs: passes over the films instead, with the settings' own warm-up.
 
     Returns:
         The encoder's file, and `processor_seconds`, `images_seen` and `epochs`.
@@ -138,10 +144,11 @@ def pretrain(
     own = {name: value for name, value in settings.items() if name != "warmup_fraction"} | {"verdict": False}
     cost = json.loads(record.read_text()) if record.exists() else {"processor_seconds": 0.0}
     if "epochs" not in cost:
-        cost["epochs"] = _epochs_that_fit(bundle, presets, folder, own, seconds)
+        cost["epochs"] = epochs or _epochs_that_fit(bundle, presets, folder, own, seconds)
         _write_cost(record, cost)
-    epochs = int(cost["epochs"])
-    own |= {"epochs": epochs, "warmup_epochs": epochs * settings.get("warmup_fraction", 0.1), "resume": True}
+    own |= {"epochs": int(cost["epochs"]), "resume": True}
+    if epochs is None:
+        own["warmup_epochs"] = own["epochs"] * settings.get("warmup_fraction", 0.1)
     workflow = _workflow(bundle, presets, folder, own)
     workflow.initialize()
     trainer = workflow.parser.get_parsed_content("train::trainer")
