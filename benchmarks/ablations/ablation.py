@@ -74,7 +74,7 @@ class Ablations:
     output: Path
     rows_file: Path = ROWS
     overrides: Mapping[str, Any] | None = None
-    world_films: int = 32
+    world_films: int = 8
 
     @cached_property
     def rows(self) -> dict[str, dict[str, Any]]:

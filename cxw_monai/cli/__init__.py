@@ -23,6 +23,7 @@ VERBS = {
     "segment": "masks of lungs and lung fields, mediastinum, heart and clavicles",
     "classify": "probability of each class, and decisions at a classifier's operating points",
     "compare": "two classifiers on the same films: difference of AUROC with its interval",
+    "compare-encoders": "any encoders beside ours on your films: probes and tests of places",
     "embed": "one embedding per film",
     "probe": "what a linear classifier reads off frozen embeddings",
     "pseudo-label": "masks of unlabelled films where several models agree",

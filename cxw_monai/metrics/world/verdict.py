@@ -13,8 +13,9 @@ by one, and some of them twice: a network that answers by anything but the film 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from torch.nn import functional as F
 from cxw_monai.metrics.descriptors import shrunk
 from cxw_monai.metrics.probes import binary_label, bootstrap_weights, grouped_auroc, patient_folds
 from cxw_monai.metrics.readings import linear_scores
+from cxw_monai.settings.names import nearest
 from cxw_monai.transforms import perturb
 
 from .correspondence import match_errors, moved_films, pixel_neighbourhoods
@@ -36,10 +38,12 @@ __all__ = [
     "Contestant",
     "Question",
     "answer",
+    "check_columns",
     "choose_labels",
     "compare",
     "contestant_of",
     "depends_on_more_than_the_film",
+    "label_aurocs",
     "pixel_contestant",
     "questions",
 ]
@@ -201,24 +205,52 @@ def _binary_columns(films: WorldFilms) -> list[str]:
     return [name for name, values in found.items() if values == ["0", "1"] or name in ("view", "sex")]
 
 
+def check_columns(names: Sequence[str], rows: Sequence[Mapping[str, Any]], source: str) -> None:
+    """Refuse labels that a manifest doesn't have.
+
+    Args:
+        names: the labels.
+        rows: of the manifest or folder.
+        source: its path, for the message.
+
+    Raises:
+        ValueError: one of them is no column.
+    """
+    columns = list(dict.fromkeys(str(name) for row in rows for name in row))
+    for name in names:
+        if name not in columns:
+            there = ", ".join(columns)
+            raise ValueError(f"{source}: no column {name!r} for labels{nearest(name, columns)} It has {there}.")
+
+
+def label_aurocs(values: np.ndarray, films: WorldFilms, label: str, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+    """AUROC of logistic regression on vectors, patients held out: of the films, then of resampled patients.
+
+    Args:
+        values: `[N, D]`, a vector a film.
+        films: with the label in their rows.
+        label: one of `choose_labels`.
+        draws, seed: of the resamplings; the same for all vectors of the same films.
+
+    Returns:
+        `[1 + draws]`.
+    """
+    classes = binary_label([row.get(label) for row in films.rows])[0]
+    known = classes >= 0
+    patients, positive = films.patients[known], classes[known] == 1
+    folds, scores = patient_folds(positive, patients, 5, seed), np.zeros(known.sum())
+    for fold in range(5):
+        train, vectors = folds != fold, values[known].astype(np.float64)
+        scores[~train] = linear_scores(vectors, positive, patients, train, strengths=STRENGTHS, seed=seed)[0]
+    return grouped_auroc(scores, positive, folds, bootstrap_weights(films.patients, draws, seed)[:, known])
+
+
 def _label_question(films: WorldFilms, names: Sequence[str], seed: int) -> Question:
-    """Mean AUROC over labels of logistic regression on the whole films' vectors, patients held out."""
-    weights = bootstrap_weights(films.patients, DRAWS, seed)
+    """Mean AUROC over labels of the whole films' vectors."""
 
     def ask(each: Contestant) -> np.ndarray:
-        values, found = each.vector(films.whole()).astype(np.float64), []
-        for name in names:
-            classes = binary_label([row.get(name) for row in films.rows])[0]
-            known = classes >= 0
-            patients, positive = films.patients[known], classes[known] == 1
-            folds, scores = patient_folds(positive, patients, 5, seed), np.zeros(known.sum())
-            for fold in range(5):
-                train = folds != fold
-                scores[~train] = linear_scores(
-                    values[known], positive, patients, train, strengths=STRENGTHS, seed=seed
-                )[0]
-            found.append(grouped_auroc(scores, positive, folds, weights[:, known]))
-        return np.nanmean(found, axis=0)
+        values = each.vector(films.whole())
+        return np.nanmean([label_aurocs(values, films, name, seed=seed) for name in names], axis=0)
 
     measure = f"mean AUROC of {len(names)} label{'s' * (len(names) > 1)} ({', '.join(names)})"
     return Question("labels", measure, ask)

@@ -10,6 +10,7 @@ from torch import nn
 
 from cxw_monai.data.cache import RadiographCache, build_cache
 from cxw_monai.data.manifest import load_items, split_by_patient
+from cxw_monai.metrics.world.verdict import check_columns
 from cxw_monai.networks import (
     RadiographViT,
     WorldModel,
@@ -18,7 +19,6 @@ from cxw_monai.networks import (
     configure_blocks,
     radiograph_vit,
 )
-from cxw_monai.settings.names import nearest
 from cxw_monai.tasks.components import caching, stepping
 from cxw_monai.training.batch_plan import BatchPlan
 from cxw_monai.training.schedules import PretrainingSchedules
@@ -69,13 +69,8 @@ def check_labels(settings: PretrainingSettings, items: Sequence[Item]) -> None:
     Raises:
         ValueError: one of `labels` is no column of the manifest.
     """
-    columns = list(dict.fromkeys(str(name) for item in items for name in item))
-    for name in settings.labels or ():
-        if name not in columns and settings.labels != ["none"]:
-            raise ValueError(
-                f"{settings.datalist or settings.dataset_dir}: no column {name!r} for labels"
-                f"{nearest(name, columns)} It has {', '.join(columns)}."
-            )
+    if settings.labels and settings.labels != ["none"]:
+        check_columns(settings.labels, items, str(settings.datalist or settings.dataset_dir))
 
 
 def evaluated_films(settings: EvaluationSettings, data: Films) -> list[Item]:
