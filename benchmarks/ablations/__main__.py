@@ -34,7 +34,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="rows to run, in order (default: all)")
     parser.add_argument("--rows-file", type=Path, default=ROWS, help="YAML of the rows")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of a row (default 3)")
-    parser.add_argument("--world-films", type=int, default=8, help="films of the tests of a world model (default 8)")
+    parser.add_argument("--world-films", type=int, default=24, help="films of the tests of a world model (default 24)")
     parser.add_argument(
         "--set",
         type=name_and_value,
