@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Measured:
-    """One number of an encoder: `draws` `[1 + DRAWS]`, the first over the films as they are; NaN-free where known."""
+    """One number of an encoder: `draws` `[1 + DRAWS]`, the first over the films as they are; NaN for none."""
 
     test: str
     measure: str

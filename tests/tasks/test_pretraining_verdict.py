@@ -228,7 +228,7 @@ def test_a_random_world_model_has_nothing_that_was_trained(run, tmp_path):
 def test_a_model_of_another_task_is_refused(tmp_path):
     settings = WorldSettings(output_dir=str(tmp_path), **SMALL)
     weights = read_weights(save_classifier(tmp_path / "model.pt"))
-    with pytest.raises(CheckpointError, match="a model for classification, not of a pretraining run; give model.pt or"):
+    with pytest.raises(CheckpointError, match="weights of kind 'classification', not of a pretraining run; give"):
         world.world_of(settings, weights)
 
 

@@ -36,7 +36,7 @@ from cxw_monai.weights.encoder import load_encoder, load_weights
 from cxw_monai.weights.files import CheckpointError
 from cxw_monai.weights.kinds import Weights, read_weights
 
-from .components import network_to_load
+from .components import check_labels, network_to_load
 from .settings import WorldSettings
 
 __all__ = ["TESTS", "measure_world", "table_lines", "world_of"]
@@ -72,7 +72,7 @@ def world_of(settings: WorldSettings, weights: Weights, random_seed: int | None 
         CheckpointError: the file can't be used, is of other settings, or of a network that was trained for a task.
     """
     if weights.kind != "encoder":
-        reason = f"a model for {weights.kind}, not of a pretraining run"
+        reason = f"weights of kind {weights.kind!r}, not of a pretraining run"
         raise CheckpointError(weights.path, reason, "give model.pt or encoder.pt of the pretraining that it began with")
     if any(name.startswith("predictor.") for name in weights.state):
         model = network_to_load(settings)
@@ -116,6 +116,8 @@ def measure_world(settings: WorldSettings) -> list[dict[str, Any]]:
     names = {OWN: None, **{f"random weights, seed {seed}": seed for seed in range(settings.random_networks)}}
     worlds = {name: world_of(settings, weights, seed) for name, seed in names.items()}
     items = load_items(settings.dataset_dir, settings.datalist, section="all")
+    if settings.verdict:
+        check_labels(settings, items)  # the verdict comes last
     size = worlds[OWN].size
     films = read_world_films(items, size, settings.world_films, settings.seed, settings.reader())
     if (patients := len(np.unique(films.patients))) < FOLDS:
