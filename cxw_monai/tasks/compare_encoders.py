@@ -32,6 +32,10 @@ __all__ = ["COLUMNS", "compare_encoders", "table_lines"]
 
 DRAWS = 1000
 MEAN = "mean of the labels"
+CONTROLS = {
+    *("place in the crop alone", "16 x 16 pixels", "grey values around the patch", "the same place of the image"),
+}
+"""Conditions in which the encoder isn't asked; they differ by the grid of its tokens only."""
 COLUMNS = (
     *("encoder", "test", "measure", "condition", "value", "low", "high", "difference", "difference_low"),
     *("difference_high", "chance", "better", "films"),
@@ -131,9 +135,9 @@ def _measure(
             draws[MEAN] = np.mean(list(draws.values()), axis=0)
         found = [_Measured("labels", "AUROC", name, one, 0.5, True, len(films)) for name, one in draws.items()]
     few = films.first(world_count)
-    tests: list[Callable[..., list[WorldScore]]] = [position_scores, localizability_scores, spread_scores]
+    tests: list[Callable[..., list[WorldScore]]] = [localizability_scores, spread_scores]
     if encoder.grid != (1, 1):
-        tests.append(correspondence_scores)
+        tests = [position_scores, *tests, correspondence_scores]
     for test in tests:
         for score in test(encoder, few, seed):
             known = int(np.isfinite(score.values).sum())
@@ -183,7 +187,7 @@ def _rows(name: str, found: Sequence[_Measured], ours: Sequence[_Measured]) -> l
     for one in found:
         row: dict[str, Any] = {"encoder": name, "test": one.test, "measure": one.measure, "condition": one.condition}
         row |= dict(zip(("value", "low", "high"), _interval(one.draws), strict=True))
-        other = known.get(one.key) if found is not ours else None
+        other = known.get(one.key) if found is not ours and one.condition not in CONTROLS else None
         gap = (None, None, None) if other is None else _interval(one.draws - other.draws)
         row |= dict(zip(("difference", "difference_low", "difference_high"), gap, strict=True))
         rows.append(row | {"chance": one.chance, "better": "higher" if one.higher else "lower", "films": one.films})

@@ -73,7 +73,9 @@ def test_an_encoder_that_sees_more_is_ahead_by_a_paired_interval(study, spec, tm
     assert ours["difference"] is None and better["difference"] == pytest.approx(better["value"] - ours["value"])
     assert not any(row["condition"] == "label_rare" for row in rows)
     tests = {name: {row["test"] for row in rows if row["encoder"] == spec(name)} for name in ("stripes", "vector")}
-    assert tests["stripes"] - tests["vector"] == {"correspondence, same film"}  # a vector has no places
+    assert tests["stripes"] - tests["vector"] == {"correspondence, same film", "position"}  # a vector has no places
+    pixels = one(rows, spec("stripes"), "localizability", "accuracy of the place", "16 x 16 pixels")
+    assert pixels["value"] is not None and pixels["difference"] is None  # a control: no encoder is asked
     rank = one(rows, spec("stripes"), "spread", "effective rank", "tokens")
     assert rank["low"] is None and rank["difference_low"] is None
     with (tmp_path / "comparison.csv").open(newline="") as stream:
@@ -99,8 +101,8 @@ def test_the_same_encoder_differs_by_nothing_and_is_kept(study, tmp_path, monkey
         )
 
     rows = run("b")
-    differences = [row["difference"] for row in rows if row["encoder"] == specs["b"] and row["value"] is not None]
-    assert differences and all(gap == pytest.approx(0, abs=1e-12) for gap in differences)
+    differences = [row["difference"] for row in rows if row["encoder"] == specs["b"] and row["difference"] is not None]
+    assert len(differences) > 10 and all(gap == pytest.approx(0, abs=1e-12) for gap in differences)
     measured = []
     monkeypatch.setattr(module, "_measure", lambda encoder, *rest: measured.append(encoder.name) or [])
     assert run("b") == rows and not measured

@@ -92,7 +92,7 @@ def test_the_page_names_what_was_left_out(run, tmp_path, monkeypatch):
     found = judge(ModelWorld(new_network(settings), "none"), some, settings)
     assert found["labels_left_out"] == {"label_rare": "2 patients with the rarer value, 15 are needed"}
     page = " ".join((tmp_path / "verdict.html").read_text().split())
-    assert "left out: 1 films, broken.png." in page
+    assert "left out: 1 film: broken.png." in page
     assert "Labels that were left out: label_rare (2 patients with the rarer value, 15 are needed)." in page
 
 
