@@ -37,6 +37,18 @@ class Collapsed(PatchWorld):
         return torch.ones(len(images), 16, 64)
 
 
+class Favourite(PatchWorld):
+    """Predicts the second of the film's candidates, whatever it is given."""
+
+    def targets(self, images):
+        found = super().targets(images)
+        self.kept = found[1] if len(images) >= 24 else self.kept
+        return found
+
+    def predict(self, images, *others, **more):
+        return self.kept.expand(len(images), -1, -1)
+
+
 class DomainOracle(PatchWorld):
     """Tries the given action on each candidate, and predicts the one that becomes what it sees; else a constant."""
 
@@ -156,6 +168,15 @@ def test_a_constant_prediction_scores_chance_whatever_it_is_told(noise_films):
             values = score.values[np.isfinite(score.values)]
             share = max(score.chance, values.std() ** 2)  # of one query a film the largest variance there is
             assert values.mean() == pytest.approx(score.chance, abs=4 * np.sqrt(share / len(values))), score
+
+
+def test_the_place_of_a_candidate_says_nothing(noise_films):
+    for run, test, condition in (
+        (domain_scores, "domain", "action given"),
+        (layout_scores, "layout", "geometry given"),
+    ):
+        found = means(run(Favourite(), noise_films))[test, condition]
+        assert found == pytest.approx(1 / 64 if test == "domain" else 1 / 24, abs=0.03)
 
 
 def test_a_seed_repeats_the_numbers(noise_films, few):
