@@ -126,13 +126,14 @@ def _with_others(films: WorldFilms, place: int, rng: np.random.Generator) -> np.
     return np.concatenate([[place], rng.choice(elsewhere, FILMS - 1, replace=False)])
 
 
-def layout_scores(world: World, films: WorldFilms, seed: int = 0) -> list[WorldScore]:
+def layout_scores(world: World, films: WorldFilms, seed: int = 0, controls: bool = True) -> list[WorldScore]:
     """Which of 24 other crops of the film lies where the network was asked to predict?
 
     Crops of 0.55 of the film's sides at 5 x 5 places; one is the context. Conditions: geometry given, none (the
     context's own place), shuffled (another query's), and the context's own tokens without any prediction; with the
     geometry given also by overlap of context and target, and against the same place in 15 films of other patients
-    (`context shuffled`: predicted from another patient's context).
+    (`context shuffled`: predicted from another patient's context). Without `controls`, at less than half of the
+    cost: the geometry given alone.
     """
     rng, films = np.random.default_rng(seed), films.first(MOST_FILMS)
     height, width = films.pixels.shape[2:]
@@ -155,12 +156,14 @@ def layout_scores(world: World, films: WorldFilms, seed: int = 0) -> list[WorldS
         seen = views[[context]]
         many = seen.expand(LAYOUT_QUERIES, -1, -1, -1)
         nearer, equal = found.add("geometry given", _distances(world.predict(many, rel=rel), targets[rest]), true)
+        share = np.array([_overlap(boxes[context], box) for box in asked])
+        by_overlap[place] = _by_bin(np.clip((1 - nearer) / equal, 0, 1), share)
+        if not controls:
+            continue
         nothing = world.predict(seen, rel=torch.zeros(1, 4))
         found.add("no geometry", _distances(nothing, targets[rest]), true)
         shuffled = world.predict(many, rel=rel.roll(1, 0))
         found.add("geometry shuffled", _distances(shuffled, targets[rest]), true)
-        share = np.array([_overlap(boxes[context], box) for box in asked])
-        by_overlap[place] = _by_bin(np.clip((1 - nearer) / equal, 0, 1), share)
         if (chosen := _with_others(films, place, rng)) is not None:
             there = crops(films.pixels[chosen], np.tile(shares[rest[true[0]]], (FILMS, 1)), world.size)
             elsewhere = crops(films.pixels[[int(pool[place])]], shares[[context]], world.size)

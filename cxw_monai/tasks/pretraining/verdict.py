@@ -47,7 +47,7 @@ __all__ = ["advice", "best_checkpoint", "judge", "judge_run", "judge_weights"]
 
 VIEWS_A_FILM = 100  # films shown in training for each one of the verdict, which keeps it under a tenth of the time
 MOST_FILMS, FEWEST_FILMS = 800, 32
-CHECKPOINTS, CHECKPOINT_FILMS = 6, 32
+CHECKPOINTS, CHECKPOINT_FILMS = 6, 16
 LEAST_RANK = 0.5  # of the highest effective rank among the checkpoints
 LOW_RANK = 0.15  # of a token's channels
 FEW_VIEWS = 50_000
@@ -196,7 +196,7 @@ def label_free_scores(world: EncoderWorld, films: WorldFilms, seed: int = 0) -> 
     """`rank` and `layout` of a network, see `score_checkpoints`."""
     rank = token_rank(world, films)
     if "global" in world.predicts:
-        scores = layout_scores(world, films, seed)
+        scores = layout_scores(world, films, seed, controls=False)
         values = next(
             each.values
             for each in scores

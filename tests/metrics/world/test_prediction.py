@@ -134,6 +134,13 @@ def test_an_oracle_of_layout_needs_the_geometry(noise_films):
     assert len(bins) == 3 and all(np.nanmin(score.values) == 1.0 for score in bins)
 
 
+def test_without_controls_the_geometry_is_given_alone(noise_films):
+    scores = layout_scores(LayoutOracle(noise_films), noise_films, controls=False)
+    assert means(scores)["layout", "geometry given"] == 1.0
+    assert {s.test for s in scores} == {"layout"}
+    assert not {"no geometry", "geometry shuffled"} & {s.condition for s in scores}
+
+
 def test_the_recall_of_near_crops_is_under_their_overlap(noise_films):
     near = LayoutOracle(noise_films)
     near.least_overlap = 0.5
