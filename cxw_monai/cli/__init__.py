@@ -25,6 +25,8 @@ VERBS = {
     "compare": "two classifiers on the same films: difference of AUROC with its interval",
     "embed": "one embedding per film",
     "probe": "what a linear classifier reads off frozen embeddings",
+    "report": "one page on a checkpoint: verdict, tests, and what it sees and expects",
+    "explore": "a local page on which a world model is tried out on films",
     "pseudo-label": "masks of unlabelled films where several models agree",
     "import-weights": "an official checkpoint to this package's weights",
     "package": "a bundle as a verified zip, or for the Hugging Face Hub",

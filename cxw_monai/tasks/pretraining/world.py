@@ -25,6 +25,7 @@ from cxw_monai.metrics.world.encoding import (
 from cxw_monai.metrics.world.films import WorldFilms, read_world_films
 from cxw_monai.metrics.world.prediction import domain_scores, layout_scores, local_scores
 from cxw_monai.metrics.world.scores import WorldScore, summary
+from cxw_monai.metrics.world.surprise import surprise_scores
 from cxw_monai.metrics.world.worlds import EncoderWorld, ModelWorld, World
 from cxw_monai.tasks.pages import write_html
 from cxw_monai.weights.encoder import load_encoder, load_weights
@@ -33,7 +34,7 @@ from cxw_monai.weights.kinds import read_weights
 from .components import network_to_load
 from .settings import WorldSettings
 
-__all__ = ["TESTS", "measure_world", "table_lines", "world_of"]
+__all__ = ["TESTS", "content_key", "measure_world", "table_lines", "world_of"]
 
 Test = Callable[[World, WorldFilms, int], list[WorldScore]]
 
@@ -46,6 +47,7 @@ TESTS: dict[str, Test] = {
     "localizability": localizability_scores,
     "correspondence": correspondence_scores,
     "spread": spread_scores,
+    "surprise": surprise_scores,
 }
 COLUMNS = ("network", "test", "measure", "condition", "value", "low", "high", "chance", "better", "films")
 OWN = "this network"
@@ -98,7 +100,7 @@ def measure_world(settings: WorldSettings) -> list[dict[str, Any]]:
     films = read_world_films(items, size, settings.world_films, settings.seed, settings.reader())
     if len(np.unique(films.patients)) < 4:
         raise ValueError(f"the tests need films of at least 4 patients, got {len(np.unique(films.patients))}.")
-    key = _key(settings, films)
+    key = content_key(settings, films)
     rows = []
     for name, world in worlds.items():
         for test in settings.world_tests:
@@ -114,7 +116,7 @@ def measure_world(settings: WorldSettings) -> list[dict[str, Any]]:
     return rows
 
 
-def _key(settings: WorldSettings, films: WorldFilms) -> str:
+def content_key(settings: WorldSettings, films: WorldFilms) -> str:
     """The same for the same weights, films and settings."""
     file = read_weights(settings.ckpt).path
     paths = "\n".join(str(row["image"]) for row in films.rows)

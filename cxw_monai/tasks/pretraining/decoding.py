@@ -1,0 +1,133 @@
+"""A pixel decoder on frozen latents: trained in minutes, so that what a world model predicts can be looked at."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from cxw_monai.metrics.world.films import WorldFilms, crops, random_boxes
+from cxw_monai.metrics.world.ridge import folds_of
+from cxw_monai.metrics.world.worlds import EncoderWorld
+from cxw_monai.networks.pixel_decoder import PixelDecoder
+from cxw_monai.transforms import ActionSampler, perturb
+from cxw_monai.weights.files import CheckpointError, load_state
+from cxw_monai.weights.tensor_files import read_tensors, write_tensors
+
+__all__ = ["decoded", "decoder_scores", "kept_decoder", "psnr", "train_decoder"]
+
+BATCH, RATE = 32, 1e-3
+SIDES = (0.5, 1.0)  # of a crop, as a share of the film's sides
+FOLDS = 5  # one is held out
+_MADE = "give another --output_dir, or delete it, and it is trained again"
+
+logger = logging.getLogger(__name__)
+
+
+def psnr(images: Tensor, truth: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of images `[N, 1, H, W]` in [0, 1], one by one, `[N]`."""
+    error = (images - truth).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
+    return -10 * error.log10()
+
+
+def decoded(decoder: PixelDecoder, tokens: Tensor) -> Tensor:
+    """Images `[N, 1, H, W]` in [0, 1] of tokens `[N, n, T]`."""
+    with torch.no_grad():
+        return decoder(tokens).clamp(0, 1)
+
+
+def train_decoder(world: EncoderWorld, films: WorldFilms, steps: int, seed: int = 0) -> PixelDecoder:
+    """Fit a decoder to targets of random crops of the films, half of them perturbed.
+
+    Args:
+        world: the network, which is not changed.
+        films: to learn from.
+        steps: of 32 crops each; the rate falls as a cosine to 0.
+        seed: of weights, crops and perturbations.
+    """
+    rng, random, sampler = np.random.default_rng(seed), np.random.RandomState(seed), ActionSampler(jitter_prob=0.5)
+    patch = world.size[0] // world.grid[0]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        decoder = PixelDecoder(world.targets(films.whole([0])).shape[2], patch, world.grid)
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=RATE, weight_decay=0.01)
+    for step in tqdm(range(steps), desc="decoder", unit="step", leave=False):
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * (1 + math.cos(math.pi * step / steps)) / 2
+        chosen = rng.integers(len(films), size=BATCH)
+        boxes = random_boxes(BATCH, rng, SIDES)
+        action = torch.from_numpy(np.stack([sampler(random) for _ in chosen]))
+        images = perturb(crops(films.pixels[chosen], boxes, world.size), action)
+        loss = F.mse_loss(decoder(world.targets(images)), images)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return decoder.eval()
+
+
+def decoder_scores(decoder: PixelDecoder, world: EncoderWorld, held: Tensor, known: Tensor) -> dict[str, float]:
+    """PSNR in dB on films `held` `[N, 1, H, W]`, of the decoder, of the mean film of `known`, of each patch's mean."""
+    patch = decoder.patch_size
+    means = F.interpolate(F.avg_pool2d(held, patch), scale_factor=patch, mode="nearest")
+    guesses = {
+        "decoded": decoded(decoder, world.targets(held)),
+        "mean film": known.mean(dim=0, keepdim=True).expand_as(held),
+        "mean of each patch": means,
+    }
+    return {name: round(float(psnr(guess, held).mean()), 2) for name, guess in guesses.items()}
+
+
+def kept_decoder(
+    path: Path, world: EncoderWorld, films: WorldFilms, steps: int, key: str, seed: int = 0
+) -> tuple[PixelDecoder, Mapping[str, Any]]:
+    """The decoder in a file, or a new one that is written there; a fifth of the patients is held out for its scores.
+
+    Args:
+        path: a safetensors file.
+        world, films, steps, seed: see `train_decoder`.
+        key: of network and films; the file must have been made for the same.
+
+    Returns:
+        The decoder, and about it: `psnr` in dB on held-out films, `films`, `held_out`, `steps`.
+
+    Raises:
+        CheckpointError: the file is damaged, or of another network, other films or settings.
+    """
+    made = {"key": key, "steps": steps, "seed": seed}
+    if path.is_file():
+        state, about = read_tensors(path)
+        if {name: about.get(name) for name in made} != made:
+            raise CheckpointError(path, "a decoder of another network, other films or settings", _MADE)
+        decoder = PixelDecoder(about["channels"], about["patch_size"], tuple(about["grid"]), about["hidden"])
+        load_state(decoder, state, path, _MADE)
+        return decoder.eval(), about
+    held = next(folds_of(films.patients, FOLDS))
+    known = np.flatnonzero(~held)
+    logger.info("Training a decoder on %d films, %d steps.", len(known), steps)
+    decoder = train_decoder(world, _chosen(films, known), steps, seed)
+    scores = decoder_scores(decoder, world, films.whole(np.flatnonzero(held).tolist()), films.whole(known.tolist()))
+    about = {
+        **made,
+        **{name: getattr(decoder, name) for name in ("channels", "patch_size", "grid", "hidden")},
+        "films": len(known),
+        "held_out": int(held.sum()),
+        "psnr": scores,
+    }
+    write_tensors(path, decoder.state_dict(), about)
+    logger.info("Decoder: %s dB.", json.dumps(scores))
+    return decoder, json.loads(json.dumps(about))
+
+
+def _chosen(films: WorldFilms, places: np.ndarray) -> WorldFilms:
+    listed = {name: [getattr(films, name)[place] for place in places] for name in ("rows", "shapes", "spacing_mm")}
+    return replace(films, patients=films.patients[places], pixels=films.pixels[places], **listed)
