@@ -1,8 +1,8 @@
 """A local page on which a world model is tried out: masks, tokens, surprise, nearest films, and what it predicts.
 
-CKPT, DATA, OUT and the preset are those of `report`, and what that has kept in OUT is used. A film is dropped on the page
-(DICOM too) or taken from DATA; a crop or the exposure is moved, and the page shows what the network predicts. The page
-is served to this machine only, loads nothing from elsewhere, and uploads are deleted at the end (Ctrl-C).
+CKPT, DATA, OUT and the preset are those of `report`, and what that has kept in OUT is used. A film is dropped on the
+page (DICOM too) or taken from DATA; a crop or the exposure is moved, and the page shows what the network predicts. It
+is served to this machine only and loads nothing from elsewhere. Uploads are deleted once they are read; Ctrl-C ends it.
 
 It needs Gradio: pip install "cxw-monai[explore]"
 

@@ -1,7 +1,7 @@
-"""One self-contained page on a checkpoint: verdict, curves, tests with controls, and pictures of what it sees and expects.
+"""One self-contained page on a checkpoint: verdict, curves, tests with controls, what it sees and what it expects.
 
-CKPT is a world model (model.pt of a run), or an encoder, of which what needs a predictor is left out. DATA is a folder of
-films, or a manifest. The preset is that of the run. Again with the same OUT, what is done is not done again.
+CKPT is a world model (model.pt of a run), or an encoder, for which what needs a predictor is left out. DATA is a folder
+of films, or a manifest. The preset is that of the run. Again with the same OUT, what is done is not done again.
 
 Example: cxw-monai report RUN/model.pt films/ report --set world_films=100
 """
@@ -24,7 +24,9 @@ def add_seeing_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ckpt", type=Path, help="weights of a world model or an encoder")
     parser.add_argument("data", type=Path, help="a folder of films, or a manifest")
     parser.add_argument("output", type=Path, help="where the page goes, and what is kept")
-    parser.add_argument("--preset", default="cpu_tiny", help="preset of the run that made the weights (default cpu_tiny)")
+    parser.add_argument(
+        "--preset", default="cpu_tiny", help="preset of the run that made the weights (default cpu_tiny)"
+    )
     parser.add_argument("--bundle", default="chexworld_pretraining", help="name or folder of the bundle")
     set_argument(parser)
 

@@ -24,9 +24,9 @@ from cxw_monai.io.formats.pictures import refuse_unless_file
 
 from .film_search import IMAGE_EXTENSIONS, find_images
 from .schema import (
+    FINDING_MASK,
     LABEL,
     LANDMARK,
-    FINDING_MASK,
     MASK,
     NUMBERS,
     SPLITS,

@@ -45,7 +45,19 @@ from cxw_monai.io.files.json_files import parse_json
 from cxw_monai.io.files.printable import shown
 
 __all__ = [
-    *("BOXES", "FINDING_MASK", "LABEL", "LANDMARK", "MASK", "NUMBERS", "SLACK", "SPLITS", "UNASSIGNED", "Box", "Record"),
+    *(
+        "BOXES",
+        "FINDING_MASK",
+        "LABEL",
+        "LANDMARK",
+        "MASK",
+        "NUMBERS",
+        "SLACK",
+        "SPLITS",
+        "UNASSIGNED",
+        "Box",
+        "Record",
+    ),
     *("check_boxes", "check_fields", "columns_of", "fields_of", "finite", "record_of", "row_parser"),
 ]
 

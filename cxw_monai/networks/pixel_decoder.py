@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .layers import init_weights
 
@@ -32,11 +33,14 @@ class PixelDecoder(nn.Module):
             nn.GELU(),
             nn.Linear(hidden, patch_size**2),
         ).apply(init_weights)
-        self.place = nn.Parameter(torch.full((1, self.grid[0] * self.grid[1], 1), 0.5))
+        self.place = nn.Parameter(torch.full((self.grid[0] * self.grid[1], 1), 0.5))
+
+    def patches(self, tokens: Tensor, places: Tensor) -> Tensor:
+        """Pixels `[M, p * p]`, row by row, of tokens `[M, channels]` at places `[M]` of the grid."""
+        return self.layers(tokens) + self.place[places]
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens `[B, N, channels]` of the whole grid to images `[B, 1, H, W]`, about [0, 1]."""
         patches = self.layers(tokens) + self.place  # [B, N, p * p]
-        rows, columns, side = *self.grid, self.patch_size
-        cells = patches.unflatten(2, (side, side)).unflatten(1, (rows, columns))  # [B, rows, columns, p, p]
-        return cells.transpose(2, 3).reshape(len(tokens), 1, rows * side, columns * side)
+        size = self.grid[0] * self.patch_size, self.grid[1] * self.patch_size
+        return F.fold(patches.transpose(1, 2), size, self.patch_size, stride=self.patch_size)

@@ -34,5 +34,5 @@ def data_url(content: bytes, kind: str) -> str:
 def figure_url(figure: Figure, kind: str = "png", dpi: int = 100) -> str:
     """A figure as the source of an `img`: PNG, or JPEG, which films take less room in."""
     stream = io.BytesIO()
-    figure.savefig(stream, format=kind, dpi=dpi, **({"pil_kwargs": {"quality": 82}} if kind == "jpeg" else {}))
+    figure.savefig(stream, format=kind, dpi=dpi, pil_kwargs={"quality": 82} if kind == "jpeg" else None)
     return data_url(stream.getvalue(), kind)

@@ -141,7 +141,7 @@ def _usual(count: int, total: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
 def surprise_maps(values: Tensor, usual: Usual | tuple[Tensor, Tensor]) -> Tensor:
     """How unusual each place of a film is, in standard deviations, `[N, n]`.
 
-    Of one value (an error) it is signed, and less than usual is below 0; of several it is their root mean square.
+    0 is usual. Of one value (an error) it is signed; of several it is their root mean square, less 1.
 
     Args:
         values: `[N, n, F]`.
@@ -149,7 +149,7 @@ def surprise_maps(values: Tensor, usual: Usual | tuple[Tensor, Tensor]) -> Tenso
     """
     mean, spread = (usual.mean, usual.spread) if isinstance(usual, Usual) else usual
     apart = (values - mean) / spread
-    return apart[..., 0] if apart.shape[2] == 1 else apart.square().mean(dim=2).sqrt()
+    return apart[..., 0] if apart.shape[2] == 1 else apart.square().mean(dim=2).sqrt() - 1
 
 
 def film_scores(maps: Tensor) -> Tensor:

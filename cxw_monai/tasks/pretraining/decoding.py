@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,8 @@ from cxw_monai.weights.tensor_files import read_tensors, write_tensors
 
 __all__ = ["decoded", "decoder_scores", "kept_decoder", "psnr", "train_decoder"]
 
-BATCH, RATE = 32, 1e-3
+BATCH, RATE = 1024, 1e-3  # tokens of a step
+VIEWS, MOST_TOKENS = 8, 200_000  # crops of a film, and tokens of all of them
 SIDES = (0.5, 1.0)  # of a crop, as a share of the film's sides
 FOLDS = 5  # one is held out
 _MADE = "give another --output_dir, or delete it, and it is trained again"
@@ -49,30 +49,43 @@ def decoded(decoder: PixelDecoder, tokens: Tensor) -> Tensor:
 def train_decoder(world: EncoderWorld, films: WorldFilms, steps: int, seed: int = 0) -> PixelDecoder:
     """Fit a decoder to targets of random crops of the films, half of them perturbed.
 
+    The targets are computed once, since the network is frozen.
+
     Args:
         world: the network, which is not changed.
         films: to learn from.
-        steps: of 32 crops each; the rate falls as a cosine to 0.
-        seed: of weights, crops and perturbations.
+        steps: of 1024 tokens each; the rate falls as a cosine to 0.
+        seed: of weights, crops, perturbations and order.
     """
-    rng, random, sampler = np.random.default_rng(seed), np.random.RandomState(seed), ActionSampler(jitter_prob=0.5)
+    tokens, images = _views(world, films, seed)
     patch = world.size[0] // world.grid[0]
+    patches = F.unfold(images, patch, stride=patch).transpose(1, 2).flatten(0, 1)  # [M * n, p * p]
+    places, generator = tokens.shape[1], torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        decoder = PixelDecoder(world.targets(films.whole([0])).shape[2], patch, world.grid)
+        decoder = PixelDecoder(tokens.shape[2], patch, world.grid)
+    tokens = tokens.flatten(0, 1)
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=RATE, weight_decay=0.01)
-    for step in tqdm(range(steps), desc="decoder", unit="step", leave=False):
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * (1 + math.cos(math.pi * step / steps)) / 2
-        chosen = rng.integers(len(films), size=BATCH)
-        boxes = random_boxes(BATCH, rng, SIDES)
-        action = torch.from_numpy(np.stack([sampler(random) for _ in chosen]))
-        images = perturb(crops(films.pixels[chosen], boxes, world.size), action)
-        loss = F.mse_loss(decoder(world.targets(images)), images)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in tqdm(range(steps), desc="decoder", unit="step", leave=False):
+        chosen = torch.randint(len(tokens), (BATCH,), generator=generator)
+        loss = F.mse_loss(decoder.patches(tokens[chosen], chosen % places), patches[chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
     return decoder.eval()
+
+
+def _views(world: EncoderWorld, films: WorldFilms, seed: int) -> tuple[Tensor, Tensor]:
+    """Targets `[M, n, T]` of crops of the films, and the crops `[M, 1, H, W]`."""
+    rng, random, sampler = np.random.default_rng(seed), np.random.RandomState(seed), ActionSampler(jitter_prob=0.5)
+    rounds = max(1, min(VIEWS, MOST_TOKENS // (len(films) * world.grid[0] * world.grid[1])))
+    images = []
+    for _ in range(rounds):
+        action = torch.from_numpy(np.stack([sampler(random) for _ in range(len(films))]))
+        images.append(perturb(crops(films.pixels, random_boxes(len(films), rng, SIDES), world.size), action))
+    return torch.cat([world.targets(part) for part in images]), torch.cat(images)
 
 
 def decoder_scores(decoder: PixelDecoder, world: EncoderWorld, held: Tensor, known: Tensor) -> dict[str, float]:

@@ -70,6 +70,7 @@ def write_report(settings: SeeingSettings) -> Path:
         rows=lines[1:],
         decoder=sight.about_decoder,
         predicts=sight.world.predicts,
+        most=sight.most,
         expected={name: figure_url(one, "jpeg", 90) for name, one in expectation_figures(sight).items()},
         principal=figure_url(principal_figure(sight), "jpeg", 90),
         correspondence=figure_url(correspondence_figure(sight), "jpeg", 90),

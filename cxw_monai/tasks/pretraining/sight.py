@@ -1,4 +1,4 @@
-"""All that is needed to look at what a network sees and expects, made once and kept: for the report and for the page."""
+"""All that is needed to look at what a network sees and expects, made once and kept."""
 
 from __future__ import annotations
 
@@ -69,6 +69,7 @@ class Sight:
         usual: of the films' prediction errors; of their tokens where the network predicts no hidden ones.
         seed: of maskings.
         embeddings: mean tokens of the films, standardised and of length 1, `[N, D]`.
+        scale: mean and standard deviation of the mean tokens.
     """
 
     world: EncoderWorld
@@ -79,6 +80,11 @@ class Sight:
     seed: int
     embeddings: Tensor
     scale: tuple[Tensor, Tensor]
+
+    @property
+    def most(self) -> float:
+        """What is very surprising, the end of a colour scale."""
+        return 4.0 if "local" in self.world.predicts else 1.5
 
     def surprise(self, images: Tensor) -> Tensor:
         """How surprising each place of images `[N, 1, H, W]` is, in standard deviations, `[N, rows, columns]`."""
@@ -134,9 +140,7 @@ class Sight:
             (wanted[0] - given[0]) / given[2], (wanted[1] - given[1]) / given[3], 0.0,
             (1 - wanted[1] - given[1]) / given[3],
         ]]).float()  # fmt: skip
-        both = self.decoded(
-            torch.cat([self.world.targets(views[1:]), self.world.predict(views[:1], rel=rel)])
-        )
+        both = self.decoded(torch.cat([self.world.targets(views[1:]), self.world.predict(views[:1], rel=rel)]))
         return Expectation(views[0], views[1], both[0], both[1])
 
     def other_exposure(self, image: Tensor, action: Tensor) -> Expectation:
@@ -152,12 +156,12 @@ class Sight:
 
 
 def surprise_values(world: EncoderWorld, images: Tensor, seed: int) -> Tensor:
-    """What surprise compares: errors of hidden tokens, `[N, n, 1]`, or targets where none are predicted, `[N, n, T]`."""
+    """What surprise compares: errors of hidden tokens `[N, n, 1]`; targets `[N, n, T]` where none are predicted."""
     return prediction_errors(world, images, seed) if "local" in world.predicts else world.targets(images)
 
 
 def block_of(grid: tuple[int, int], row: float, column: float) -> Tensor:
-    """Tokens of a block of a third of the sides; its corner's place is given from 0 (first) to 1 (last), int64 `[K]`."""
+    """Tokens int64 `[K]` of a block of a third of the sides, whose corner's place goes from 0 (first) to 1 (last)."""
     height, width = (max(1, side // BLOCK) for side in grid)
     top, left = round(row * (grid[0] - height)), round(column * (grid[1] - width))
     index = torch.arange(grid[0] * grid[1]).view(grid)

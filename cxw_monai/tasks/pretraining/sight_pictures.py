@@ -11,8 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cxw_monai.metrics.world.correspondence import match_points
-from cxw_monai.metrics.world.films import crops
-from cxw_monai.transforms import perturb
 
 from .sight import Expectation, Sight, block_of, square
 
@@ -31,7 +29,6 @@ CROP = 0.55
 PLACES = ((0.3, 0.3), (0.3, 0.7), (0.5, 0.5), (0.7, 0.3), (0.7, 0.7), (0.12, 0.5))  # points of a film: row, column
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7")
 ACTIONS = ((0.7, 1.0, 1.0, 0.0, 0.0), (1.0, 0.6, 1.0, 0.0, 0.0), (1.0, 1.0, 1.8, 0.0, 0.0), (1.3, 1.2, 0.7, 0.0, 0.0))
-MOST = 4.0  # standard deviations, the end of the colour scale
 
 
 def _grid(rows: int, columns: int, titles: Sequence[str] = ()) -> tuple[Figure, np.ndarray]:
@@ -78,8 +75,9 @@ def expectation_figures(sight: Sight, count: int = 4) -> dict[str, Figure]:
         steps = np.array([(0.5, 0.0), (0.0, 0.5), (-0.5, 0.0), (0.0, -0.5)])
         pairs = []
         for n, (film, place) in enumerate(zip(films.pixels, places, strict=True)):
-            other = np.where((place + steps[n % 4] < 0) | (place + steps[n % 4] > 1), place - steps[n % 4], place + steps[n % 4])
-            pairs.append(sight.other_crop(film, square(*place, CROP), square(*other, CROP)))
+            step = steps[n % len(steps)]
+            other = place + np.where((place + step < 0) | (place + step > 1), -step, step)
+            pairs.append(sight.other_crop(film, square(place[0], place[1], CROP), square(other[0], other[1], CROP)))
         found["global"] = _expected(pairs, "crop that is seen", "other crop")
     if "domain" in sight.world.predicts:
         actions = torch.tensor(ACTIONS)
@@ -158,10 +156,10 @@ def neighbour_figure(sight: Sight, count: int = 4, nearest: int = 5) -> Figure:
     return figure
 
 
-def heat_map(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps `[N, rows, columns]` at the images' size, from 0 (usual) to 1 (four standard deviations above), `[N, H, W]`."""
+def heat_map(maps: Tensor, size: tuple[int, int], most: float) -> Tensor:
+    """Maps `[N, rows, columns]` at the images' size, from 0 (usual) to 1 (`most` or more), `[N, H, W]`."""
     large = F.interpolate(maps[:, None], size, mode="bilinear")[:, 0]
-    return (large / MOST).clamp(0, 1)
+    return (large / most).clamp(0, 1)
 
 
 def surprise_figure(sight: Sight, places: Sequence[int]) -> Figure:
@@ -170,7 +168,9 @@ def surprise_figure(sight: Sight, places: Sequence[int]) -> Figure:
     maps = sight.surprise(whole)
     scores = sight.surprise_scores(maps).tolist()
     figure, axes = _grid(2, len(places))
-    for column, (place, image, heat) in enumerate(zip(places, whole, heat_map(maps, sight.world.size), strict=True)):
+    for column, (place, image, heat) in enumerate(
+        zip(places, whole, heat_map(maps, sight.world.size, sight.most), strict=True)
+    ):
         _show(axes[0, column], image, f"film {place + 1}: {scores[column]:+.2f}")
         _show(axes[1, column], image)
         axes[1, column].imshow(heat.numpy(), cmap="inferno", alpha=0.6, vmin=0, vmax=1)
