@@ -21,7 +21,7 @@ class PixelDecoder(nn.Module):
         hidden: channels between the three linear maps.
     """
 
-    def __init__(self, channels: int, patch_size: int, grid: tuple[int, int], hidden: int = 512) -> None:
+    def __init__(self, channels: int, patch_size: int, grid: tuple[int, int], hidden: int = 384) -> None:
         super().__init__()
         self.channels, self.patch_size, self.hidden = channels, patch_size, hidden
         self.grid = (int(grid[0]), int(grid[1]))

@@ -45,7 +45,7 @@ SHIFT = 0.2  # of the film's sides, by which the collimator is shifted
 SIZES = ((0.0, 0.02), (0.02, 0.06), (0.06, 1.0))  # of a finding, as a share of the film
 PREDICTED, TOKENS, GREY = "predicted", "tokens, no prediction", "grey statistics"
 Describe = Callable[[Tensor], Tensor]
-"""Images `[N, 1, H, W]` to values of each token's place, `[N, n, F]`."""
+"""Images `[N, 1, H, W]` to one value of each token's place, `[N, n]`, or to several, `[N, n, F]`."""
 
 
 def _hidden_parts(tokens: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -67,7 +67,7 @@ def prediction_errors(world: World, images: Tensor, seed: int = 0) -> Tensor:
         seed: of the maskings, which are the same for all images.
 
     Returns:
-        `[N, n, 1]`.
+        `[N, n]`.
 
     Raises:
         ValueError: the network predicts no hidden tokens.
@@ -79,7 +79,7 @@ def prediction_errors(world: World, images: Tensor, seed: int = 0) -> Tensor:
     for seen, hidden in _hidden_parts(targets.shape[1], seed):
         predicted = world.predict(images, visible=seen.expand(count, -1), wanted=hidden.expand(count, -1))
         total[:, hidden[0]] += (predicted - targets[:, hidden[0]]).square().mean(dim=2)
-    return (total / (ROUNDS * (PARTS - 1))).clamp_min(1e-12).log()[..., None]
+    return (total / (ROUNDS * (PARTS - 1))).clamp_min(1e-12).log()
 
 
 def grey_statistics(images: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -102,7 +102,7 @@ class Usual:
     """What is usual at each place, from reference films.
 
     Attributes:
-        mean, spread: `[n, F]` over the films.
+        mean, spread: `[n]` or `[n, F]` over the films.
         scores: `[M]`, sorted scores of the reference films, each held against the others.
     """
 
@@ -116,7 +116,7 @@ class Usual:
 
 
 def usual_of(values: Tensor) -> Usual:
-    """What is usual of values `[M, n, F]` of reference films.
+    """What is usual of values `[M, n]` or `[M, n, F]` of reference films.
 
     Raises:
         ValueError: there are fewer than eight films.
@@ -141,15 +141,15 @@ def _usual(count: int, total: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
 def surprise_maps(values: Tensor, usual: Usual | tuple[Tensor, Tensor]) -> Tensor:
     """How unusual each place of a film is, in standard deviations, `[N, n]`.
 
-    0 is usual. Of one value (an error) it is signed; of several it is their root mean square, less 1.
+    0 is usual. Of one value a place (an error) it is signed; of several it is their root mean square, less 1.
 
     Args:
-        values: `[N, n, F]`.
+        values: `[N, n]` or `[N, n, F]`.
         usual: of the same values; or mean and spread.
     """
     mean, spread = (usual.mean, usual.spread) if isinstance(usual, Usual) else usual
     apart = (values - mean) / spread
-    return apart[..., 0] if apart.shape[2] == 1 else apart.square().mean(dim=2).sqrt() - 1
+    return apart if apart.ndim == 2 else apart.square().mean(dim=2).sqrt() - 1
 
 
 def film_scores(maps: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from cxw_monai.weights.tensor_files import read_tensors, write_tensors
 
 __all__ = ["decoded", "decoder_scores", "kept_decoder", "psnr", "train_decoder"]
 
-BATCH, RATE = 1024, 1e-3  # tokens of a step
+BATCH, RATE = 512, 1e-3  # tokens of a step
 VIEWS, MOST_TOKENS = 8, 200_000  # crops of a film, and tokens of all of them
 SIDES = (0.5, 1.0)  # of a crop, as a share of the film's sides
 FOLDS = 5  # one is held out
@@ -54,7 +54,7 @@ def train_decoder(world: EncoderWorld, films: WorldFilms, steps: int, seed: int 
     Args:
         world: the network, which is not changed.
         films: to learn from.
-        steps: of 1024 tokens each; the rate falls as a cosine to 0.
+        steps: of 512 tokens each; the rate falls as a cosine to 0.
         seed: of weights, crops, perturbations and order.
     """
     tokens, images = _views(world, films, seed)

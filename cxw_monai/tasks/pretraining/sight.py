@@ -156,7 +156,7 @@ class Sight:
 
 
 def surprise_values(world: EncoderWorld, images: Tensor, seed: int) -> Tensor:
-    """What surprise compares: errors of hidden tokens `[N, n, 1]`; targets `[N, n, T]` where none are predicted."""
+    """What surprise compares: errors of hidden tokens `[N, n]`; targets `[N, n, T]` where none are predicted."""
     return prediction_errors(world, images, seed) if "local" in world.predicts else world.targets(images)
 
 
