@@ -26,6 +26,7 @@ from tests.helpers.dicom_files import write_dicom
 from tests.helpers.forks import start_python
 
 SMALL = {"network_size": "tiny", "image_size": 32, "patch_size": 8, "predictor_dim": 24, "predictor_depth": 1}
+SHOWN = "([where, picture]) => [...document.querySelectorAll(`${where} img`)].some(one => one.src.endsWith(picture))"
 MASKS = {"mask_min_keep": 2}
 
 
@@ -127,7 +128,7 @@ def served(given, folder, port):
 
 
 @pytest.mark.slow
-def test_a_visit_with_a_browser(given, tmp_path):
+def test_a_visit_with_a_browser(given, views, tmp_path):
     """A film is dropped and another crop asked for; nothing is loaded from elsewhere, and nothing stays behind."""
     browser_path = chromium()
     from playwright.sync_api import sync_playwright
@@ -136,6 +137,7 @@ def test_a_visit_with_a_browser(given, tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     upload = write_dicom(tmp_path / "SECRETNAME.dcm", np.tile(np.arange(64, dtype=np.uint16) * 60, (64, 1)), bits=12)
+    film = read_film(upload, (32, 32)).numpy()
     with served(given, tmp_path, port) as process, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1100, "height": 1000})
@@ -150,16 +152,13 @@ def test_a_visit_with_a_browser(given, tmp_path):
                 assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "stderr").read_text()[-2000:]
                 time.sleep(1)
         page.wait_for_selector("#seen img", timeout=90_000)
-        before = page.inner_html("#seen")
         page.set_input_files("#upload input[type=file]", str(upload))
-        page.wait_for_function("old => document.querySelector('#seen').innerHTML != old", arg=before, timeout=90_000)
+        page.wait_for_function(SHOWN, arg=["#seen", pictures(views.seen(film))[0]], timeout=90_000)
         page.get_by_role("tab", name="Another exposure").click()
-        page.wait_for_selector("#exposure img", timeout=90_000)
-        before = page.inner_html("#exposure")
         page.fill("#brightness input[type=number]", "1.3")
         page.press("#brightness input[type=number]", "Enter")
         page.wait_for_function(
-            "old => document.querySelector('#exposure').innerHTML != old", arg=before, timeout=90_000
+            SHOWN, arg=["#exposure", pictures(views.exposure(film, 1.3, 1, 1, 0))[0]], timeout=90_000
         )
         if folder := os.environ.get("CXW_EXPLORE_PICTURES"):
             page.screenshot(path=f"{folder}/explore.png")

@@ -39,7 +39,7 @@ from .sight_pictures import heat_map, principal_colours
 __all__ = ["build_page", "read_film", "serve"]
 
 HOST = "127.0.0.1"
-SIDE = 190  # px of a picture on the page
+SIDE = 176  # px of a picture on the page
 CROP = 0.55  # of the film's sides
 KNOWN = 64  # films that principal components are taken from
 
