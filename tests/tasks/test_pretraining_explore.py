@@ -41,7 +41,7 @@ def given(tmp_path_factory):
         grey = (blobs - blobs.min()) / (blobs.max() - blobs.min())
         Image.fromarray(np.rint(30 + 180 * grey).astype(np.uint8)).save(place / "films" / f"film{n:02}.png")
     paths = {"ckpt": place / "model.pt", "dataset_dir": place / "films", "output_dir": place / "out"}
-    return {name: str(path) for name, path in paths.items()} | SMALL | MASKS | {"decoder_steps": 4, "device": "cpu"}
+    return {name: str(path) for name, path in paths.items()} | SMALL | MASKS | {"device": "cpu"}
 
 
 @pytest.fixture(scope="module")

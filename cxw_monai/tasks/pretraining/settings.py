@@ -122,7 +122,6 @@ class SeeingSettings(WorldSettings):
     """The report on a network, and the page on which it is tried out."""
 
     ckpt: Text = setting(lambda data: f"{data['bundle_root']}/models/model.pt", "file of the world model or encoder")
-    decoder_steps: Count = setting(1500, "steps in which the pixel decoder is trained")
     port: Count = setting(7860, "port of the page on 127.0.0.1", le=65535)
 
 

@@ -186,9 +186,7 @@ def open_sight(settings: SeeingSettings) -> Sight:
     if (patients := len(np.unique(films.patients))) < FEWEST:
         raise ValueError(f"films of at least {FEWEST} patients are needed, got {patients}; add films")
     folder, key = Path(settings.output_dir) / "seeing", content_key(settings, films)
-    decoder, about = kept_decoder(
-        folder / "decoder.safetensors", world, films, settings.decoder_steps, key, settings.seed
-    )
+    decoder, about = kept_decoder(folder / "decoder.safetensors", world, films, key, settings.seed)
     usual = _kept(folder / "usual.safetensors", key, lambda: usual_of(_values(world, films, settings.seed)))
     tokens = world.tokens(films.whole()).mean(dim=1)
     scale = tokens.mean(dim=0), tokens.std(dim=0) + 1e-6
