@@ -26,6 +26,8 @@ VERBS = {
     "compare-encoders": "any encoders beside ours on your films: probes and tests of places",
     "embed": "one embedding per film",
     "probe": "what a linear classifier reads off frozen embeddings",
+    "report": "one page on a checkpoint: verdict, tests, and what it sees and expects",
+    "explore": "a local page on which a world model is tried out on films",
     "pseudo-label": "masks of unlabelled films where several models agree",
     "import-weights": "an official checkpoint to this package's weights",
     "package": "a bundle as a verified zip, or for the Hugging Face Hub",

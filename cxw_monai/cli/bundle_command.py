@@ -10,7 +10,7 @@ from pathlib import Path
 
 from . import name_and_value
 
-__all__ = ["add_inference_arguments", "run_inference"]
+__all__ = ["add_inference_arguments", "run_bundle", "run_inference", "set_argument"]
 
 
 def add_inference_arguments(parser: argparse.ArgumentParser, bundle: str) -> None:
@@ -18,13 +18,18 @@ def add_inference_arguments(parser: argparse.ArgumentParser, bundle: str) -> Non
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the results go")
     parser.add_argument("--ckpt", type=Path, help="weights of a run, or the name of shipped ones (default: model)")
     parser.add_argument("--bundle", default=bundle, help=f"name or folder of the bundle (default {bundle})")
+    set_argument(parser)
+
+
+def set_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds `--set`."""
     parser.add_argument(
         "--set",
         type=name_and_value,
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="any other setting of the bundle's inference; repeatable",
+        help="any other setting of the bundle; repeatable",
     )
 
 
@@ -38,10 +43,24 @@ def run_inference(a: argparse.Namespace, configs: Sequence[str], settings: Mappi
     """
     from cxw_monai.weights.bundles import find_bundle
 
+    given = {**settings, **({"ckpt": _weights(a.ckpt, find_bundle(a.bundle).resolve())} if a.ckpt else {})}
+    return run_bundle(a, "inference", configs, given)
+
+
+def run_bundle(a: argparse.Namespace, run_id: str, configs: Sequence[str], settings: Mapping[str, object]) -> int:
+    """Runs a command of a bundle in a process of its own, whose exit status is returned.
+
+    Args:
+        a: with `bundle` and `set`.
+        run_id: what MONAI is to run.
+        configs, settings: see `run_inference`.
+    """
+    from cxw_monai.weights.bundles import find_bundle
+
     bundle = find_bundle(a.bundle).resolve()
     listed = ",".join(f"'{bundle / name}'" for name in configs)
-    command = [sys.executable, "-m", "monai.bundle", "run", "inference", "--config_file", f"[{listed}]"]
-    given = {"bundle_root": bundle, **settings, **({"ckpt": _weights(a.ckpt, bundle)} if a.ckpt else {}), **dict(a.set)}
+    command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", f"[{listed}]"]
+    given = {"bundle_root": bundle, **settings, **dict(a.set)}
     command += [text for name, value in given.items() for text in (f"--{name}", str(value))]
     try:
         return subprocess.run(command).returncode

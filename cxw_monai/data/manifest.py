@@ -24,6 +24,7 @@ from cxw_monai.io.formats.pictures import refuse_unless_file
 
 from .film_search import IMAGE_EXTENSIONS, find_images
 from .schema import (
+    FINDING_MASK,
     LABEL,
     LANDMARK,
     MASK,
@@ -120,7 +121,7 @@ def read_datalist(path: str | PathLike[str], section: str | None = None) -> list
             one section.
 
     Returns:
-        The items in the manifest's order, ``image`` and ``mask_*`` made absolute.
+        The items in the manifest's order, ``image``, ``mask_*`` and ``finding_mask_*`` made absolute.
 
     Raises:
         ValueError: the manifest is malformed; the message names the file and the row or section.
@@ -268,7 +269,7 @@ def _set_paths(manifest: Path, row: _Row) -> None:
     if row.wanted and (not isinstance(image, str) or not image or "\0" in image):
         raise ValueError(f"{manifest}, {row.where}: 'image' must be a path, got {shown(image)}")
     for name, value in row.fields.items():
-        if isinstance(value, str) and (name == "image" or name.startswith(MASK)):
+        if isinstance(value, str) and (name == "image" or name.startswith((MASK, FINDING_MASK))):
             row.fields[name] = os.path.abspath(os.path.join(manifest.parent, value))
 
 

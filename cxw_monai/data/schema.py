@@ -20,6 +20,7 @@ field                 what
 ``bbox_xywh``         a list of ``[label, x, y, width, height]`` in pixels of the stored image, x to the right; the
                       whole image is 0, 0, width, height
 ``mask_<structure>``  path of a PNG, 0 or 255, of exactly the image's size
+``finding_mask_<f>``  the same for a finding
 ``landmark_<name>``   ``[x, y]`` (column, row) in pixels of the stored image; the centre of the first pixel is 0, 0
 any other             kept as text
 ====================  ===============================================================================================
@@ -44,7 +45,19 @@ from cxw_monai.io.files.json_files import parse_json
 from cxw_monai.io.files.printable import shown
 
 __all__ = [
-    *("BOXES", "LABEL", "LANDMARK", "MASK", "NUMBERS", "SLACK", "SPLITS", "UNASSIGNED", "Box", "Record"),
+    *(
+        "BOXES",
+        "FINDING_MASK",
+        "LABEL",
+        "LANDMARK",
+        "MASK",
+        "NUMBERS",
+        "SLACK",
+        "SPLITS",
+        "UNASSIGNED",
+        "Box",
+        "Record",
+    ),
     *("check_boxes", "check_fields", "columns_of", "fields_of", "finite", "record_of", "row_parser"),
 ]
 
@@ -56,6 +69,7 @@ UNASSIGNED = "unassigned"
 
 BOXES = "bbox_xywh"
 LABEL, MASK, LANDMARK = "label_", "mask_", "landmark_"
+FINDING_MASK = "finding_mask_"
 
 NUMBERS = ("age", "width", "height")
 """Columns of numbers, beside the labels."""

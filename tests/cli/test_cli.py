@@ -102,6 +102,29 @@ def commands(monkeypatch):
     return found
 
 
+@pytest.mark.parametrize(("verb", "run_id"), [("report", "reporting"), ("explore", "exploring")])
+def test_report_and_explore_are_commands_of_the_pretraining_bundle(run_verb, commands, tmp_path, verb, run_id):
+    assert run_verb(verb, "m.pt", str(tmp_path), "out", "--preset", "demo", "--set", "world_films=40")[0] == 7
+    bundle = named_bundle("chexworld_pretraining").resolve()
+    [command] = commands
+    assert command[:5] == [sys.executable, "-m", "monai.bundle", "run", run_id]
+    given = dict(zip(command[5::2], command[6::2], strict=True))
+    configs = [f"{bundle}/configs/{name}" for name in ("train.json", "presets/demo.yaml", f"{verb}.json")]
+    assert given.pop("--config_file") == "[" + ",".join(f"'{path}'" for path in configs) + "]"
+    assert all(Path(path).is_file() for path in configs)
+    assert given == {
+        "--bundle_root": str(bundle),
+        "--dataset_dir": str(tmp_path.resolve()),
+        "--ckpt": str(Path("m.pt").resolve()),
+        "--output_dir": str(Path("out").resolve()),
+        "--amp": "none",
+        "--world_films": "40",
+    }
+    (tmp_path / "films.csv").write_text("image")
+    run_verb(verb, "m.pt", str(tmp_path / "films.csv"), "out")
+    assert str((tmp_path / "films.csv").resolve()) == commands[1][commands[1].index("--datalist") + 1]
+
+
 @pytest.mark.parametrize(
     ("verb", "name", "setting"),
     [("segment", "chexworld_segmentation", "threshold"), ("classify", "chexworld_classification", "batch_size")],

@@ -56,6 +56,15 @@ def test_csv_keeps_other_columns_and_makes_paths_absolute(tmp_path):
     ]
 
 
+def test_paths_of_masks_are_those_of_their_manifest(tmp_path):
+    _touch(tmp_path, "set/a.png")
+    (tmp_path / "set" / "m.csv").write_text("image,mask_heart,finding_mask_Nodule,masked\na.png,h.png,n.png,no.png\n")
+    (item,) = read_datalist(tmp_path / "set" / "m.csv")
+    assert item["mask_heart"] == str(tmp_path / "set/h.png")
+    assert item["finding_mask_Nodule"] == str(tmp_path / "set/n.png")
+    assert item["masked"] == "no.png"
+
+
 def test_json_sections_and_bare_lists(tmp_path):
     _touch(tmp_path, "a.png", "b.png")
     (tmp_path / "d.json").write_text(

@@ -8,7 +8,7 @@ from cxw_monai.settings import setting
 from cxw_monai.settings.common import ReaderSettings, TrainingSettings
 from cxw_monai.settings.types import AtLeast0, Count, Lower, Names, OneOrMore, Pair, Positive, Share, Size, Text, Whole
 
-__all__ = ["EmbeddingSettings", "EvaluationSettings", "PretrainingSettings", "WorldSettings"]
+__all__ = ["EmbeddingSettings", "EvaluationSettings", "PretrainingSettings", "SeeingSettings", "WorldSettings"]
 
 
 def _has_flips(data: dict[str, Any]) -> bool:
@@ -110,6 +110,13 @@ class WorldSettings(PretrainingSettings):
     world_tests: Names | None = setting(None, "tests to run; null for all")
     random_networks: Whole = setting(1, "the same network with random weights beside it, so many times")
     verdict_films: Count | None = setting(800, "films of the verdict, at most; null for all")
+
+
+class SeeingSettings(WorldSettings):
+    """The report on a network, and the page on which it is tried out."""
+
+    ckpt: Text = setting(lambda data: f"{data['bundle_root']}/models/model.pt", "file of the world model or encoder")
+    port: Count = setting(7860, "port of the page on 127.0.0.1", le=65535)
 
 
 class EmbeddingSettings(ReaderSettings):

@@ -28,6 +28,7 @@ from cxw_monai.metrics.world.films import WorldFilms, read_world_films
 from cxw_monai.metrics.world.prediction import domain_scores, layout_scores, local_scores
 from cxw_monai.metrics.world.ridge import FOLDS
 from cxw_monai.metrics.world.scores import WorldScore, summary
+from cxw_monai.metrics.world.surprise import surprise_scores
 from cxw_monai.metrics.world.worlds import EncoderWorld, ModelWorld, World
 from cxw_monai.networks import WorldModel
 from cxw_monai.settings.names import nearest
@@ -39,7 +40,7 @@ from cxw_monai.weights.kinds import Weights, read_weights
 from .components import check_labels, network_to_load
 from .settings import WorldSettings
 
-__all__ = ["TESTS", "measure_world", "table_lines", "world_of"]
+__all__ = ["TESTS", "content_key", "measure_world", "table_lines", "world_of"]
 
 Test = Callable[[World, WorldFilms, int], list[WorldScore]]
 
@@ -52,6 +53,7 @@ TESTS: dict[str, Test] = {
     "localizability": localizability_scores,
     "correspondence": correspondence_scores,
     "spread": spread_scores,
+    "surprise": surprise_scores,
 }
 COLUMNS = ("network", "test", "measure", "condition", "value", "low", "high", "chance", "better", "films")
 OWN = "this network"
@@ -125,7 +127,7 @@ def measure_world(settings: WorldSettings) -> list[dict[str, Any]]:
             f"{settings.datalist or settings.dataset_dir}: the tests need films of at least {FOLDS} patients, got "
             f"{len(films)} films of {patients}; give more films, or raise world_films"
         )
-    key = _key(settings, weights, films)
+    key = content_key(settings, weights, films)
     rows = []
     for name, world in worlds.items():
         for test in tests:
@@ -141,7 +143,7 @@ def measure_world(settings: WorldSettings) -> list[dict[str, Any]]:
     return rows
 
 
-def _key(settings: WorldSettings, weights: Weights, films: WorldFilms) -> str:
+def content_key(settings: WorldSettings, weights: Weights, films: WorldFilms) -> str:
     """The same for the same version, weights, films and settings: all that a score is computed from."""
     fixed = [name for name, field in WorldSettings.model_fields.items() if "fixed" in str(field.json_schema_extra)]
     plain = settings.pick(*fixed, "amp", "device")
