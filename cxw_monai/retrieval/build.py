@@ -35,6 +35,7 @@ from cxw_monai.io.files.printable import printable
 from cxw_monai.io.results.film_names import film_name, film_path
 from cxw_monai.io.results.folders import mark_own
 
+from .copies import SIDE, fine_structure
 from .encoder import FilmEncoder
 from .shards import FILM_COLUMNS, IndexSettings, Shard, array_of, read_shard, shard_files, write_shard
 
@@ -217,7 +218,7 @@ def _make_shard(
     places = range(start, min(start + settings.shard_films, len(films.names)))
     state = _state(films, number, settings.shard_films)
     paths = [films.path(place) for place in places]
-    rows, vectors, tokens, failures = [], [], [], []
+    rows, vectors, fine, tokens, failures = [], [], [], [], []
     reading = read_ahead(paths, lambda path: read_whole(path, encoder.reader), 2, _AHEAD)
     for place, found in zip(places, reading, strict=True):
         _end_with_parent()
@@ -229,13 +230,15 @@ def _make_shard(
         film, identity = found
         own = encoder.tokens(film.array)  # [T, D]
         vectors.append(own.mean(axis=0))
-        tokens.append(own.astype(np.float16) if settings.tokens else None)
+        fine.append(fine_structure(film.array[0]))
+        tokens += [own.astype(np.float16)] if settings.tokens else []
         rows.append([films.names[place], identity.sha256, *films.cells[place]])
     shard = Shard(number, total, films.root, settings.plain(), films.digest, state, len(rows), failures, {})
-    stored = _stored(vectors, settings.dtype, encoder.width)
-    grid = encoder.grid[0] * encoder.grid[1], encoder.width
-    kept = np.array(tokens, np.float16).reshape(-1, *grid) if settings.tokens else None
-    write_shard(folder, shard, [*FILM_COLUMNS, *films.columns], rows, stored, kept)
+    arrays = [_stored(vectors, settings.dtype, encoder.width), np.array(fine, np.int8).reshape(-1, SIDE, SIDE)]
+    if settings.tokens:
+        grid = encoder.grid[0] * encoder.grid[1], encoder.width
+        arrays.append(np.array(tokens, np.float16).reshape(-1, *grid))
+    write_shard(folder, shard, [*FILM_COLUMNS, *films.columns], rows, arrays)
     _logger.info("shard %d of %d: %d films, %d failed", number + 1, total, len(rows), len(failures))
 
 
@@ -351,7 +354,7 @@ def _finish(folder: Path, total: int) -> dict[str, int]:
         writer.writerows(failure for shard in shards for failure in shard.failures)
     if not counts["films"]:
         raise ValueError(f"{folder}: none of the {counts['failed']} films can be used; see {folder / FAILURES}")
-    mean, deviation = _statistics([array_of(folder / shard_files(s.number, False)[0]) for s in shards])
+    mean, deviation = _statistics([array_of(folder / shard_files(s.number, False)[1]) for s in shards])
     about = {
         "format": FORMAT,
         "made_with": shards[0].made_with,

@@ -71,11 +71,14 @@ class FaissSearch:
         chosen = {}
         if allowed is not None:
             chosen["sel"] = self._faiss.IDSelectorBatch(np.flatnonzero(allowed).astype(np.int64))
-        given = self._faiss.SearchParametersIVF(nprobe=self.probes, **chosen)
+        given = self._faiss.SearchParametersIVF(nprobe=self.probes, **chosen)  # type: ignore[call-arg,unused-ignore]
         similarity, place = self._found.search(queries, count + more, params=given)
         similarity = np.where(place < 0, -np.inf, similarity).astype(np.float32)
         for row, places in enumerate(left_out or ()):
             out = np.isin(place[row], places)
             order = np.argsort(out, kind="stable")  # those to leave out last
-            similarity[row], place[row] = np.where(out, -np.inf, similarity[row])[order], np.where(out, -1, place[row])[order]
+            similarity[row], place[row] = (
+                np.where(out, -np.inf, similarity[row])[order],
+                np.where(out, -1, place[row])[order],
+            )
         return Neighbours(similarity[:, :count], place[:, :count].astype(np.int64))

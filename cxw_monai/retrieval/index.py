@@ -15,6 +15,7 @@ from cxw_monai.io.files.json_files import read_json
 from cxw_monai.io.results.film_names import film_path
 
 from .build import FORMAT, INDEX
+from .copies import SIDE
 from .shards import FILM_COLUMNS, IndexSettings, array_of, shard_files, table_of
 
 __all__ = ["DamagedIndexError", "FilmIndex"]
@@ -47,6 +48,7 @@ class FilmIndex:
         settings: what the vectors depend on.
         root: folder of the films.
         vectors: float `[n, D]` of each shard, on the disk.
+        fine: int8 `[n, 128, 128]` of each shard, on the disk, see `cxw_monai.retrieval.copies`.
         tokens: float16 `[n, T, D]` of each shard, on the disk; empty where none were stored.
         mean, deviation: float32 `[D]`, of all vectors; 0 and 1 for an index of fewer than `LEAST_FILMS` films.
         columns: names of the table's columns; `image` is the film's name below `root`.
@@ -71,10 +73,10 @@ class FilmIndex:
             self.mean, self.deviation = np.zeros_like(self.mean), np.ones_like(self.deviation)
         width, grid = len(self.mean), self.settings.grid[0] * self.settings.grid[1]
         names = [shard_files(number, self.settings.tokens) for number in range(len(self._counts))]
-        self.vectors = [self._array(own[0], (n, width)) for own, n in zip(names, self._counts, strict=True)]
-        self.tokens = [
-            self._array(own[2], (n, grid, width)) for own, n in zip(names, self._counts, strict=True) if own[2:]
-        ]
+        arrays = list(zip(names, self._counts, strict=True))
+        self.vectors = [self._array(own[1], (n, width)) for own, n in arrays]
+        self.fine = [self._array(own[2], (n, SIDE, SIDE)) for own, n in arrays]
+        self.tokens = [self._array(own[3], (n, grid, width)) for own, n in arrays if own[3:]]
         self._table = lru_cache(maxsize=64)(self._read_table)
 
     def _about(self) -> dict[str, Any]:
@@ -116,7 +118,7 @@ class FilmIndex:
         return self._table(0)[0]
 
     def _read_table(self, shard: int) -> tuple[list[str], list[list[str]]]:
-        path = self.folder / shard_files(shard, False)[1]
+        path = self.folder / shard_files(shard, False)[0]
         try:
             columns, rows = table_of(path)
         except (OSError, ValueError, IndexError) as error:

@@ -5,6 +5,7 @@
     DIR/index.json              what the index was made with, and its shards; written last
     DIR/failures.csv            films that could not be read: name, reason, remedy
     DIR/shard-00000.npy         float32 or float16 [n, D], a vector a film
+    DIR/shard-00000-fine.npy    int8 [n, 128, 128], the films' fine structure, by which copies are found
     DIR/shard-00000-tokens.npy  float16 [n, T, D], on request
     DIR/shard-00000.csv         a row a film: its name, the SHA-256 of its file, the manifest's other columns
     DIR/shard-00000.json        what the shard was made with, and the digests of its files; written after them
@@ -66,7 +67,9 @@ class IndexSettings:
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> IndexSettings:
         """From the plain values of a JSON."""
-        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
+        }
         return cls(**values)
 
     def plain(self) -> dict[str, Any]:
@@ -113,9 +116,9 @@ class Shard:
 
 
 def shard_files(number: int, tokens: bool) -> list[str]:
-    """Names of a shard's files beside its JSON: vectors, table and, where they are stored, tokens."""
+    """Names of a shard's files beside its JSON: table, vectors, fine structure and, where they are stored, tokens."""
     stem = f"shard-{number:05}"
-    return [f"{stem}.npy", f"{stem}.csv", *([f"{stem}-tokens.npy"] if tokens else [])]
+    return [f"{stem}.csv", f"{stem}.npy", f"{stem}-fine.npy", *([f"{stem}-tokens.npy"] if tokens else [])]
 
 
 def read_shard(folder: Path, number: int) -> Shard | None:
@@ -131,8 +134,7 @@ def write_shard(
     shard: Shard,
     columns: Sequence[str],
     rows: Sequence[Sequence[Any]],
-    vectors: np.ndarray,
-    tokens: np.ndarray | None,
+    arrays: Sequence[np.ndarray],
 ) -> None:
     """Write the files of a shard and then its JSON.
 
@@ -140,14 +142,13 @@ def write_shard(
         folder: of the index.
         shard: `sha256` is filled in here.
         columns, rows: of the table.
-        vectors: `[n, D]`, of the type that is stored.
-        tokens: `[n, T, D]`, where they are stored.
+        arrays: of the types that are stored, in the order of `shard_files`.
     """
-    names = shard_files(shard.number, tokens is not None)
-    for name, array in zip([names[0], *names[2:]], [vectors, *([] if tokens is None else [tokens])], strict=True):
+    names = shard_files(shard.number, bool(shard.made_with["tokens"]))
+    for name, array in zip(names[1:], arrays, strict=True):
         with atomic_file(folder / name) as stream:
             np.save(stream, array, allow_pickle=False)
-    with atomic_file(folder / names[1], "w", newline="", encoding="utf-8") as stream:
+    with atomic_file(folder / names[0], "w", newline="", encoding="utf-8") as stream:
         writer = CsvWriter(stream)
         writer.writerow(columns)
         writer.writerows(rows)
