@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", type=Path, metavar="A", help="an index, a folder of films, or a manifest")
     parser.add_argument("second", type=Path, nargs="?", metavar="B", help="another one: pairs have a film of each")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the results go")
-    parser.add_argument("--least", type=float, default=0.7, help="agreement of a pair, 0 to 1 (default 0.7)")
+    parser.add_argument("--least", type=float, default=0.78, help="agreement of a pair, 0 to 1 (default 0.78)")
     parser.add_argument("--neighbours", type=int, default=5, help="films that each film is compared with (default 5)")
     parser.add_argument("--pictures", type=int, default=100, help="most pairs on the page (default 100)")
     parser.add_argument("--ckpt", default="chexworld_pretraining", help="encoder of an index that is made")
@@ -44,15 +44,16 @@ def run(a: argparse.Namespace) -> int:
     for name, source in (("first", a.first), ("second", a.second)):
         if source is None:
             continue
+        made = a.output / f"index_{name}"
         if not (source / INDEX).is_file():
-            failed += build_index(source, a.output / f"index_{name}", a.ckpt, workers=a.workers)["failed"]
-        opened.append(FilmIndex(source if (source / INDEX).is_file() else a.output / f"index_{name}"))
-    pairs = find_copies(*opened, least=a.least, neighbours=a.neighbours, progress=lambda s: print(s, file=sys.stderr))
-    write_pairs(a.output / "pairs.csv", pairs, *opened)
-    write_pairs_page(a.output / "pairs.html", pairs[: a.pictures], *opened)
-    print(
-        f"{len(pairs)} pairs among {' and '.join(str(len(index)) for index in opened)} films; see {a.output / 'pairs.csv'}"
-    )
+            failed += build_index(source, made, a.ckpt, workers=a.workers)["failed"]
+        opened.append(FilmIndex(source if (source / INDEX).is_file() else made))
+    first, second = opened[0], opened[1] if len(opened) > 1 else None
+    pairs = find_copies(first, second, a.least, a.neighbours, lambda line: print(line, file=sys.stderr))
+    table = a.output / "pairs.csv"
+    write_pairs(table, pairs, first, second)
+    write_pairs_page(a.output / "pairs.html", pairs[: a.pictures], first, second)
+    print(f"{len(pairs)} pairs among {' and '.join(str(len(index)) for index in opened)} films; see {table}")
     if failed:
         print(f"{failed} films could not be read; see failures.csv in {a.output}/index_*", file=sys.stderr)
     return int(bool(pairs) or failed > 0)

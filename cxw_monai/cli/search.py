@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="COLUMN=VALUE",
-        help="only films of this value; repeatable: several values of a column, and several columns that must all match",
+        help="only films of this value; repeatable: any of a column's values, and all of the columns",
     )
     parser.add_argument("--other-patients", action="store_true", help="leave out films of the query's patient")
     parser.add_argument(

@@ -22,7 +22,7 @@ __all__ = ["AGREEMENT", "SIDE", "Copy", "compare", "descriptors", "fine_structur
 SIDE = 128
 """Rows and columns that films are averaged to."""
 
-AGREEMENT = 0.7
+AGREEMENT = 0.78
 """From which on two films are one: of 750 films no pair reaches it, of 95 % crops and re-encoded copies all do."""
 
 _BAND = 0.8, 2.5  # deviations in px of the two Gaussians whose difference is the fine structure
