@@ -92,7 +92,9 @@ def _search(a: argparse.Namespace, index: FilmIndex) -> int:
     search: Search = FaissSearch(index) if a.faiss else ExactSearch(index)
     found = run_queries(search, queries, a.count, encoder, a.where, a.other_patients, a.candidates)
     write_found(a.output / "neighbours.csv", index, queries, found)
-    notes = [f"{len(queries)} queries in {len(index)} films; similarity in [-1, 1]. neighbours.csv has all of them."]
+    notes = [
+        f"Queries: {len(queries)}, films: {len(index)}. Similarity lies in [-1, 1]. neighbours.csv has all neighbours."
+    ]
     if a.where:
         notes.append("Only films with " + ", ".join(f"{name} = {value}" for name, value in a.where) + ".")
     shown = slice(0, a.pictures)
@@ -101,5 +103,5 @@ def _search(a: argparse.Namespace, index: FilmIndex) -> int:
     for query, neighbours in zip(queries[:1], found[:1], strict=True):
         for one in neighbours:
             print(f"{query.name}\t{one.rank}\t{one.similarity:.4f}\t{index.film(one.place)['image']}")
-    print(f"{len(queries)} queries; see {page}")
+    print(f"queries: {len(queries)}; see {page}")
     return int(bool(failed))

@@ -39,7 +39,7 @@ from .copies import SIDE, fine_structure
 from .encoder import FilmEncoder
 from .shards import FILM_COLUMNS, IndexSettings, Shard, array_of, read_shard, shard_files, write_shard
 
-__all__ = ["INDEX", "FilmList", "build_index", "merge_index"]
+__all__ = ["INDEX", "FilmList", "build_index", "finish_index", "merge_index"]
 
 INDEX, FAILURES, FORMAT = "index.json", "failures.csv", 1
 _AHEAD = 4  # films that are read ahead
@@ -154,7 +154,7 @@ def build_index(
         _in_processes(parts, source, folder, settings, ckpt, device)
     failed = sum(len(shard.failures) for one in mine if (shard := read_shard(folder, one)))
     if machines == 1:
-        _finish(folder, total)
+        finish_index(folder, total)
     done = sum(len(films.names[one * shard_films : (one + 1) * shard_films]) for one in mine)
     return {"films": done - failed, "failed": failed, "shards": len(mine), "made": len(todo)}
 
@@ -325,7 +325,7 @@ def merge_index(parts: Sequence[str | PathLike[str]], output: str | PathLike[str
             f"{output}: {len(missing)} of {first.of} shards are missing or damaged ({named}, counted from 0); run the "
             "machines' index commands again, which make only these, and then merge again"
         )
-    return _finish(target, first.of)
+    return finish_index(target, first.of)
 
 
 def _shards_in(folder: Path) -> Iterator[Shard]:
@@ -344,10 +344,12 @@ def _refuse_mixture(first: Shard, found: Sequence[tuple[Path, Shard]]) -> None:
             )
 
 
-def _finish(folder: Path, total: int) -> dict[str, int]:
+def finish_index(folder: Path, total: int) -> dict[str, int]:
     """Write what is known of the whole index, and the films that failed."""
     shards = [shard for number in range(total) if (shard := read_shard(folder, number))]
     counts = {"films": sum(s.films for s in shards), "failed": sum(len(s.failures) for s in shards), "shards": total}
+    for part in folder.glob(".shard-*.part"):  # of files that a killed run was writing
+        part.unlink()
     with atomic_file(folder / FAILURES, "w", newline="", encoding="utf-8") as stream:
         writer = CsvWriter(stream)
         writer.writerow(("path", "reason", "remedy"))

@@ -158,5 +158,5 @@ def write_pairs_page(
         how = "same file" if pair.same_file else f"agreement {pair.agreement:.3f}"
         tiles = [film_tile(second or first, pair.second, how)]
         rows.append({"query": film_tile(first, pair.first, "first"), "neighbours": tiles})
-    notes = [f"{len(pairs)} pairs, those of the highest agreement first. pairs.csv has all of them."]
+    notes = [f"Pairs: {len(pairs)}, those of the highest agreement first. pairs.csv has all of them."]
     write_page(path, "Films that are there twice", notes, rows)
