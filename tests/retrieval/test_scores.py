@@ -19,7 +19,7 @@ def index(tmp_path_factory):
     rng = np.random.default_rng(0)
     patient, view = np.arange(COUNT) // 2, np.arange(COUNT) // 2 % 2
     vectors = rng.standard_normal((COUNT, 16)) * 0.3 + 3 * rng.standard_normal((COUNT // 2, 16))[patient]
-    vectors[:, 0] += 20 * view
+    vectors[:, :6] += 8 * view[:, None]
     cells = {
         "patient_id": [f"p{one}" for one in patient],
         "view": ["PA" if one else "AP" for one in view],
