@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import cxw_monai
 from cxw_monai.data.manifest import read_datalist
@@ -105,12 +106,15 @@ def localise(films: Sequence[BoxedFilm], maps: Mapping[str, MapOf], share: float
     """
     segmenter = cxw_monai.load("chexworld_segmentation")
     assert isinstance(segmenter, SegmentationModel)
-    found: dict[str, list[list[MapFinding]]] = {name: [] for name in (*maps, "centre of a lung")}
+    found: dict[str, list[list[MapFinding]]] = {}
     for film in films:
         radiograph = read_radiograph(film.path, min_size=1)
+        lungs = _lung_masks(segmenter, radiograph)
         for name, values in maps.items():
-            found[name].append([found_in(values(radiograph, film.finding), share)])
-        found["centre of a lung"].append(_lungs(segmenter, radiograph))
+            own = values(radiograph, film.finding)
+            found.setdefault(name, []).append([found_in(own, share)])
+            found.setdefault(f"{name} within the lungs", []).append([found_in(_within(own, lungs), share)])
+        found.setdefault("centre of a lung", []).append(_centres(lungs))
     rows = []
     for finding in dict.fromkeys(film.finding for film in films):
         own = [place for place, film in enumerate(films) if film.finding == finding]
@@ -121,16 +125,29 @@ def localise(films: Sequence[BoxedFilm], maps: Mapping[str, MapOf], share: float
     return rows
 
 
-def _lungs(segmenter: SegmentationModel, film: Radiograph) -> list[MapFinding]:
-    """The centre and the box of each lung; which of them holds the finding isn't known, so their mean counts."""
+def _lung_masks(segmenter: SegmentationModel, film: Radiograph) -> np.ndarray:
+    """The lungs of a film, bool `[0 to 2, h, w]` over the upright film."""
     masks = segmenter.predictor.probabilities(film.array) >= 0.5
+    lungs = [
+        mask for name, mask in zip(segmenter.structures, masks, strict=True) if name in ("lung_left", "lung_right")
+    ]
+    return np.stack([mask for mask in lungs if mask.any()] or [np.ones_like(masks[0])])
+
+
+def _within(values: np.ndarray, lungs: np.ndarray) -> np.ndarray:
+    """A map from its minimum up, 0 outside the lungs."""
+    size = (lungs.shape[1], lungs.shape[2])
+    fine = F.interpolate(torch.from_numpy(np.asarray(values, np.float32))[None, None], size, mode="bilinear")[0, 0]
+    return np.where(lungs.any(axis=0), fine.numpy() - float(fine.min()), 0)
+
+
+def _centres(lungs: np.ndarray) -> list[MapFinding]:
+    """The centre and the box of each lung; which of them holds the finding isn't known, so their mean counts."""
+    height, width = lungs.shape[1:]
     found = []
-    for name, mask in zip(segmenter.structures, masks, strict=True):
-        if name not in ("lung_left", "lung_right") or not mask.any():
-            continue
+    for mask in lungs:
         rows, columns = np.nonzero(mask)
-        height, width = mask.shape
-        point = (columns.mean() + 0.5) / width, (rows.mean() + 0.5) / height
         box = (columns.min() / width, rows.min() / height, np.ptp(columns) / width, np.ptp(rows) / height)
+        point = (columns.mean() + 0.5) / width, (rows.mean() + 0.5) / height
         found.append(MapFinding((float(point[0]), float(point[1])), [tuple(map(float, box))]))  # type: ignore[list-item]
-    return found or [MapFinding((0.5, 0.5), [])]
+    return found
