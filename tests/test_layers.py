@@ -15,7 +15,7 @@ ROOT = Path(cxw_monai.__file__).parent
 
 ORDER = (
     *("io", "data", "losses", "transforms", "networks", "weights", "quality", "training", "settings", "inference"),
-    *("metrics", "tasks", "packaging"),
+    *("metrics", "tasks", "retrieval", "packaging"),
 )
 """A room may import those before it."""
 

@@ -25,6 +25,9 @@ VERBS = {
     "compare": "two classifiers on the same films: difference of AUROC with its interval",
     "compare-encoders": "any encoders beside ours on your films: probes and tests of places",
     "embed": "one embedding per film",
+    "index": "an index of films for search: resumable, by any number of processes and machines",
+    "search": "the films of an index most like a film, or like a part of it",
+    "duplicates": "films that are there twice, in one set or in two (a train and test leak)",
     "probe": "what a linear classifier reads off frozen embeddings",
     "report": "one page on a checkpoint: verdict, tests, and what it sees and expects",
     "explore": "a local page on which a world model is tried out on films",
@@ -47,8 +50,8 @@ examples:
 
 exit status:
   0  done
-  1  done, but look at the output: films could not be segmented or classified, or were flagged (check), damaged
-     files were left out (prepare), or an error came up on the way (embed)
+  1  done, but look at the output: films could not be read, segmented or classified, or were flagged (check),
+     damaged files were left out (prepare), copies were found (duplicates), or an error came up on the way (embed)
   2  wrong arguments or files; one line says what to do
 
 tab completion: pip install "cxw-monai[completion]", then: eval "$(cxw-monai --print-completion bash)"

@@ -26,6 +26,8 @@ OLD_NAMES = {
     "make_drr": "render",
     "import_checkpoint": "import-weights",
     "pseudo_label": "pseudo-label",
+    "build_index": "index",
+    "search_images": "search",
     "probe": "probe",
     "package_bundle": "package",
 }
