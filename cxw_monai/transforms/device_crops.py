@@ -54,8 +54,9 @@ def with_views(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]
     """
     if "film" not in batch:
         return dict(batch)
-    size = tuple(batch["view_size"][0].tolist())
-    views = crop_batch(*(sent(batch[name], device) for name in FILM_KEYS), size)
+    height, width = batch["view_size"][0].tolist()
+    films = {name: sent(batch[name], device) for name in FILM_KEYS}
+    views = crop_batch(**films, size=(height, width))
     left = {name: value for name, value in batch.items() if name not in (*FILM_KEYS, "view_size")}
     return {**left, "view1": views[0], "view2": views[1]}
 
