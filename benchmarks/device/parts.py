@@ -51,7 +51,9 @@ def placed(network: Network, device: torch.device) -> Network:
 
 def films(count: int = 4, dtype: type = np.uint8) -> list[np.ndarray]:
     """Films of different sizes, `[1, H, W]`."""
-    made = [synthetic_film(128, number)[:, : 96 + 8 * (number % 3), : 112 - 8 * (number % 4)] for number in range(count)]
+    made = [
+        synthetic_film(128, number)[:, : 96 + 8 * (number % 3), : 112 - 8 * (number % 4)] for number in range(count)
+    ]
     return made if dtype is np.uint8 else [film.astype(np.uint16) * 257 for film in made]
 
 

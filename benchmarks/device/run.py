@@ -99,7 +99,13 @@ class Run:
         compiling: bool = True,
         tell: Callable[[str], None] = print,
     ) -> None:
-        self.device, self.output, self.minutes, self.compiling, self.tell = device, Path(output), minutes, compiling, tell
+        self.device, self.output, self.minutes, self.compiling, self.tell = (
+            device,
+            Path(output),
+            minutes,
+            compiling,
+            tell,
+        )
         self.about = about(device)
         key = json.dumps([self.about, sources()], sort_keys=True)
         self.folder = self.output / hashlib.sha256(key.encode()).hexdigest()[:12]
@@ -108,7 +114,9 @@ class Run:
     def __call__(self) -> list[Result]:
         """All results; they are also in `report.json`."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        results = [self._kept(name, "right", check) for name, check in right_checks(self.device, self.compiling).items()]
+        results = [
+            self._kept(name, "right", check) for name, check in right_checks(self.device, self.compiling).items()
+        ]
         results += self._measurements()
         report = {**self.about, "results": [asdict(result) for result in results]}
         self._write(self.output / "report.json", report)
@@ -195,8 +203,8 @@ class Run:
 
     @staticmethod
     def _write(path: Path, content: Any) -> None:
-        with atomic_file(path) as temporary:
-            Path(temporary).write_text(json.dumps(content, indent=2) + "\n")
+        with atomic_file(path, "w") as file:
+            file.write(json.dumps(content, indent=2) + "\n")
 
 
 def about(device: torch.device) -> dict[str, Any]:
@@ -218,7 +226,9 @@ def processor() -> str:
     """Name and instructions of the processor."""
     info, name = Path("/proc/cpuinfo"), platform.processor() or platform.machine()
     if info.is_file():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         name = names[0] if names else name
     return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
 

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -154,7 +155,10 @@ def steps(
         found.append(Figure(f"{name}, package, share of the peak", 100 * done / peak, "%"))
     if beside_plain:
         plain = _plain_steps(device, size, data, seconds, most)
-        found += [Figure(f"{name}, plain loop", batch * plain.rate, "images/s"), *_memory(device, f"{name}, plain loop")]
+        found += [
+            Figure(f"{name}, plain loop", batch * plain.rate, "images/s"),
+            *_memory(device, f"{name}, plain loop"),
+        ]
         found.append(Figure(f"{name}, speed over plain", own.rate / plain.rate, "x"))
     return found
 
@@ -203,11 +207,17 @@ def _plain_steps(device: torch.device, size: str, data: dict[str, Tensor], secon
             return clock
 
 
+@cache
+def made_films() -> list[np.ndarray]:
+    """Films of 512 px, the same in every measurement."""
+    return [synthetic_film(FILM, number) for number in range(FILMS)]
+
+
 class Films:
     """Films in memory, in place of a cache."""
 
     def __init__(self) -> None:
-        self.films = [synthetic_film(FILM, number) for number in range(FILMS)]
+        self.films = made_films()
 
     def __len__(self) -> int:
         return 2**20

@@ -25,7 +25,7 @@ from cxw_monai.training import RunState, run_training
 from cxw_monai.training import step as training_step
 
 from .outcome import CheckFailedError, NotApplicableError, compared, require
-from .parts import exact_products, inputs_of, loader_batch, masks_of, outputs_of, placed, small_model
+from .parts import exact_products, loader_batch, masks_of, outputs_of, placed, small_model
 
 __all__ = ["checkpointing", "compiled", "memory_growth", "resuming", "step_weights", "waits"]
 

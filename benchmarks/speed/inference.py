@@ -42,7 +42,9 @@ def measure_segmentation(
     """Milliseconds a call of the segmentation network (U-Net decoder), each repeat the mean of ``calls``."""
     torch.manual_seed(0)
     network = RadiographSegmenter(radiograph_vit(size, image_size=image_size, patch_size=patch_size), structures)
-    return _latency(f"segmentation {size}/{patch_size}", network, repeats, amp, batch, image_size, calls, torch.device(device))
+    return _latency(
+        f"segmentation {size}/{patch_size}", network, repeats, amp, batch, image_size, calls, torch.device(device)
+    )
 
 
 def _latency(

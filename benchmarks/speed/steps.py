@@ -31,9 +31,9 @@ from cxw_monai.training import (
 from cxw_monai.transforms import RandActiond, RandWorldViewPaird, TokenMaskSampler
 
 from .figures import Measurement, short_name
+from .made_films import synthetic_film
 from .plain_loop import PlainLoop
 from .processes import peak_bytes, process_context
-from .made_films import synthetic_film
 
 __all__ = ["measure_processes", "measure_step", "package_trainer"]
 
