@@ -124,7 +124,7 @@ class Run:
 
     def _measurements(self) -> Iterator[Result]:
         on_cuda = self.device.type == "cuda"
-        seconds = 3.0 if on_cuda else 0.5
+        seconds = 3.0 if on_cuda else 0.2
         peak = self._kept("peak", "fast", lambda: speed.matrix_peak(self.device, 8192 if on_cuda else 1024, seconds))
         yield peak
         best = peak.figures[0]["value"] if peak.figures else None

@@ -31,7 +31,7 @@ from cxw_monai.transforms.device_crops import collate_films
 
 __all__ = ["Figure", "films_per_second", "loading", "matrix_peak", "step_flops", "steps"]
 
-IMAGE, FILM, FILMS = 224, 512, 32
+FILM, FILMS = 512, 32
 WARM_UP = 3
 
 
@@ -46,6 +46,11 @@ class Figure:
 
 def amp_of(device: torch.device) -> str:
     return "bfloat16" if device.type == "cuda" else "auto"
+
+
+def image_of(device: torch.device) -> int:
+    """Side of a view, px: the paper's on a GPU."""
+    return 224 if device.type == "cuda" else 96
 
 
 def finish(device: torch.device) -> None:
@@ -73,25 +78,25 @@ def matrix_peak(device: torch.device, side: int, seconds: float) -> list[Figure]
     return [Figure("peak of matrix products", max(found) / 1e12, "TFLOP/s")]
 
 
-def world_model(size: str) -> WorldModel:
+def world_model(size: str, image: int) -> WorldModel:
     torch.manual_seed(0)
-    encoder = radiograph_vit(size, image_size=IMAGE)
+    encoder = radiograph_vit(size, image_size=image)
     return WorldModel(encoder, WorldModelPredictor(encoder.grid, encoder.embed_dim, 384, 6, encoder.num_heads))
 
 
-def view_batch(batch: int, device: torch.device) -> dict[str, Tensor]:
+def view_batch(batch: int, device: torch.device, image: int) -> dict[str, Tensor]:
     """A batch as the loader gives it: page-locked for CUDA."""
-    dataset = view_dataset(cut=True)
+    dataset = view_dataset(image, cut=True)
     some = collate_films([dataset[number] for number in range(min(batch, FILMS))])
     found = {name: torch.cat([value] * -(-batch // len(value)))[:batch] for name, value in some.items()}
     return {name: value.pin_memory() for name, value in found.items()} if device.type == "cuda" else found
 
 
-def step_flops(size: str, batch: int) -> float:
+def step_flops(size: str, batch: int, image: int) -> float:
     """Floating-point operations of a step, by PyTorch's counter on the meta device: nothing is computed twice there."""
     meta = torch.device("meta")
-    model = world_model(size).to(meta).train()
-    inputs = world_view_inputs(view_batch(2, meta), TokenMaskSampler(model.encoder.grid), meta)
+    model = world_model(size, image).to(meta).train()
+    inputs = world_view_inputs(view_batch(2, meta, image), TokenMaskSampler(model.encoder.grid), meta)
     with FlopCounterMode(display=False) as counter:
         model(inputs).loss.backward()
     return counter.get_total_flops() / 2 * batch
@@ -145,18 +150,19 @@ def steps(
         compile: `compile_blocks` of the package's side.
         beside_plain: measure the plain loop too.
     """
-    data = view_batch(batch, device)
-    name = f"step {size} batch {batch}{' compiled' if compile else ''}"
+    image = image_of(device)
+    data = view_batch(batch, device, image)
+    name = f"step {size} {image} px batch {batch}{' compiled' if compile else ''}"
     own = _package_steps(device, size, data, seconds, most, compile)
-    found = [Figure(f"{name}, package", batch * own.rate, "images/s"), *_memory(device, f"{name}, package")]
-    done = step_flops(size, batch) * own.rate / 1e12
-    found.append(Figure(f"{name}, package", done, "TFLOP/s"))
+    found = [Figure(f"{name}, package, images/s", batch * own.rate, "images/s"), *_memory(device, f"{name}, package")]
+    done = step_flops(size, batch, image) * own.rate / 1e12
+    found.append(Figure(f"{name}, package, TFLOP/s", done, "TFLOP/s"))
     if peak:
         found.append(Figure(f"{name}, package, share of the peak", 100 * done / peak, "%"))
     if beside_plain:
         plain = _plain_steps(device, size, data, seconds, most)
         found += [
-            Figure(f"{name}, plain loop", batch * plain.rate, "images/s"),
+            Figure(f"{name}, plain loop, images/s", batch * plain.rate, "images/s"),
             *_memory(device, f"{name}, plain loop"),
         ]
         found.append(Figure(f"{name}, speed over plain", own.rate / plain.rate, "x"))
@@ -176,7 +182,7 @@ def _memory(device: torch.device, name: str) -> list[Figure]:
 def _package_steps(
     device: torch.device, size: str, data: dict[str, Tensor], seconds: float, most: int, compile: bool
 ) -> Clock:
-    model = configure_blocks(world_model(size).to(device), compile=compile)
+    model = configure_blocks(world_model(size, image_of(device)).to(device), compile=compile)
     return _trained(device, model, _repeated(data), seconds, most)
 
 
@@ -197,7 +203,7 @@ def _trained(device: torch.device, model: Any, batches: Any, seconds: float, mos
 
 
 def _plain_steps(device: torch.device, size: str, data: dict[str, Tensor], seconds: float, most: int) -> Clock:
-    model = world_model(size).to(device)
+    model = world_model(size, image_of(device)).to(device)
     loop, masks = PlainLoop(model, amp_of(device)), TokenMaskSampler(model.encoder.grid)
     del model
     clock = Clock(device, seconds, most)
@@ -227,8 +233,8 @@ class Films:
         return self.films[index % FILMS]
 
 
-def view_dataset(cut: bool) -> ViewPairDataset:
-    transform = Compose([RandWorldViewPaird("image", size=IMAGE, cut=cut), RandActiond()])
+def view_dataset(image: int, cut: bool) -> ViewPairDataset:
+    transform = Compose([RandWorldViewPaird("image", size=image, cut=cut), RandActiond()])
     return ViewPairDataset(Films(), transform)  # type: ignore[arg-type]
 
 
@@ -246,7 +252,8 @@ def loading(
         cut: crop and resize in the loader, or on the device.
     """
     workers = min(16, os.cpu_count() or 1) if workers is None else workers
-    dataset = view_dataset(cut)
+    image = image_of(device)
+    dataset = view_dataset(image, cut)
     sampler = EpochSampler(len(dataset))
     sampler.set_epoch(0)
     loader = DataLoader(
@@ -259,16 +266,17 @@ def loading(
         worker_init_fn=prepare_worker,
         persistent_workers=workers > 0,
     )
-    name = f"{workers} loader process{'es' * (workers != 1)}, crops {'in the loader' if cut else 'on the device'}"
+    place = "in the loader" if cut else "on the device"
+    name = f"{image} px, {workers} loader process{'es' * (workers != 1)}, crops {place}"
     arriving, clock = iter(loader), Clock(device, seconds, 10_000)
     while True:
         next(arriving)
         if clock.stepped():
             break
     del arriving
-    model = world_model(size).to(device)
+    model = world_model(size, image).to(device)
     fed = _trained(device, model, loader, seconds, 10_000)
-    still = _trained(device, model, _repeated(view_batch(batch, device)), seconds, 10_000)
+    still = _trained(device, model, _repeated(view_batch(batch, device, image)), seconds, 10_000)
     return [
         Figure(f"{name}, arriving", batch * clock.rate, "pairs/s"),
         Figure(f"{name}, training {size} batch {batch}", batch * fed.rate, "images/s"),
@@ -277,7 +285,7 @@ def loading(
 
 
 def films_per_second(device: torch.device, size: str, batch: int, calls: int = 5) -> list[Figure]:
-    """Films a second of embedding and segmentation."""
+    """Films a second of embedding and segmentation, 224 px."""
     measures: Sequence[Callable[..., Any]] = (measure_embedding, measure_segmentation)
-    found = [m for one in measures for m in one(3, size, amp_of(device), batch, IMAGE, calls=calls, device=device)]
+    found = [m for one in measures for m in one(3, size, amp_of(device), batch, calls=calls, device=device)]
     return [Figure(m.name, 1e3 * batch / m.summary()["median"], "films/s") for m in found]

@@ -95,8 +95,8 @@ class PlainLoop:
     """A world model with its optimiser, trained step by step.
 
     Args:
-        model: weights, sizes, dtype and device are taken from it, and whether all tokens of the other view are predicted;
-            its other settings must be the defaults.
+        model: weights, sizes, dtype and device are taken from it, and whether all tokens of the other view are
+            predicted; its other settings must be the defaults.
         amp: `bfloat16` (autocast), `none` or `auto`.
         lr, weight_decay: of AdamW.
         momentum: of the target's moving average.
