@@ -1,7 +1,7 @@
 """World view pairs cut on the training device: whole films of a batch go there once, as they are cached.
 
-The numbers are those of :func:`cxw_monai.transforms.view_crops.crop_views` within a grey level: 8-bit films are rounded
-to whole levels after the columns' pass and after the rows' pass of the resize, as in the loader.
+The numbers are those of :func:`cxw_monai.transforms.view_crops.crop_views` up to rounding: 8-bit films are rounded to
+whole grey levels after each pass of the resize, as in the loader, so that few pixels differ, by a level or two.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def with_views(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]
     height, width = batch["view_size"][0].tolist()
     films = {name: sent(batch[name], device) for name in FILM_KEYS}
     views = crop_batch(**films, size=(height, width))
-    left = {name: value for name, value in batch.items() if name not in (*FILM_KEYS, "view_size")}
-    return {**left, "view1": views[0], "view2": views[1]}
+    others = {name: value for name, value in batch.items() if name not in ("film", "film_size", "jitter", "view_size")}
+    return {**others, "view1": views[0], "view2": views[1]}
 
 
 def crop_batch(
