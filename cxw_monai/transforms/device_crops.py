@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
@@ -27,7 +28,7 @@ def collate_films(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Args:
         samples: as :class:`cxw_monai.transforms.RandWorldViewPaird` gives them; those with `cut=False` hold `film`, an
-            array or tensor `[1, H, W]`, of one dtype.
+            array `[1, H, W]`. 8-bit films beside 16-bit ones become 16-bit.
 
     Returns:
         The batch; where there are films, `film` `[B, 1, H, W]` with zeros below and to the right of the smaller ones,
@@ -35,14 +36,15 @@ def collate_films(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     if "film" not in samples[0]:
         return default_collate(list(samples))
-    films = [torch.as_tensor(sample["film"]) for sample in samples]
-    sizes = torch.tensor([film.shape[1:] for film in films])
-    height, width = sizes.amax(dim=0).tolist()
-    padded = torch.zeros((len(films), 1, height, width), dtype=films[0].dtype)
+    films = [np.asarray(sample["film"]) for sample in samples]
+    sizes = np.array([film.shape[1:] for film in films])
+    dtype = np.result_type(*films)
+    padded = np.zeros((len(films), 1, *sizes.max(axis=0)), dtype=dtype)
     for place, film in zip(padded, films, strict=True):
-        place[:, : film.shape[1], : film.shape[2]] = film
+        scale = 257 if film.dtype == np.uint8 != dtype else 1  # 255 becomes 65535
+        np.multiply(film, scale, out=place[:, : film.shape[1], : film.shape[2]], dtype=dtype)
     rest = default_collate([{name: value for name, value in sample.items() if name != "film"} for sample in samples])
-    return {**rest, "film": padded, "film_size": sizes}
+    return {**rest, "film": torch.from_numpy(padded), "film_size": torch.from_numpy(sizes)}
 
 
 def with_views(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

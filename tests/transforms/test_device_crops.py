@@ -86,6 +86,17 @@ def test_views_do_not_depend_on_the_other_films_of_the_batch():
             assert torch.allclose(alone[name][0], together[name][number], atol=1e-5)
 
 
+def test_films_of_8_and_16_bits_make_one_batch():
+    films = [film(40, 50, 1, np.uint8), film(50, 40, 2, np.uint16)]
+    whole = {"box1": torch.tensor([0, 0, 40, 40, 0]), "box2": torch.tensor([0, 0, 40, 40, 0])}
+    rest = {**whole, "jitter": torch.ones(3), "view_size": torch.tensor([40, 40])}
+    batch = collate_films([{"film": one, **rest} for one in films])
+    assert batch["film"].dtype == torch.uint16 and batch["film"].shape == (2, 1, 50, 50)
+    views = with_views(batch, CPU)["view1"]
+    for view, pixels, full in zip(views, films, (255, 65535), strict=True):
+        assert np.allclose(view.numpy(), pixels[:, :40, :40] / full, atol=1e-6)
+
+
 def test_other_batches_are_collated_as_usual():
     batch = collate_films([{"view1": torch.zeros(1, 4, 4), "index": 3}, {"view1": torch.ones(1, 4, 4), "index": 5}])
     assert batch["view1"].shape == (2, 1, 4, 4) and batch["index"].tolist() == [3, 5]
