@@ -57,16 +57,19 @@ def films(count: int = 4, dtype: type = np.uint8) -> list[np.ndarray]:
     return made if dtype is np.uint8 else [film.astype(np.uint16) * 257 for film in made]
 
 
-def loader_batch(count: int = 4, cut: bool = True, local_crops: bool = False, **options: Any) -> dict[str, Tensor]:
+def loader_batch(
+    count: int = 4, cut: bool = True, local_crops: bool = False, noise: bool = True, **options: Any
+) -> dict[str, Tensor]:
     """A batch as the loader gives it, with all kinds of perturbation.
 
     Args:
         count: films.
         cut: whether the views are cut in the loader.
         local_crops: add small crops.
+        noise: among the perturbations; it is drawn on the device, each of which has numbers of its own.
         options: of `films`.
     """
-    actions = ActionSampler(blur_prob=0.7, noise_prob=0.5)
+    actions = ActionSampler(blur_prob=0.7, noise_prob=0.5 * noise)
     transforms: list[Any] = [RandWorldViewPaird(size=SIDE, flip_prob=0.5, cut=cut), RandActiond(sampler=actions)]
     if local_crops:
         transforms.insert(0, RandLocalCropsd(count=2, size=32, sampler=actions))

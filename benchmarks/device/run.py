@@ -197,8 +197,7 @@ class Run:
             status, detail = "not applicable", "does not fit into the device's memory"
         except Exception as error:  # the other checks are made all the same
             status, detail = "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        speed.free(self.device)
         return Result(name, kind, status, detail, figures, round(time.perf_counter() - start, 2))
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +30,7 @@ from cxw_monai.training import prepare_worker
 from cxw_monai.transforms import RandActiond, RandWorldViewPaird, TokenMaskSampler
 from cxw_monai.transforms.device_crops import collate_films
 
-__all__ = ["Figure", "films_per_second", "loading", "matrix_peak", "step_flops", "steps"]
+__all__ = ["Figure", "films_per_second", "free", "loading", "matrix_peak", "step_flops", "steps"]
 
 FILM, FILMS = 512, 32
 WARM_UP = 3
@@ -150,6 +151,7 @@ def steps(
         compile: `compile_blocks` of the package's side.
         beside_plain: measure the plain loop too.
     """
+    free(device)
     image = image_of(device)
     data = view_batch(batch, device, image)
     name = f"step {size} {image} px batch {batch}{' compiled' if compile else ''}"
@@ -169,13 +171,20 @@ def steps(
     return found
 
 
+def free(device: torch.device) -> None:
+    """Give back what no measurement holds any more; trainers hold themselves until they are collected."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def _memory(device: torch.device, name: str) -> list[Figure]:
     """Most memory of a CUDA device since the last call."""
     if device.type != "cuda":
         return []
     most = torch.cuda.max_memory_allocated(device)
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
+    free(device)
     return [Figure(f"{name}, memory", most / 2**30, "GiB")]
 
 

@@ -93,6 +93,15 @@ def test_a_batch_that_does_not_fit_is_said_and_is_no_fault(stand_ins, tmp_path, 
     assert "not applicable steps of tiny, batch 2: does not fit" in capsys.readouterr().out
 
 
+def test_a_measurement_that_fails_is_said_and_leaves_what_is_right_right(stand_ins, tmp_path, monkeypatch, capsys):
+    def loading(*args, **kwargs):
+        raise RuntimeError("DataLoader worker is killed by signal: Bus error.")
+
+    monkeypatch.setattr(run.speed, "loading", loading)
+    assert command(tmp_path) == 0
+    assert "failed loading, crops in the loader: RuntimeError: DataLoader worker is killed" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_device_that_is_not_here_is_refused(tmp_path, capsys):
     assert __main__.main(["--device", "cuda", "--output", str(tmp_path / "out")]) == 2
