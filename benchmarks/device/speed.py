@@ -27,6 +27,7 @@ from cxw_monai.networks import WorldModel, WorldModelPredictor, configure_blocks
 from cxw_monai.tasks.pretraining.dataset import ViewPairDataset
 from cxw_monai.tasks.pretraining.step import world_view_inputs
 from cxw_monai.training import prepare_worker
+from cxw_monai.training.precision import bfloat16_support
 from cxw_monai.transforms import RandActiond, RandWorldViewPaird, TokenMaskSampler
 from cxw_monai.transforms.device_crops import collate_films
 
@@ -61,8 +62,9 @@ def finish(device: torch.device) -> None:
 
 
 def matrix_peak(device: torch.device, side: int, seconds: float) -> list[Figure]:
-    """Most floating-point operations a second of square products in bfloat16 (on a CPU: the faster of both dtypes)."""
-    dtypes = (torch.bfloat16,) if device.type == "cuda" else (torch.bfloat16, torch.float32)
+    """Most floating-point operations a second of square products in bfloat16; on a CPU of the faster dtype."""
+    dtypes = [torch.bfloat16] if bfloat16_support(device) != "none" else []
+    dtypes += [torch.float32] if device.type == "cpu" else []
     found = []
     for dtype in dtypes:
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
@@ -172,9 +174,9 @@ def steps(
 
 
 def free(device: torch.device) -> None:
-    """Give back what no measurement holds any more; trainers hold themselves until they are collected."""
-    gc.collect()
+    """Give back what no measurement on a GPU holds any more; trainers hold themselves until they are collected."""
     if device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
 
