@@ -215,13 +215,16 @@ def read_golden(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(f"{path}: not a readable npz ({error}).") from error
 
 
-def check_parity(golden_path: str | Path, dtype: torch.dtype = torch.float64) -> list[ParityLine]:
+def check_parity(
+    golden_path: str | Path, dtype: torch.dtype = torch.float64, device: str | torch.device = "cpu"
+) -> list[ParityLine]:
     """Hold our network against golden tensors.
 
     Args:
         golden_path: `.npz` with `sd.*`, `in.*`, `out.*`; the json of the same name beside it has sizes, flags and
             gradient norms.
         dtype: `torch.float64` (tolerance 1e-9, gradient norms 1e-6 relative) or `torch.float32` (1e-4, 1e-3).
+        device: where our network computes.
 
     Returns:
         One line per `out.*` key and per gradient norm of the files.
@@ -232,10 +235,13 @@ def check_parity(golden_path: str | Path, dtype: torch.dtype = torch.float64) ->
     """
     golden_path = Path(golden_path)
     golden, described = read_golden(golden_path)
-    golden = {name: value.to(dtype) if value.is_floating_point() else value for name, value in golden.items()}
+    golden = {
+        name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
+        for name, value in golden.items()
+    }
     state = {name.removeprefix("sd."): value for name, value in golden.items() if name.startswith("sd.")}
     try:
-        model = model_of(state, described["cfg"]).train()
+        model = model_of(state, described["cfg"]).to(device).train()
         inputs = inputs_of(golden)
     except KeyError as error:
         raise ValueError(f"{golden_path} or its json lacks {error}.") from error

@@ -53,7 +53,7 @@ class _Encoder(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty_like(like.pos_embed), requires_grad=False)
         self.blocks = nn.ModuleList(_Block(dim, like.num_heads) for _ in like.blocks)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.load_state_dict(like.state_dict())
+        self.to(like.pos_embed).load_state_dict(like.state_dict())
 
     def forward(self, image: Tensor, index: Tensor | None = None) -> Tensor:
         image = (image - self.image_mean.view(1, -1, 1, 1)) / self.image_std.view(1, -1, 1, 1)
@@ -76,7 +76,7 @@ class _Predictor(nn.Module):
         self.predictor_norm = nn.LayerNorm(dim, eps=1e-6)
         self.predictor_proj = nn.Linear(dim, like.predictor_proj.out_features)
         self.policy_net = copy.deepcopy(like.policy_net)
-        self.load_state_dict(like.state_dict())
+        self.to(like.mask_token).load_state_dict(like.state_dict())
 
     def forward(self, context: Tensor, action: Tensor, seen: Tensor, wanted: Tensor | None, rel: Tensor) -> Tensor:
         positions = self.predictor_pos_embed.expand(len(context), -1, -1)
@@ -95,8 +95,8 @@ class PlainLoop:
     """A world model with its optimiser, trained step by step.
 
     Args:
-        model: weights and sizes are taken from it, and whether all tokens of the other view are predicted; its other
-            settings must be the defaults.
+        model: weights, sizes, dtype and device are taken from it, and whether all tokens of the other view are
+            predicted; its other settings must be the defaults.
         amp: `bfloat16` (autocast), `none` or `auto`.
         lr, weight_decay: of AdamW.
         momentum: of the target's moving average.

@@ -23,7 +23,7 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittle
 from cxw_monai.io import read_radiograph
 
 from .figures import seconds
-from .view_pipelines import synthetic_film
+from .made_films import synthetic_film
 
 __all__ = ["ReadingCase", "ReadingRow", "measure_reading", "reading_cases"]
 

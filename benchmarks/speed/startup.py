@@ -23,7 +23,7 @@ from cxw_monai.tasks.pretraining.dataset import ViewPairDataset
 from cxw_monai.transforms import RandActiond, RandWorldViewPaird
 
 from .figures import Measurement, seconds
-from .view_pipelines import synthetic_film
+from .made_films import synthetic_film
 
 __all__ = ["measure_data", "measure_startup"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,11 +31,11 @@ from cxw_monai.training import (
 from cxw_monai.transforms import RandActiond, RandWorldViewPaird, TokenMaskSampler
 
 from .figures import Measurement, short_name
+from .made_films import synthetic_film
 from .plain_loop import PlainLoop
 from .processes import peak_bytes, process_context
-from .view_pipelines import synthetic_film
 
-__all__ = ["measure_processes", "measure_step"]
+__all__ = ["measure_processes", "measure_step", "package_trainer"]
 
 PACKAGE, PLAIN = "package", "plain loop"
 WARM_UP = 3
@@ -252,20 +252,44 @@ def _run_package(connection: Connection, model: WorldModel, data: dict[str, Tens
     network = configure_blocks(model, **settings["blocks"])
     if dist.is_initialized():
         network = nn.parallel.DistributedDataParallel(network)
-    schedules = PretrainingSchedules(steps_per_epoch=settings["steps"], epochs=1, lr=2e-4)
-    trainer = SupervisedTrainer(
-        device=torch.device("cpu"),
+    masks = TokenMaskSampler(grid=model.encoder.grid)
+    trainer = package_trainer(network, batches(), settings["steps"], masks, settings["amp"])
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, completed)
+    trainer.run()
+
+
+def package_trainer(
+    network: nn.Module,
+    batches: Iterable[Mapping[str, Tensor]],
+    steps: int,
+    masks: TokenMaskSampler,
+    amp: str = "none",
+    device: str | torch.device = "cpu",
+    lr: float = 2e-4,
+) -> SupervisedTrainer:
+    """The trainer of the pretraining bundle without its handlers, for one epoch.
+
+    Args:
+        network: a world model on the device, wrapped or sharded where it is to be.
+        batches: as many as there are steps.
+        steps: of the run; collapse monitors are computed in the first.
+        masks: sampler of token masks.
+        amp: `bfloat16`, `none` or `auto`.
+        device: where to compute.
+        lr: peak learning rate.
+    """
+    device = torch.device(device)
+    schedules = PretrainingSchedules(steps_per_epoch=steps, epochs=1, lr=lr)
+    fused = device.type != "meta"
+    return SupervisedTrainer(
+        device=device,
         max_epochs=1,
-        train_data_loader=batches(),
-        epoch_length=settings["steps"],
+        train_data_loader=batches,
+        epoch_length=steps,
         network=network,
-        optimizer=torch.optim.AdamW(parameter_groups(model), lr=2e-4, weight_decay=0.05, fused=True),
+        optimizer=torch.optim.AdamW(parameter_groups(network), lr=lr, weight_decay=0.05, fused=fused),
         loss_function=None,
-        iteration_update=PretrainingStep(
-            TokenMaskSampler(grid=model.encoder.grid), schedules, amp=settings["amp"], monitor_every=settings["steps"]
-        ),
+        iteration_update=PretrainingStep(masks, schedules, amp=amp, monitor_every=steps),
         inferer=SimpleInferer(),
         decollate=False,
     )
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, completed)
-    trainer.run()

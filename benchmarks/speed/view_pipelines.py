@@ -16,19 +16,10 @@ from cxw_monai.transforms import IDENTITY_ACTION, ActionSampler, BaseJitter, Ran
 from cxw_monai.transforms.geometry import CropBox
 from cxw_monai.transforms.views import sample_base_jitter, sample_crop_pair
 
-__all__ = ["PackageViews", "PillowViews", "synthetic_film"]
+__all__ = ["PackageViews", "PillowViews"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FILM_MEAN, FILM_STD = 0.5056, 0.252
-
-
-def synthetic_film(side: int, seed: int) -> np.ndarray:
-    """A smooth random film with grain, uint8 ``[1, side, side]``."""
-    rng = np.random.default_rng([side, seed])
-    coarse = torch.from_numpy(rng.random((1, 1, 12, 12), dtype=np.float32))
-    film = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic")[0].numpy()
-    film = film + rng.normal(0, 0.02, film.shape)
-    return (np.clip(film, 0, 1) * 255).astype(np.uint8)
 
 
 class PackageViews:

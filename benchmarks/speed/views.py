@@ -23,7 +23,8 @@ from cxw_monai.tasks.pretraining.dataset import ViewPairDataset
 from cxw_monai.transforms import RandActiond, RandWorldViewPaird
 
 from .figures import Measurement, seconds
-from .view_pipelines import PackageViews, PillowViews, synthetic_film
+from .made_films import synthetic_film
+from .view_pipelines import PackageViews, PillowViews
 
 __all__ = ["measure_view_loading", "measure_views"]
 

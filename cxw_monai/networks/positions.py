@@ -70,6 +70,7 @@ def sincos_table(
     order: str = "column_first",
     reference_grid: tuple[int, int] | None = None,
     dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Table of a token grid, row-major.
 
@@ -80,12 +81,13 @@ def sincos_table(
         reference_grid: when given, positions are expressed in cells of this grid laid over the same field of view,
             which is what interpolating the reference grid's table approximates. Default: the grid's own cells.
         dtype: dtype of the result; angles are computed in float64.
+        device: where it is made; the CPU by default.
 
     Returns:
         `[1, rows * columns, dim]`.
     """
-    rows = torch.arange(grid[0], dtype=torch.float64)
-    columns = torch.arange(grid[1], dtype=torch.float64)
+    rows = torch.arange(grid[0], dtype=torch.float64, device=device)
+    columns = torch.arange(grid[1], dtype=torch.float64, device=device)
     if reference_grid is not None:
         rows = (rows + 0.5) * reference_grid[0] / grid[0] - 0.5
         columns = (columns + 0.5) * reference_grid[1] / grid[1] - 0.5

@@ -102,7 +102,8 @@ class WorldModelPredictor(nn.Module):
         if grid == self.grid:
             return self.predictor_pos_embed
         order = table_order(self.predictor_pos_embed, self.grid)
-        return sincos_table(grid, self.embed_dim, order).to(self.predictor_pos_embed)
+        table = sincos_table(grid, self.embed_dim, order, device=self.predictor_pos_embed.device)
+        return table.to(self.predictor_pos_embed)
 
     def mask_tokens(self, action: Tensor, tokens: Tensor | None, rel: Tensor | None, grid: tuple[int, int]) -> Tensor:
         """Mask tokens `[B, K, D]` that carry place, flip and (for the `feat` conditionings) action."""

@@ -135,7 +135,8 @@ class RadiographViT(nn.Module):
         if grid[0] == self.grid[0] and grid[1] == self.grid[1]:
             return self.pos_embed
         if self.position_resize == "closed_form":
-            table = sincos_table(grid, self.embed_dim, "column_first", self.position_grid, torch.float32)
+            device = self.pos_embed.device
+            table = sincos_table(grid, self.embed_dim, "column_first", self.position_grid, torch.float32, device)
             return table.to(self.pos_embed)
         stored = self.pos_embed.reshape(1, self.grid[0], self.grid[1], self.embed_dim).permute(0, 3, 1, 2)
         scale = [grid[0] / self.grid[0], grid[1] / self.grid[1]]

@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from cxw_monai.networks import Block, WorldModel
 
-__all__ = ["load_model", "load_optimizer", "shard_world_model", "whole"]
+__all__ = ["full", "load_model", "load_optimizer", "shard_world_model", "whole"]
 
 
 def shard_world_model(network: WorldModel) -> WorldModel:
@@ -40,6 +40,11 @@ def shard_world_model(network: WorldModel) -> WorldModel:
     return network
 
 
+def full(value: Tensor) -> Tensor:
+    """A tensor that may be sharded, gathered on its device; all processes must call it alike."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
 def whole(state: Any) -> Any:
     """A state whose sharded tensors have been gathered into the CPU's memory; all processes must call it alike.
 
@@ -47,7 +52,7 @@ def whole(state: Any) -> Any:
         state: nested dictionaries and lists, such as a state dict; what isn't sharded comes back as it is.
     """
     if isinstance(state, DTensor):
-        return state.full_tensor().cpu()
+        return full(state).cpu()
     if isinstance(state, dict):
         return {name: whole(value) for name, value in state.items()}
     if isinstance(state, list | tuple):

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,11 +15,13 @@ from monai.engines import SupervisedTrainer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cxw_monai.transforms.transfer import sent
+
 from .non_finite import NonFiniteSteps
 from .precision import Precision
 from .processes import unwrapped
 from .random_state import random_state
-from .sharding import whole
+from .sharding import full
 
 __all__ = ["Stateful", "TrainingStep", "moved", "scalars_of"]
 
@@ -34,12 +36,25 @@ class Stateful(Protocol):
 
 def moved(batch: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
     """The tensors of a batch on a device."""
-    return {name: value.to(device, non_blocking=True) for name, value in batch.items() if isinstance(value, Tensor)}
+    return {name: sent(value, device) for name, value in batch.items() if isinstance(value, Tensor)}
 
 
-def scalars_of(losses: Mapping[str, Tensor]) -> dict[str, float]:
-    """`loss` and its terms, as `loss_<term>`, to log."""
-    return {name if name == "loss" else f"loss_{name}": value.item() for name, value in losses.items()}
+def read_values(values: Sequence[Tensor]) -> list[float]:
+    """Scalars of a device as numbers: in a training step the one place that waits for the device, once."""
+    exact = any(value.dtype == torch.float64 for value in values)
+    dtype = torch.float64 if exact else torch.float32
+    return torch.stack([value.detach().to(dtype) for value in values]).tolist()
+
+
+def scalars_of(losses: Mapping[str, Tensor], **others: Tensor) -> dict[str, float]:
+    """`loss` and its terms, as `loss_<term>`, to log, and other scalars by their names, all read at once."""
+    named = {name if name == "loss" else f"loss_{name}": value for name, value in losses.items()} | others
+    return dict(zip(named, read_values(list(named.values())), strict=True))
+
+
+def gradient_norm(network: nn.Module) -> Tensor:
+    """Norm of all gradients together, a scalar on their device."""
+    return full(nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None]))
 
 
 class TrainingStep(ABC):
@@ -147,10 +162,12 @@ class TrainingStep(ABC):
                 output = self.forward(network, inputs)
             losses = self.losses(output, inputs)
             self.non_finite.backward(losses["loss"], group_size)
-        scalars = scalars_of(losses)
+        norms = {"gradient_norm": gradient_norm(network)} if last else {}
+        scalars = scalars_of(losses, **norms)
+        norm = scalars.pop("gradient_norm", math.nan)
         scalars = {**scalars, **self.monitors(output, position)} if math.isfinite(scalars["loss"]) else {}
         scalars.update(self.scheduled(step))
-        if last and (norm := self._apply(engine, step)) is not None:
+        if last and self._apply(engine, step, norms["gradient_norm"], norm):
             scalars["gradient_norm"] = norm
         count = len(next(iter(batch.values())))
         self._add_rate(scalars, count, first=position == 0)
@@ -168,13 +185,11 @@ class TrainingStep(ABC):
             if self.weight_decay is not None and group.get("decays", True):
                 group["weight_decay"] = self.weight_decay(step)
 
-    def _apply(self, engine: SupervisedTrainer, step: int) -> float | None:
-        """Clip and step; returns the gradient norm before clipping, None where the step was skipped."""
+    def _apply(self, engine: SupervisedTrainer, step: int, total: Tensor, norm: float) -> bool:
+        """Clip by the gradients' norm, given as a tensor and as a number, and step; False where that was skipped."""
         network = engine.network
-        parameters = [p for p in network.parameters() if p.grad is not None]
-        total = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
-        norm = total.item()
         if self.clip_norm is not None and norm > self.clip_norm:
+            parameters = [p for p in network.parameters() if p.grad is not None]
             nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, total)
         if not math.isfinite(norm):
             for buffer, before in zip(network.buffers(), self._buffers, strict=True):
@@ -183,10 +198,10 @@ class TrainingStep(ABC):
         if self.non_finite.on_non_finite == "skip":
             engine.state.metrics["skipped_steps"] = self.non_finite.skipped
         if refused:
-            return None
+            return False
         engine.optimizer.step()
         self.after_step(unwrapped(network), step)
-        return norm
+        return True
 
     def _add_rate(self, scalars: dict[str, float], images: int, first: bool) -> None:
         """Images per second since the previous micro-batch of the epoch ended, data loading included."""

@@ -96,6 +96,8 @@ class TokenMaskSampler:
         context_scale: range of the context block's share of the grid, in the shape of the grid (multiblock:
             (0.75, 1.0)).
         min_keep: a context has more tokens than this.
+        multiple: numbers of context and target tokens are cut down to multiples of this, where as many are left (and
+            more than `min_keep` of a context); with few different numbers, fewer kernels are compiled.
         truncation: "random" keeps a random subset, unbiased; "first" keeps the first indices, which starves the lower
             rows, as the released code does (multiblock: "random").
         mask_ratio: share of target tokens (random: 0.6).
@@ -115,6 +117,7 @@ class TokenMaskSampler:
         target_aspect: tuple[float, float] | None = None,
         context_scale: tuple[float, float] | None = None,
         min_keep: int = 10,
+        multiple: int = 1,
         truncation: str | None = None,
         mask_ratio: float | None = None,
         seed: int = 0,
@@ -122,6 +125,7 @@ class TokenMaskSampler:
         if strategy not in _DEFAULTS:
             raise ValueError(f"strategy must be one of {sorted(_DEFAULTS)}, got {strategy!r}.")
         self.grid, self.strategy, self.min_keep = cast("tuple[int, int]", tuple(grid)), strategy, min_keep
+        self.multiple = multiple
         self.num_targets = self._resolved("num_targets", num_targets)
         self.target_scale = self._resolved("target_scale", target_scale)
         self.target_aspect = self._resolved("target_aspect", target_aspect)
@@ -146,6 +150,8 @@ class TokenMaskSampler:
             raise ValueError(f"grid must be two positive numbers of tokens (rows, columns), got {self.grid}.")
         if self.min_keep < 0:
             raise ValueError(f"min_keep must be at least 0, got {self.min_keep}.")
+        if self.multiple < 1:
+            raise ValueError(f"multiple must be at least 1, got {self.multiple}.")
         if self.num_targets is not None and self.num_targets < 1:
             raise ValueError(f"num_targets must be at least 1, got {self.num_targets}.")
         for name, highest in (("target_scale", 1), ("context_scale", 1), ("target_aspect", math.inf)):
@@ -242,15 +248,22 @@ class TokenMaskSampler:
         else:
             context, target = self._block_sets(batch_size)
         scores = None
-        if self.truncation == "random":  # one field serves both sets, as they are disjoint
+        if self.truncation == "random" or (self.truncation is None and self.multiple > 1):
+            # one field serves both sets, as they are disjoint
             scores = torch.rand(context.shape, generator=self._generator)
         masks = TokenMasks(
-            context=_keep_common(context, scores),
-            target=_keep_common(target, scores),
+            context=self._cut_alike(context, scores, self.min_keep + 1),
+            target=self._cut_alike(target, scores, 1),
             permutation=torch.randperm(batch_size, generator=self._generator),
         )
         self.step += 1
         return masks
+
+    def _cut_alike(self, members: Tensor, scores: Tensor | None, least: int) -> Tensor:
+        """Indices `[B, K]` of the sets `[B, N]`, cut to a common number, a multiple where that is `least` or more."""
+        common = int(members.sum(dim=1).min())
+        whole = common - common % self.multiple
+        return _keep(members, scores, whole if whole >= least else common)
 
     def _random_sets(self, batch_size: int) -> tuple[Tensor, Tensor]:
         scores = torch.rand(batch_size, self.grid[0] * self.grid[1], generator=self._generator)
@@ -319,14 +332,12 @@ def _union(blocks: tuple[Tensor, Tensor]) -> Tensor:
     return (rows.transpose(1, 2) @ columns > 0.5).flatten(1)  # the product counts the blocks over a token
 
 
-def _keep_common(members: Tensor, scores: Tensor | None) -> Tensor:
-    """Cuts the sets ``[B, N]`` (bool) to the smallest count K and returns their ascending indices ``[B, K]``.
+def _keep(members: Tensor, scores: Tensor | None, keep: int) -> Tensor:
+    """Cuts the sets ``[B, N]`` (bool) to K = ``keep`` members, which all have, and returns their indices ``[B, K]``.
 
     With scores in [0, 1), ``[B, N]``, the K members of the highest score stay, else the first K.
     """
-    counts = members.sum(dim=1)
-    keep = int(counts.min())
-    if keep == int(counts.max()):
+    if keep == int(members.sum(dim=1).max()):
         kept = members
     elif scores is None:
         kept = members & (members.cumsum(dim=1) <= keep)

@@ -21,6 +21,7 @@ from monai.utils import ensure_tuple
 from torch import Tensor
 
 from .seeding import Reseedable, between
+from .transfer import sent
 
 __all__ = ["IDENTITY_ACTION", "ActionSampler", "Perturbd", "RandActiond", "perturb"]
 
@@ -90,8 +91,8 @@ def _filter_rows(image: Tensor, first: np.ndarray, weights: np.ndarray) -> Tenso
     neighbours = first[:, None] + np.arange(weights.shape[2])  # [H, K]
     rows = height * np.arange(count * channels)[:, None, None] + neighbours  # [n C, H, K]
     shares = np.repeat(weights, channels, axis=0)
-    indices = torch.from_numpy(rows.reshape(-1, rows.shape[2])).to(image.device)
-    per_row = torch.from_numpy(shares.reshape(-1, rows.shape[2])).to(image)
+    indices = sent(torch.from_numpy(rows.reshape(-1, rows.shape[2])), image.device)
+    per_row = sent(torch.from_numpy(shares.reshape(-1, rows.shape[2])).to(image.dtype), image.device)
     table = image.reshape(-1, width)
     return F.embedding_bag(indices, table, mode="sum", per_sample_weights=per_row).view(image.shape)
 
@@ -101,7 +102,7 @@ def _blur(image: Tensor, radius: np.ndarray) -> Tensor:
     chosen = np.flatnonzero(radius)
     if len(chosen) == 0:
         return image
-    index = torch.from_numpy(chosen).to(image.device)
+    index = sent(torch.from_numpy(chosen), image.device)
     height, width = image.shape[2:]
     down = _blur_weights(radius[chosen], height)
     across = down if width == height else _blur_weights(radius[chosen], width)
@@ -163,10 +164,12 @@ def perturb(image: Tensor, action: Tensor, noise: Tensor | None = None) -> Tenso
         for place, sample, numbers in zip(out, source, values[:, :3].tolist(), strict=True):
             _adjust_sample(place, sample, *numbers)
     else:
-        out = _adjust_batch(source, *values.to(source)[:, :3, None, None, None].unbind(1))  # each [B, 1, 1, 1]
+        numbers = sent(values.to(source.dtype), source.device)
+        out = _adjust_batch(source, *numbers[:, :3, None, None, None].unbind(1))  # each [B, 1, 1, 1]
     out = _blur(out, values[:, 3].numpy())
     if noise is not None and bool((values[:, 4] > 0).any()):
-        out = (out + noise.to(out) * values[:, 4, None, None, None].to(out)).clamp_(0, 1)
+        deviation = sent(values[:, 4, None, None, None].to(out.dtype), out.device)
+        out = (out + noise.to(out) * deviation).clamp_(0, 1)
     return out.to(image.dtype)
 
 

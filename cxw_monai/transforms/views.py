@@ -121,6 +121,10 @@ class RandWorldViewPaird(Reseedable, MapTransform):
       (see :func:`cxw_monai.transforms.geometry.relative_geometry`);
     - ``box1``, ``box2``: int64 ``[5]``, top, left, height, width (px, in the view's own frame) and flipped (0 or 1).
 
+    With ``cut=False`` the same is drawn but the views are left to :func:`cxw_monai.transforms.device_crops.crop_batch`.
+    In their place it adds ``film``, the image as it is, ``jitter``, float32 ``[3]`` (brightness, contrast, 1 where
+    brightness comes first), and ``view_size``, int64 ``[2]``.
+
     Flips are off by default: they destroy the laterality of the heart. The released CheXWorld used ``flip_prob=0.5``.
     The base jitter is described at :func:`crop_views`. Outputs are plain tensors (no MetaTensor tracking); lazy
     resampling does not apply.
@@ -136,6 +140,7 @@ class RandWorldViewPaird(Reseedable, MapTransform):
         jitter_brightness: the brightness factor is uniform in ``1 -+ jitter_brightness``; in [0, 1].
         jitter_contrast: the same for contrast.
         allow_missing_keys: leave a sample without the key as it is, instead of raising KeyError.
+        cut: make the views; or only say where they lie.
 
     Raises:
         ValueError: for a setting out of its range, or an image of another shape, type or range.
@@ -153,6 +158,7 @@ class RandWorldViewPaird(Reseedable, MapTransform):
         jitter_brightness: float = 0.4,
         jitter_contrast: float = 0.4,
         allow_missing_keys: bool = False,
+        cut: bool = True,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
         if len(self.keys) != 1:
@@ -161,6 +167,7 @@ class RandWorldViewPaird(Reseedable, MapTransform):
         self.scale, self.ratio = cast("tuple[float, float]", tuple(scale)), cast("tuple[float, float]", tuple(ratio))
         self.min_overlap, self.flip_prob = min_overlap, flip_prob
         self.jitter_prob, self.jitter_brightness, self.jitter_contrast = jitter_prob, jitter_brightness, jitter_contrast
+        self.cut = cut
         self._check_settings()
 
     def _check_settings(self) -> None:
@@ -188,13 +195,20 @@ class RandWorldViewPaird(Reseedable, MapTransform):
             self.randomize(image.shape[1:])
             box1, box2 = self._boxes
             width = image.shape[2]
-            sample["view1"], sample["view2"] = crop_views(image, self._boxes, self.size, self._jitter)
+            if self.cut:
+                sample["view1"], sample["view2"] = crop_views(image, self._boxes, self.size, self._jitter)
+            else:
+                sample |= {"film": image, "jitter": self._jitter_numbers(), "view_size": torch.tensor(self.size)}
             sample["rel_21"] = torch.tensor(relative_geometry(box1, box2, width), dtype=torch.float32)
             sample["rel_12"] = torch.tensor(relative_geometry(box2, box1, width), dtype=torch.float32)
             for name, box in (("box1", box1), ("box2", box2)):
                 values = [box.top, box.left, box.height, box.width, int(box.flipped)]
                 sample[name] = torch.tensor(values, dtype=torch.int64)
         return sample
+
+    def _jitter_numbers(self) -> Tensor:
+        jitter = self._jitter or BaseJitter(1.0, 1.0, True)
+        return torch.tensor([jitter.brightness, jitter.contrast, float(jitter.brightness_first)])
 
 
 def _checked_image(image: Any, key: str) -> np.ndarray:

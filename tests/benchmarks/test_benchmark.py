@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from benchmarks.speed.cases import Case, default_cases, format_report, measure, run_benchmark
-from benchmarks.speed.view_pipelines import PackageViews, PillowViews, synthetic_film
+from benchmarks.speed.made_films import synthetic_film
+from benchmarks.speed.view_pipelines import PackageViews, PillowViews
 from cxw_monai.training import precision
 
 

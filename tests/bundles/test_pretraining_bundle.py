@@ -336,7 +336,7 @@ def test_every_row_of_the_ablation_trains(films, tmp_path, preset):
 )
 def test_pixels_can_be_the_target_or_stand_beside_it(films, tmp_path, overlays, targets, width):
     configs = ["train.json", *overlays]
-    settings = {} if overlays else {"targets": targets}
+    settings = {} if overlays else {"targets": targets, "crops_on": "device", "mask_multiple": 4}
     flow = workflow("train", configs, dataset_dir=str(films), output_dir=str(tmp_path), epochs=1, **settings)
     flow.run()
     assert flow.network_def.settings.targets == targets

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,8 +16,11 @@ from torch import Tensor
 from cxw_monai.networks import RadiographViT, WorldModel, WorldModelPredictor, WorldModelSettings
 from cxw_monai.tasks.pretraining.step import world_view_inputs
 from cxw_monai.training import allow_tf32
-from cxw_monai.transforms import TokenMaskSampler
+from cxw_monai.training.step import scalars_of
+from cxw_monai.transforms import RandActiond, RandWorldViewPaird, TokenMaskSampler
+from cxw_monai.transforms.device_crops import collate_films
 from cxw_monai.transforms.perturb import perturb
+from cxw_monai.transforms.transfer import sent
 
 META = torch.device("meta")
 
@@ -38,6 +42,38 @@ def test_a_batch_is_moved_perturbed_and_masked_on_the_device(noise):
     assert {"view1", "perturbed2", "action1", "rel_21", "context1", "target2"} <= found.keys()
     assert {name: value.device.type for name, value in found.items()} == dict.fromkeys(found, "meta")
     assert found["perturbed1"].dtype == torch.float32 and found["context1"].dtype == torch.int64
+
+
+def test_whole_films_are_cut_on_the_device_and_what_is_not_needed_stays():
+    views, actions = RandWorldViewPaird(size=32, cut=False), RandActiond()
+    samples = [actions(views({"image": np.full((1, 40 + n, 48), 100, np.uint8), "index": n})) for n in range(2)]
+    found = tensors(world_view_inputs(collate_films(samples), TokenMaskSampler((4, 4), min_keep=2), META))
+    assert found["view1"].shape == found["perturbed2"].shape == (2, 1, 32, 32)
+    assert {value.device.type for value in found.values()} == {"meta"}
+    assert not found.keys() & {"film", "jitter", "box1", "index"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scalars_are_read_together_and_are_those_read_one_by_one(dtype):
+    values = torch.rand(3, dtype=dtype)
+    found = scalars_of({"loss": values[0], "intra": values[1].float()}, gradient_norm=values[2])
+    assert found == {
+        "loss": values[0].item(),
+        "loss_intra": values[1].float().item(),
+        "gradient_norm": values[2].item(),
+    }
+
+
+def test_what_is_sent_from_pageable_memory_is_pinned_for_cuda_alone(monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self)
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda self: False)
+    to, value = [], torch.ones(2)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *args, **kwargs: to.append((args, kwargs)) or self)
+    sent(value, torch.device("cuda:0"))
+    assert pinned == [value] and to == [((torch.device("cuda:0"),), {"non_blocking": True})]
+    sent(value, torch.device("cpu"))
+    assert len(pinned) == 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -56,6 +56,34 @@ def test_masks_are_sorted_disjoint_and_large_enough(settings):
     assert sampler.step == 20
 
 
+@pytest.mark.parametrize("settings", STRATEGIES, ids=str)
+def test_numbers_of_tokens_come_in_multiples(settings):
+    sampler = TokenMaskSampler(**settings, multiple=8)
+    counts = set()
+    for batch_size in [1, 4, 64] * 5:
+        masks = sampler.sample(batch_size)
+        for indices, least in ((masks.context, 11), (masks.target, 1)):
+            count = indices.shape[1]
+            assert count >= least and (count % 8 == 0 or count - count % 8 < least)
+            counts.add(count)
+        context, target = tables(masks, sampler.grid[0] * sampler.grid[1])
+        assert not (context & target).any()
+    assert any(count % 8 == 0 for count in counts)
+
+
+@pytest.mark.parametrize("strategy", ["block", "random"])
+def test_what_is_cut_to_a_multiple_is_drawn_at_random(strategy):
+    """The first tokens of a mask aren't preferred where its strategy has no truncation of its own."""
+    _, target = frequency(TokenMaskSampler((14, 14), strategy, multiple=32), 40, 64)
+    middle = target[5:9, 5:9]
+    assert float(target[:4].mean()) == pytest.approx(float(target[-4:].mean()), rel=0.1) and middle.min() > 0.3
+
+
+def test_multiples_of_one_change_nothing():
+    one, other = TokenMaskSampler(multiple=1).sample(8), TokenMaskSampler().sample(8)
+    assert torch.equal(one.context, other.context) and torch.equal(one.target, other.target)
+
+
 def test_block_sizes_are_those_of_the_specification():
     sampler = TokenMaskSampler()
     sizes = [sampler.block_sizes(step) for step in range(4000)]
@@ -259,6 +287,7 @@ def test_default_settings_on_small_grids(grid, works):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"multiple": 0}, "multiple must be at least 1, got 0"),
         ({"strategy": "stripes"}, "strategy must be one of"),
         ({"grid": (0, 14)}, "grid must be two positive"),
         ({"grid": (14, 14, 14)}, "grid must be two positive"),

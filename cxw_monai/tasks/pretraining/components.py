@@ -128,7 +128,8 @@ def token_masks(settings: PretrainingSettings, network: WorldModel) -> TokenMask
     """A sampler of token masks, with another seed in each process."""
     renamed = {"num_targets": "mask_targets", "mask_ratio": "mask_ratio"}
     renamed |= {
-        name: f"mask_{name}" for name in ("strategy", "target_scale", "context_scale", "min_keep", "truncation")
+        name: f"mask_{name}"
+        for name in ("strategy", "target_scale", "context_scale", "min_keep", "multiple", "truncation")
     }
     return TokenMaskSampler(network.encoder.grid, seed=settings.seed + settings.rank, **settings.pick(**renamed))
 
@@ -141,7 +142,7 @@ def world_views(settings: PretrainingSettings, network: WorldModel) -> Compose:
     )
     actions = {name: f"action_{name}" for name in ("jitter_prob", "blur_prob", "noise_prob")}
     sampler = ActionSampler(**settings.pick(**actions))
-    pair = RandWorldViewPaird("image", size=(height, width), **crops)
+    pair = RandWorldViewPaird("image", size=(height, width), cut=settings.crops_on == "loader", **crops)
     actions_of_views = RandActiond(["action1", "action2"], sampler=sampler)
     if not settings.local_crops:
         return Compose([pair, actions_of_views])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cxw_monai.data.cache import RadiographCache
 from cxw_monai.data.dataset import SeededDataset
+from cxw_monai.data.store import RadiographCache
 
 __all__ = ["ViewPairDataset"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from cxw_monai.training.curves import Panel, draw_panels, read_metrics
 from cxw_monai.transforms import TokenMaskSampler, perturb
+from cxw_monai.transforms.device_crops import collate_films, with_views
 
 from .dataset import ViewPairDataset
 
@@ -65,6 +67,14 @@ def spread(length: int, count: int, seed: int = 0) -> list[int]:
     return [int(rng.integers(first, last)) for first, last in zip(edges, edges[1:], strict=False)]
 
 
+def _with_views(sample: dict[str, Any]) -> dict[str, Any]:
+    """A sample whose views have been cut, where that was left to the device."""
+    if "film" not in sample:
+        return sample
+    views = with_views(collate_films([sample]), torch.device("cpu"))
+    return {**sample, "view1": views["view1"][0], "view2": views["view2"][0]}
+
+
 def draw_world_views(
     dataset: ViewPairDataset, masks: TokenMaskSampler, picture: str | Path, count: int = 4, epoch: int = 0
 ) -> None:
@@ -88,7 +98,7 @@ def draw_world_views(
     grid_of_axes = figure.subplots(count, 7, squeeze=False)
     films = spread(len(dataset), count, dataset.seed)
     for row, (place, axes) in enumerate(zip(films, grid_of_axes, strict=True)):
-        sample = dataset[(epoch, place)]
+        sample = _with_views(dataset[(epoch, place)])
         film = dataset.cache.image(place)[0]
         axes[0].imshow(film, cmap="gray", vmin=0, vmax=np.iinfo(film.dtype).max)
         axes[0].set_title("radiograph and its two crops", fontsize=9)

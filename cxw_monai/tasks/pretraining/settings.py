@@ -64,6 +64,7 @@ class PretrainingSettings(TrainingSettings):
     local_crops: Whole = setting(0, "small crops of a film for the objective pooled, an even number", resume="fixed")
     local_crop_size: Size = setting(80, "side of a small crop in px, or height and width", resume="fixed")
     local_crop_scale: Pair = setting([0.1, 0.4], "area of a small crop as a share of the film's, low and high")
+    crops_on: Annotated[Literal["loader", "device"], Lower] = setting("loader", "where views are cut and resized")
     base_jitter_prob: Share = setting(0.8, "probability of jitter in both views, 0 to 1")
     action_jitter_prob: Share = setting(0.8, "probability of jitter as an action, 0 to 1")
     action_blur_prob: Share = setting(0.2, "probability of blur as an action, 0 to 1")
@@ -76,6 +77,7 @@ class PretrainingSettings(TrainingSettings):
     mask_context_scale: Pair | None = setting([0.75, 1.0], "area of the context, low and high, as a share")
     mask_ratio: Share | None = setting(None, "share of tokens that strategy random hides, 0 to 1")
     mask_min_keep: Whole = setting(10, "least number of context tokens")
+    mask_multiple: Count = setting(1, "what the numbers of context and target tokens are multiples of")
     # optimisation
     batch_size: Count = setting(64, "films of a process and micro-batch")
     epochs: Count = setting(100, "passes over the films, 1 or more")

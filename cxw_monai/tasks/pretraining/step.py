@@ -16,8 +16,13 @@ from cxw_monai.training.non_finite import NonFiniteSteps
 from cxw_monai.training.schedules import PretrainingSchedules
 from cxw_monai.training.step import TrainingStep, moved
 from cxw_monai.transforms import TokenMaskSampler, perturb
+from cxw_monai.transforms.device_crops import with_views
+from cxw_monai.transforms.transfer import sent
 
 __all__ = ["PretrainingStep", "world_view_inputs"]
+
+USED = ("view1", "view2", "action1", "action2", "rel_12", "rel_21")
+"""What the network needs of a batch, besides small crops."""
 
 
 def world_view_inputs(
@@ -26,7 +31,8 @@ def world_view_inputs(
     """Move a batch of view pairs to the device, perturb it there and draw its masks.
 
     Args:
-        batch: `view1`, `view2` `[B, C, H, W]` in [0, 1]; `action1`, `action2` `[B, 5]`; `rel_12`, `rel_21` `[B, 4]`.
+        batch: `view1`, `view2` `[B, C, H, W]` in [0, 1], or films to cut them from (`with_views`); `action1`, `action2`
+            `[B, 5]`; `rel_12`, `rel_21` `[B, 4]`.
             Where there are small crops, `local_crops` `[B, L, C, h, w]` and `local_actions` `[B, L, 5]`.
             Where an action asks for noise it is drawn from torch's global generator, which checkpoints save.
         masks: sampler of the batch's masks; view 2 takes view 1's in another order.
@@ -36,10 +42,10 @@ def world_view_inputs(
     Returns:
         Inputs of the world model.
     """
-    on_device = moved(batch, device)
+    cut = with_views(batch, device)
+    on_device = moved({name: cut[name] for name in (*USED, "local_crops") if name in cut}, device)
     drawn = masks.sample(len(on_device["view1"]))
-    context, target = drawn.context.to(device), drawn.target.to(device)
-    permutation = drawn.permutation.to(device)
+    context, target, permutation = (sent(part, device) for part in (drawn.context, drawn.target, drawn.permutation))
     copies = {1: on_device["view1"], 2: on_device["view2"]}
     if perturbed:  # an action on the device would be waited for to be checked
         copies = {i: _perturbed(view, batch[f"action{i}"]) for i, view in copies.items()}
@@ -48,7 +54,7 @@ def world_view_inputs(
         flat = _perturbed(small.flatten(0, 1), batch["local_actions"].flatten(0, 1))
         small = flat.view_as(small)
     return WorldModelInputs(
-        **{name: on_device[name] for name in ("view1", "view2", "action1", "action2", "rel_12", "rel_21")},
+        **{name: on_device[name] for name in USED},
         perturbed1=copies[1],
         perturbed2=copies[2],
         context1=context,

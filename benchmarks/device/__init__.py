@@ -1,0 +1,1 @@
+"""Whether a device computes what the CPU does, and how fast."""
