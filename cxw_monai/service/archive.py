@@ -16,10 +16,13 @@ from requests.auth import HTTPBasicAuth
 from cxw_monai.io.dicom.file import quiet_pydicom
 from cxw_monai.io.dicom.film_classes import FILM_MODALITIES
 
+from .stow import parts
+
 __all__ = ["Archive", "ArchiveError", "Stored"]
 
 _TIMEOUTS = 10.0, 120.0  # s to connect, and between two bytes of an answer
 _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
+_AS_IT_IS = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
 _DUPLICATE = 0x0111  # the failure reason of an instance that the archive has already (PS3.18 I.2)
 
 
@@ -51,10 +54,10 @@ class Archive:
     """
 
     def __init__(self, url: str, credentials: tuple[str, str] | None = None) -> None:
-        session = _Session()
-        session.trust_env = False  # a proxy of the environment is not for the clinic's archive
-        session.auth = HTTPBasicAuth(*credentials) if credentials else None
-        self._client = DICOMwebClient(url.rstrip("/"), session=session)
+        self._url, self._session = url.rstrip("/"), _Session()
+        self._session.trust_env = False  # a proxy of the environment is not for the clinic's archive
+        self._session.auth = HTTPBasicAuth(*credentials) if credentials else None
+        self._client = DICOMwebClient(self._url, session=self._session)
         self._client.set_http_retry_params(retry=False)  # the queue tries again
 
     def films(self, days: int = 0) -> Iterator[Stored]:
@@ -73,17 +76,23 @@ class Archive:
                     raise ArchiveError("the DICOMweb server listed an instance without its UIDs") from None
 
     def fetch(self, film: Stored, path: Path) -> None:
-        """Save a film as the server has it.
+        """Save a film's file as the server has it: the client's own way would parse it, and refuses old files.
 
         Raises:
             ArchiveError: the server doesn't answer as it should.
         """
-        found = self._asked(self._client.retrieve_instance, *film, media_types=(("application/dicom", "*"),))
-        with path.open("wb") as stream, quiet_pydicom():
-            try:
-                found.save_as(stream)
-            except Exception as error:  # pydicom raises whatever the content provokes
-                raise ArchiveError(f"an instance can't be saved ({type(error).__name__})") from error
+        url = f"{self._url}/studies/{film.study}/series/{film.series}/instances/{film.instance}"
+        answer = self._asked(self._session.get, url, headers=_AS_IT_IS)
+        try:
+            answer.raise_for_status()
+            start, end = next(parts(answer.content, answer.headers.get("content-type", "")))
+        except requests.HTTPError:
+            raise ArchiveError(f"the DICOMweb server answered {answer.status_code}") from None
+        except ValueError as error:
+            raise ArchiveError(f"the DICOMweb server's answer can't be read: {error}") from error
+        with path.open("wb") as stream:
+            stream.write(memoryview(answer.content)[start:end])
+            stream.flush()
             os.fsync(stream.fileno())
 
     def store(self, files: Iterable[Path]) -> None:

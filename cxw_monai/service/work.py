@@ -14,7 +14,7 @@ from pathlib import Path
 from cxw_monai.io import RadiographError
 
 from .answers import Answerer, Refused
-from .archive import Archive, ArchiveError
+from .archive import Archive, ArchiveError, Stored
 from .intake import take_in
 from .queue import Film, FilmQueue, FullError, film_key
 
@@ -220,19 +220,30 @@ class WebWatch:
         """Look once; always False, so that a pause follows."""
         try:
             for film in self.archive.films(self.days):
-                key = film_key(film.instance)
-                if key in self._passed_over or self.queue.find(film.instance) is not None:
+                if film_key(film.instance) in self._passed_over or self.queue.find(film.instance) is not None:
                     continue
-                handle, name = tempfile.mkstemp(dir=self.queue.incoming, suffix=".dcm")
-                os.close(handle)
-                self.archive.fetch(film, Path(name))
-                if not taken(self.queue, self.metrics, Path(name)):
+                if not self._take(film):
                     break
-                if self.queue.find(film.instance) is None:
-                    self._passed_over.add(key)
         except ArchiveError as error:
             _logger.warning("no films can be had", extra={"reason": str(error)})
         return False
+
+    def _take(self, film: Stored) -> bool:
+        """Fetch and take a film, if it is one; False where the queue is full."""
+        key = film_key(film.instance)
+        handle, name = tempfile.mkstemp(dir=self.queue.incoming, suffix=".dcm")
+        os.close(handle)
+        try:
+            self.archive.fetch(film, Path(name))
+        except ArchiveError as error:
+            Path(name).unlink()
+            _logger.warning("not fetched", extra={"film": key, "reason": str(error)})
+            return True
+        if not taken(self.queue, self.metrics, Path(name)):
+            return False
+        if self.queue.find(film.instance) is None:
+            self._passed_over.add(key)
+        return True
 
 
 def taken(queue: FilmQueue, metrics: Metrics, file: Path) -> bool:
