@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from cxw_monai.io.files.printable import printable
 from cxw_monai.io.results.folders import output_lock
@@ -20,7 +21,7 @@ from .queue import FilmQueue
 from .web import LOOPBACK, make_app
 from .work import FolderWatch, Metrics, Threads, WebWatch, Worker
 
-__all__ = ["TOKEN_VARIABLE", "ServiceSettings", "serve"]
+__all__ = ["TOKEN_VARIABLE", "ServiceSettings", "http_server", "serve"]
 
 TOKEN_VARIABLE = "CXW_SERVICE_TOKEN"
 """Environment variable with the token that requests must bear."""
@@ -163,7 +164,7 @@ def serve(settings: ServiceSettings) -> None:
         for look in looks:
             threads.start("watch", look.step, settings.poll_seconds)
         try:
-            _listen(app, settings)
+            http_server(app, settings.host, settings.port, settings.certificate, settings.key).run()
         finally:
             if dimse is not None:
                 dimse.shutdown()
@@ -185,12 +186,14 @@ def _dimse(settings: ServiceSettings, queue: FilmQueue, metrics: Metrics):  # ty
     return start_dimse(queue, metrics, settings.dicom_port, settings.ae_title)
 
 
-def _listen(app: object, settings: ServiceSettings) -> None:
-    """Answer HTTP until asked to end."""
+def http_server(
+    app: FastAPI, host: str, port: int, certificate: Path | None = None, key: Path | None = None
+) -> uvicorn.Server:
+    """An HTTP server with bounded connections, headers and waiting, which logs no request."""
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        host=settings.host,
-        port=settings.port,
+        app,
+        host=host,
+        port=port,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -202,7 +205,7 @@ def _listen(app: object, settings: ServiceSettings) -> None:
         http="h11",
         ws="none",
         lifespan="off",
-        ssl_certfile=settings.certificate,
-        ssl_keyfile=None if settings.key is None else str(settings.key),
+        ssl_certfile=certificate,
+        ssl_keyfile=None if key is None else str(key),
     )
-    uvicorn.Server(config).run()
+    return uvicorn.Server(config)

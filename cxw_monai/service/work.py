@@ -58,9 +58,12 @@ class Threads:
         """Call `step` until stopped, with `pause` seconds after each call that did nothing."""
 
         def work() -> None:
-            while not self.stopping.is_set():
-                if not step():
-                    self.stopping.wait(pause)
+            try:
+                while not self.stopping.is_set():
+                    if not step():
+                        self.stopping.wait(pause)
+            except Exception as error:  # a full disk, most likely
+                _logger.critical("a thread ended", extra={"reason": f"{name}: {type(error).__name__}"})
 
         self._threads.append(threading.Thread(target=work, name=name, daemon=True))
         self._threads[-1].start()
