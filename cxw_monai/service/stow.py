@@ -10,6 +10,7 @@ __all__ = ["MULTIPART", "SINGLE", "parts", "stow_answer"]
 
 MULTIPART, SINGLE = "multipart/related", "application/dicom"
 _MOST_PARTS = 1000
+_LONGEST_BOUNDARY = 200  # RFC 2046 has 70; Orthanc sends 73
 _MOST_HEADER = 4096  # bytes of a part's header
 _CANNOT_UNDERSTAND = 0xC000  # failure reason (PS3.18 I.2.2)
 
@@ -38,7 +39,7 @@ def parts(body: _Bytes, content_type: str) -> Iterator[tuple[int, int]]:
         yield 0, len(body)
         return
     boundary = message.get_param("boundary")
-    if not isinstance(boundary, str) or not 0 < len(boundary) <= 70 or not boundary.isascii():
+    if not isinstance(boundary, str) or not 0 < len(boundary) <= _LONGEST_BOUNDARY or not boundary.isascii():
         raise ValueError("the content type has no usable boundary")
     delimiter = b"--" + boundary.encode()
     at = body.find(delimiter)
