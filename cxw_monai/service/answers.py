@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,18 +13,18 @@ from cxw_monai.inference.api import ClassificationModel, SegmentationModel, load
 from cxw_monai.inference.classify import FilmClassifier
 from cxw_monai.inference.classify_settings import ClassifySettings
 from cxw_monai.inference.film_run import FilmRun
-from cxw_monai.inference.predictor import doubts_of
 from cxw_monai.inference.reading import ReadFilm, read_whole
 from cxw_monai.inference.run import FilmSegmenter
 from cxw_monai.inference.settings import SegmentSettings, model_hash
 from cxw_monai.io import RadiographError
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.csv_files import read_rows
+from cxw_monai.io.results.dicom_seg import checked_seg_type
+from cxw_monai.quality.review import NO_CHEST, film_doubts
 
 __all__ = ["Answer", "Answerer", "Refused"]
 
 _ANSWER = "answer.json"
-_logger = logging.getLogger(__name__)
 
 
 class Answer(NamedTuple):
@@ -40,7 +40,7 @@ class Answer(NamedTuple):
 
 
 class Refused(Exception):
-    """The film is no upright frontal chest film, as far as the quality model sees.
+    """The film is no frontal chest film, as far as the quality model sees.
 
     Attributes:
         reasons: in words.
@@ -56,24 +56,24 @@ class _Bundle(ABC):
 
     TABLE: str
 
-    def __init__(self, name: str, weights: str, digest: str) -> None:
-        self.name, self.weights, self.digest = name, weights, digest
+    def __init__(self, name: str, weights: str | PathLike[str]) -> None:
+        self.name, self.digest = name, model_hash(weights)
 
     @abstractmethod
     def run(self, path: str, folder: Path) -> FilmRun:
         """A run of one film."""
 
-    def answer(self, path: str, film: ReadFilm, folder: Path) -> Answer:
-        """Write one film's results below a folder of this bundle's own."""
+    def answer(self, path: str, film: ReadFilm, doubts: list[str], folder: Path) -> Answer:
+        """Write one film's results below a folder of this bundle's own; `doubts` are those about the film."""
         run, own = self.run(path, folder / self.name), folder / self.name
-        self.write(run, film)
+        self.write(run, film, doubts)
         with (own / self.TABLE).open(newline="", encoding="utf-8") as stream:
             (row,) = read_rows(stream)
         notes = (row["implausible"], row["sr_note"], row.get("seg_note", ""))
         files = sorted(path.relative_to(folder).as_posix() for path in own.rglob("*.dcm"))
         return Answer(tuple(filter(None, notes)), tuple(files))
 
-    def write(self, run: FilmRun, film: ReadFilm) -> None:
+    def write(self, run: FilmRun, film: ReadFilm, doubts: list[str]) -> None:
         """Write the results."""
         run.write(run.results(), *film)
 
@@ -82,7 +82,7 @@ class _Segmenter(_Bundle):
     TABLE = "measurements.csv"
 
     def __init__(self, name: str, model: SegmentationModel, seg_type: str) -> None:
-        super().__init__(name, str(model.weights), model_hash(model.weights))
+        super().__init__(name, model.weights)
         self.model, self.seg_type = model, seg_type
 
     def run(self, path: str, folder: Path) -> FilmRun:
@@ -106,7 +106,7 @@ class _Classifier(_Bundle):
     TABLE = "classification.csv"
 
     def __init__(self, name: str, model: ClassificationModel) -> None:
-        super().__init__(name, str(model.weights), model_hash(model.weights))
+        super().__init__(name, model.weights)
         self.model = model
 
     def run(self, path: str, folder: Path) -> FilmRun:
@@ -124,8 +124,8 @@ class _Classifier(_Bundle):
             model_hash=self.digest,
         )
 
-    def write(self, run: FilmRun, film: ReadFilm) -> None:
-        run.write(run.results(), *film, [])  # the film was judged before
+    def write(self, run: FilmRun, film: ReadFilm, doubts: list[str]) -> None:
+        run.write(run.results(), *film, doubts)
 
 
 class Answerer:
@@ -138,13 +138,14 @@ class Answerer:
         seg_type: how a DICOM SEG stores masks.
 
     Raises:
-        ValueError: another kind of model, or none.
+        ValueError: another kind of model, or none, or another type of SEG.
         BundleError, CheckpointError: a model can't be loaded.
     """
 
     def __init__(self, models: Sequence[str], device: str = "cpu", seg_type: str = "auto") -> None:
         if not models:
             raise ValueError("give at least one --model")
+        checked_seg_type(seg_type)
         self.bundles: list[_Bundle] = []
         for number, given in enumerate(models, start=1):
             path, colon, weights = given.rpartition(":")
@@ -165,7 +166,8 @@ class Answerer:
 
         Raises:
             RadiographError: the film can't be read.
-            Refused: it is no upright frontal chest film.
+            Refused: it is no frontal chest film. One that is turned, mirrored or inverted has results, whose
+                descriptions say so.
         """
         about = folder / _ANSWER
         if about.is_file():
@@ -174,9 +176,10 @@ class Answerer:
         found = read_whole(str(film), {})
         if found is None or isinstance(found, RadiographError):
             raise found or RadiographError(film, "it was not read", "send it again")
-        if doubts := doubts_of(found[0], "flag"):
+        doubts = film_doubts(found[0].array)
+        if NO_CHEST.intersection(doubts):
             raise Refused(doubts)
-        answers = [bundle.answer(str(film), found, folder) for bundle in self.bundles]
+        answers = [bundle.answer(str(film), found, doubts, folder) for bundle in self.bundles]
         reasons, results = ([one for answer in answers for one in answer[part]] for part in (0, 1))
         answer = Answer(tuple(dict.fromkeys(reasons)), tuple(results))
         with atomic_file(about, "w", encoding="utf-8") as stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -10,9 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import highdicom as hd
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.sr.codedict import codes
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from cxw_monai.io.results.dicom_seg_reading import read_dicom_seg
@@ -84,6 +87,17 @@ def test_a_film_comes_back_with_its_results(clinic):
     assert not [path for path in (folder / "queue").rglob("*.dcm")]
 
 
+def diameters_of(archive: ohif.Orthanc) -> list[float]:
+    """Of heart and thorax in mm, as the archive's report has them."""
+    for report in archive.instances("SR"):
+        (found,) = json.loads(ohif.request(f"{archive.url}/tools/lookup", report["00080018"]["Value"][0].encode()))
+        content = hd.sr.srread(io.BytesIO(ohif.request(f"{archive.url}/instances/{found['ID']}/file"))).content
+        numbers = [group.get_measurements()[0] for group in content.get_image_measurement_groups()]
+        if numbers[0].name == codes.SCT.Diameter:
+            return [number.value for number in numbers]
+    raise AssertionError("no report of diameters")
+
+
 OPEN = """for (const one of document.querySelectorAll('[data-cy=study-browser-thumbnail-no-image]')) {
   if (!one.innerText.startsWith(arguments[0])) continue;
   for (const kind of ['mousedown', 'mouseup', 'click', 'mousedown', 'mouseup', 'click', 'dblclick'])
@@ -125,7 +139,10 @@ def test_a_viewer_shows_masks_and_diameters_on_the_film(clinic, tmp_path):
         page.run(CLICK, "trackedMeasurements-btn")
         text = ohif.until(lambda: "cardiothoracic ratio" in page.text() and page.text(), 60)
         assert "Heart, transverse diameter" in text and "Thorax, inner transverse diameter" in text
-        assert len(re.findall(r"\d+(\.\d)? mm", text)) >= 2
+        shown = [
+            int(number) * 0.7 for number in re.findall(r"(\d+) px Proj", text)
+        ]  # no mm with ImagerPixelSpacing alone
+        assert shown == pytest.approx(diameters_of(archive), abs=0.7)
 
 
 def _segmented(page: ohif.Browser, place: list[int]) -> list[np.ndarray]:
