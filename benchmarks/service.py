@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=50, help="films to send (default 50)")
     parser.add_argument("--side", type=int, default=256, help="their size in px (default 256)")
     parser.add_argument("--kills", type=int, default=0, help="how often the service is killed (default 0)")
+    parser.add_argument("--longest", type=float, default=10, help="seconds before a kill, at most (default 10)")
     parser.add_argument("--workers", type=int, default=1, help="of the service (default 1)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
     parser.add_argument("--minutes", type=float, default=60, help="to give up after (default 60)")
@@ -57,7 +58,7 @@ def measured(a: argparse.Namespace, folder: Path, archive: ohif.Orthanc) -> dict
     kills, peak, end = 0, 0.0, begun + 60 * a.minutes
     while time.monotonic() < end and (sender.is_alive() or len(archive.instances("SEG")) < a.count):
         if kills < a.kills:
-            time.sleep(rng.uniform(0.0, 6.0))
+            time.sleep(rng.uniform(0.0, a.longest))
             os.kill(process.pid, signal.SIGKILL)
             process.wait(60)
             kills += 1

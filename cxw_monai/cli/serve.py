@@ -55,7 +55,7 @@ def run(a: argparse.Namespace) -> int:
     """Runs the service."""
     try:
         from cxw_monai.service.serve import ServiceSettings, serve
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ValueError(f'the service needs {error.name}: pip install "cxw-monai[service]"') from error
 
     settings = ServiceSettings(
