@@ -57,6 +57,15 @@ def test_uids_follow_from_the_content(tmp_path, film):
     assert uids[0] == uids[1] != uids[2]
 
 
+def test_a_film_of_a_private_class_is_refused(tmp_path):
+    film = write_dicom(
+        tmp_path / "film.dcm", np.zeros((24, 32), np.uint16), sop_class="1.2.3.4.5.6", Modality="DX", **UIDS
+    )
+    with pytest.raises(RadiographError, match="of SOP class 1.2.3.4.5.6, which the DICOM standard doesn't have"):
+        write_classification_sr(tmp_path / "sr.dcm", film, PROBABILITIES, POINTS, **HOW)
+    assert not (tmp_path / "sr.dcm").exists()
+
+
 def test_a_doubtful_film_and_one_that_is_no_dicom(tmp_path, film):
     write_classification_sr(tmp_path / "sr.dcm", film, PROBABILITIES, {}, doubtful=True, **HOW)
     report = hd.sr.srread(tmp_path / "sr.dcm")

@@ -27,7 +27,7 @@ from pydicom.sr.coding import Code
 from cxw_monai.io.dicom.file import quiet_pydicom
 from cxw_monai.io.structures import PRIVATE_SCHEME
 
-from .dicom_shared import DOUBT, SegAlgorithm, read_header, result_uid
+from .dicom_shared import DOUBT, SegAlgorithm, of_known_class, read_header, result_uid
 from .sr_report import comment_on, save_report
 
 __all__ = ["finding_code", "write_classification_sr"]
@@ -76,7 +76,8 @@ def write_classification_sr(
         doubtful: the film is implausible, which labels and description say first.
 
     Raises:
-        RadiographError: the source is no DICOM image, has several frames, or lacks a UID that a reference needs.
+        RadiographError: the source is no DICOM image, has several frames, lacks a UID that a reference needs, or is of
+            a class that highdicom doesn't know.
     """
     doubt = DOUBT if doubtful else ""
     with quiet_pydicom():
@@ -93,7 +94,8 @@ def write_classification_sr(
             for name, probability in probabilities.items()
         ]
         how: dict[str, Any] = {"created": created, "algorithm": algorithm, "doubtful": doubtful}
-        save_report(path, header, groups, identity, title="Classification", number=_SERIES_OFFSET, **how)
+        with of_known_class(source, header, "SR"):
+            save_report(path, header, groups, identity, title="Classification", number=_SERIES_OFFSET, **how)
 
 
 def _group(

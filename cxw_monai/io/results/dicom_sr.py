@@ -31,7 +31,7 @@ from pydicom.sr.coding import Code
 from cxw_monai.io.dicom.file import quiet_pydicom
 from cxw_monai.io.structures import PRIVATE_SCHEME, describe_structure
 
-from .dicom_shared import DOUBT, SegAlgorithm, read_header, result_uid
+from .dicom_shared import DOUBT, SegAlgorithm, of_known_class, read_header, result_uid
 from .sr_report import comment_on, save_report
 
 __all__ = ["Diameter", "write_dicom_sr"]
@@ -99,7 +99,8 @@ def write_dicom_sr(
         doubtful: the masks are implausible, which labels and description say first.
 
     Raises:
-        RadiographError: the source is no DICOM image, has several frames, or lacks a UID that a reference needs.
+        RadiographError: the source is no DICOM image, has several frames, lacks a UID that a reference needs, or is of
+            a class that highdicom doesn't know.
         ValueError: no heart, or a site twice.
     """
     lines = {one.site: one for one in diameters}
@@ -116,7 +117,8 @@ def write_dicom_sr(
             group[0].ContentSequence.extend(_area(name, area, _AREAS[lines["heart"].unit]))
         title, offset = "Diameters of heart and thorax", _SERIES_OFFSET
         how: dict[str, Any] = {"created": created, "algorithm": algorithm, "doubtful": doubtful}
-        save_report(path, header, list(groups.values()), identity, title=title, number=offset, **how)
+        with of_known_class(source, header, "SR"):
+            save_report(path, header, list(groups.values()), identity, title=title, number=offset, **how)
 
 
 def _group(
