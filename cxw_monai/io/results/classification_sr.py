@@ -110,12 +110,16 @@ def _group(
     """A class's measurement group."""
     decided = {point: _DECIDED[probability >= threshold] for point, threshold in points.items()}
     thresholds = [f"threshold at {point}: {float(threshold)!r}" for point, threshold in points.items()]
+    source = hd.sr.SourceImageForMeasurement(header.SOPClassUID, header.SOPInstanceUID)
+    certainty = hd.sr.Measurement(
+        codes.DCM.CertaintyOfFinding, 100 * probability, codes.UCUM.Percent, referenced_images=[source]
+    )
     group = hd.sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(result_uid(f"SR class {name}", identity), name),
         finding_type=finding_code(name),
         algorithm_id=hd.sr.AlgorithmIdentification(algorithm.name, algorithm.version, thresholds or None),
         source_images=[hd.sr.SourceImageForMeasurementGroup(header.SOPClassUID, header.SOPInstanceUID)],
-        measurements=[hd.sr.Measurement(codes.DCM.CertaintyOfFinding, 100 * probability, codes.UCUM.Percent)],
+        measurements=[certainty],
         qualitative_evaluations=[
             hd.sr.QualitativeEvaluation(_point_code(point), value) for point, value in decided.items()
         ],
