@@ -13,6 +13,7 @@ from cxw_monai.io import RadiographError
 from cxw_monai.io.results.dicom_seg_reading import read_dicom_seg
 from cxw_monai.service import answers
 from cxw_monai.service.answers import Answerer, Refused
+from cxw_monai.service.folders import answer_folder
 from cxw_monai.weights.segmenter import new_segmenter, save_segmenter, segmenter_settings
 from tests.helpers.dicom_files import write_dicom
 from tests.helpers.small_classifier import CLASSES, save_classifier
@@ -92,3 +93,20 @@ def test_models_that_cannot_answer():
         Answerer(["chexworld_pretraining"])
     with pytest.raises(ValueError, match="nothing"):
         Answerer(["chexworld_classification:nothing"])
+
+
+def test_a_folder_is_answered_film_by_film(models, path, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        answers, "film_doubts", lambda film: [] if film.shape[1] == 24 else ["not a frontal chest film"]
+    )
+    folder = tmp_path / "films"
+    (folder / "below").mkdir(parents=True)
+    path.rename(folder / "below" / "a.dcm")
+    (folder / "b.dcm").write_bytes(bytes(128) + b"DICM" + bytes(20))
+    write_dicom(folder / "c.dcm", np.arange(4096, dtype=np.uint16).reshape(64, 64))
+    a, b, c = sorted(answer_folder(Answerer(models), folder, tmp_path / "out"), key=lambda one: one["film"][-5:])
+    assert (a["film"], a["state"], len(a["results"])) == ("below/a.dcm", "done", 3)
+    assert all((tmp_path / "out" / name).is_file() for name in a["results"])
+    assert (b["state"], c["state"]) == ("failed", "refused") and c["reasons"] == ["not a frontal chest film"]
+    with pytest.raises(ValueError, match="no film in it"):
+        answer_folder(Answerer(models), tmp_path / "out" / "below", tmp_path / "none")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -14,12 +17,13 @@ pytest.importorskip("uvicorn", reason="comes with the extra `service`")
 pytest.importorskip("dicomweb_client", reason="comes with the extra `service`, on Python 3.11 or later")
 requests = pytest.importorskip("requests", reason="comes with the extra `service`")
 
+from cxw_monai.service.health import healthy  # noqa: E402
 from cxw_monai.service.intake import receive  # noqa: E402
 from cxw_monai.service.queue import FilmQueue  # noqa: E402
 from cxw_monai.service.serve import http_server  # noqa: E402
 from cxw_monai.service.web import make_app  # noqa: E402
 from cxw_monai.service.work import Metrics, Threads  # noqa: E402
-from tests.helpers.ohif import until  # noqa: E402
+from tests.helpers.ohif import free_port, until  # noqa: E402
 from tests.service.conftest import files_below, multipart, uid_of  # noqa: E402
 
 TOKEN = "a-token-of-many-characters"
@@ -27,18 +31,18 @@ DICOM = {"Content-Type": "application/dicom"}
 
 
 @contextmanager
-def served(queue: FilmQueue, token: str | None = None, max_bytes: int = 1 << 20) -> Iterator[str]:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+def served(
+    queue: FilmQueue, token: str | None = None, max_bytes: int = 1 << 20, tls: tuple[Path, ...] = ()
+) -> Iterator[str]:
+    port = free_port()
     app = make_app(queue, Threads(), Metrics(), token=token, loopback=True, max_bytes=max_bytes)
-    server = http_server(app, "127.0.0.1", port)
+    server = http_server(app, "127.0.0.1", port, *tls)
     server.install_signal_handlers = lambda: None
     thread = Thread(target=server.run, daemon=True)
     thread.start()
     try:
         until(lambda: server.started, 30, 0.02)
-        yield f"http://127.0.0.1:{port}"
+        yield f"https://localhost:{port}" if tls else f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join(20)
@@ -123,6 +127,22 @@ def test_health_and_metrics(queue, url, film):
     values = dict(line.split(" ") for line in lines if not line.startswith("#"))
     assert values['cxw_films{state="waiting"}'] == "2" and values["cxw_received_total"] == "1"
     assert int(values["process_resident_memory_bytes"]) > 1 << 20
+
+
+def test_the_container_s_health_check(url):
+    assert healthy(int(url.rpartition(":")[2])) and not healthy(free_port())
+
+
+def test_with_tls(queue, tmp_path):
+    openssl = shutil.which("openssl") or pytest.skip("needs openssl")
+    made = [tmp_path / "key.pem", tmp_path / "cert.pem"]
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run([*command, "-keyout", made[0], "-out", made[1]], check=True, capture_output=True)
+    with served(queue, TOKEN, tls=(made[1], made[0])) as url:
+        assert url.startswith("https") and healthy(int(url.rpartition(":")[2]))
+        given = {"Authorization": f"Bearer {TOKEN}"}
+        assert requests.get(f"{url}/metrics", headers=given, verify=made[1]).status_code == 200
 
 
 def test_a_token_is_asked_for_but_for_health(queue, film):
