@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cxw_monai.io import RadiographError
+from cxw_monai.io.files.identity import file_state
 
 from .answers import Answerer, Refused
 from .archive import Archive, ArchiveError, Stored
@@ -190,17 +191,20 @@ class FolderWatch:
             folders[:] = [one for one in folders if not one.startswith(".")]
             folders[:] = [one for one in folders if os.path.realpath(os.path.join(folder, one)) != own]
             for path in (os.path.join(folder, name) for name in names if not name.startswith(".")):
-                if os.path.isfile(path) and not os.path.islink(path):
-                    state = os.stat(path)
-                    found.append((path, (state.st_size, state.st_mtime_ns)))
+                if not os.path.islink(path) and os.path.isfile(path) and (state := file_state(path)) is not None:
+                    found.append((path, state))
         return found
 
     def _take(self, path: str) -> bool:
         """Take a file's film, if it is one; False where the queue is full."""
+        try:
+            source = open(path, "rb")  # noqa: SIM115
+        except OSError as error:  # gone by now, or not to be read
+            _logger.warning("not read", extra={"reason": type(error).__name__})
+            return True
         handle, name = tempfile.mkstemp(dir=self.queue.incoming, suffix=".dcm")
-        with os.fdopen(handle, "wb") as stream:
-            with open(path, "rb") as source:
-                shutil.copyfileobj(source, stream)
+        with source, os.fdopen(handle, "wb") as stream:
+            shutil.copyfileobj(source, stream)
             stream.flush()
             os.fsync(stream.fileno())
         return taken(self.queue, self.metrics, Path(name))

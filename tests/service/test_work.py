@@ -140,6 +140,20 @@ def test_a_watched_folder_gives_whole_files_once(tmp_path, film):
         FolderWatch(tmp_path / "none", queue, metrics)
 
 
+def test_a_file_that_goes_while_it_is_looked_at_is_passed_over(tmp_path, film, monkeypatch):
+    queue, folder = FilmQueue(tmp_path / "q"), tmp_path / "films"
+    folder.mkdir()
+    for number in (1, 2):
+        (folder / f"{number}.dcm").write_bytes(film(number))
+    watch = FolderWatch(folder, queue, Metrics())
+    found = watch._files()
+    watch._seen = dict(found)
+    (folder / "1.dcm").unlink()
+    monkeypatch.setattr(watch, "_files", lambda: found)
+    watch.step()
+    assert [queue.take().uid, queue.take()] == [uid_of(2), None]
+
+
 def test_a_full_queue_makes_a_watched_folder_wait(tmp_path, film):
     queue, folder = FilmQueue(tmp_path / "q", most=1), tmp_path / "films"
     folder.mkdir()
