@@ -23,6 +23,7 @@ ALONE = {
     "datasets": {"io", "data"},
     "rendering": {"io", "data"},
     "label": {*ORDER} - {"packaging"},
+    "service": {*ORDER} - {"packaging"},
 }
 """Rooms that only the command line imports, and what they may import."""
 

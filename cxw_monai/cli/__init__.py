@@ -36,6 +36,7 @@ VERBS = {
     "package": "a bundle as a verified zip, or for the Hugging Face Hub",
     "export": "a model as TorchScript and ONNX that need nothing of this package",
     "bundle": "print a bundle's folder",
+    "serve": "answer an archive's films with DICOM SEG and SR",
     "label": "serve segmentation and classification through MONAI Label",
 }
 """Each verb and what it gives; its module has the same name."""

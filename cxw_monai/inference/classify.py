@@ -6,6 +6,7 @@
     DIR/failures.csv                 films that could not be classified: path, reason, remedy
     DIR/settings.json                the model's hash, its classes, temperatures and operating points
     DIR/<film>/classification.json   on request, what the film's row says
+    DIR/<film>/classification.dcm    on request, the same as a DICOM SR, for DICOM films
     DIR/<film>/heatmap_<class>.png   on request, where the classifier looks
 """
 
@@ -14,7 +15,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +28,8 @@ from cxw_monai import __version__
 from cxw_monai.io import Radiograph, RadiographError
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.identity import FileIdentity
+from cxw_monai.io.results.classification_sr import write_classification_sr
+from cxw_monai.io.results.dicom_shared import SegAlgorithm
 from cxw_monai.io.results.folders import mark_own
 from cxw_monai.weights.classifier_settings import ClassifierSettings
 
@@ -36,7 +41,7 @@ from .predictor import Predictor, Transform, doubts_of
 
 __all__ = ["ClassificationWriter", "FilmClassifier", "Probabilitiesd", "decisions_of"]
 
-_TABLE, _JSON, _HEAT = "classification.csv", "classification.json", "heatmap_{}.png"
+_TABLE, _JSON, _SR, _HEAT = "classification.csv", "classification.json", "classification.dcm", "heatmap_{}.png"
 _logger = logging.getLogger(__name__)
 
 
@@ -70,10 +75,11 @@ class ClassificationWriter(FilmResults):
     Args:
         output_dir, sources, root, resume: see `FilmResults`.
         model: the classifier's settings.
-        formats: what is written beside the table: `json`, `heatmap`.
+        formats: what is written beside the table: `json`, `heatmap`, `sr`.
+        algorithm: what a SR names as the classifier.
     """
 
-    PATTERNS = (_JSON, _HEAT.format("*"))
+    PATTERNS = (_JSON, _SR, _HEAT.format("*"))
 
     def __init__(
         self,
@@ -83,18 +89,21 @@ class ClassificationWriter(FilmResults):
         resume: bool,
         model: ClassifierSettings,
         formats: Sequence[str],
+        algorithm: SegAlgorithm,
     ) -> None:
-        self.model, self.formats, self.implausible = model, set(formats), 0
+        self.model, self.formats, self.algorithm = model, set(formats), algorithm
+        self.implausible, self.created = 0, datetime.now()
         columns = [f"probability_{name}" for name in model.classes]
         for name in model.classes:
             points = model.operating_points.get(name, {})
             columns += [f"{what}_{name}_{point}" for point in points for what in ("decision", "threshold")]
-        columns = [*FILE_COLUMNS, "implausible", *columns]
+        columns = [*FILE_COLUMNS, *["sr_note"] * ("sr" in self.formats), "implausible", *columns]
         super().__init__(output_dir, sources, root, _TABLE, columns, (_TABLE, FAILURES, SETTINGS), resume)
 
     def files(self, row: Mapping[str, str]) -> list[str]:
         heat_maps_ = [_HEAT.format(name) for name in self.model.classes]
-        return [_JSON] * ("json" in self.formats) + heat_maps_ * ("heatmap" in self.formats)
+        files = [_JSON] * ("json" in self.formats) + heat_maps_ * ("heatmap" in self.formats)
+        return files + [_SR] * ("sr" in self.formats and not row.get("sr_note"))
 
     def write(
         self,
@@ -136,8 +145,20 @@ class ClassificationWriter(FilmResults):
                     title = f"{name.replace('_', ' ')}: probability {probabilities[name]:.3f}"
                     file, legend = folder / _HEAT.format(name), (title, maps.quantity, maps.least)
                     write_heat_map(file, grey, values, *legend)
+            if "sr" in self.formats:
+                cells["sr_note"] = self._write_sr(folder / _SR, path, probabilities, bool(doubts))
         self.implausible += bool(doubts)
         self.append(cells)
+
+    def _write_sr(self, file: Path, path: str, probabilities: Mapping[str, float], doubtful: bool) -> str:
+        """Write the SR; why there is none, in words, where it can't be made."""
+        how: dict[str, Any] = {"created": self.created, "algorithm": self.algorithm, "doubtful": doubtful}
+        try:
+            write_classification_sr(file, path, probabilities, self.model.operating_points, **how)
+        except RadiographError as error:
+            _logger.warning("no DICOM SR of %s", error)
+            return error.reason
+        return ""
 
 
 class FilmClassifier(FilmRun):
@@ -176,8 +197,10 @@ class FilmClassifier(FilmRun):
 
     def results(self) -> ClassificationWriter:
         settings = self.settings
+        version, title = f"{__version__} {self.model_hash[:16]}".strip(), "Classification by chexworld_classification"
+        algorithm = SegAlgorithm("chexworld_classification", version, description=title)
         return ClassificationWriter(
-            self.output_dir, self.films, self.root, settings.resume, self.model, settings.formats
+            self.output_dir, self.films, self.root, settings.resume, self.model, settings.formats, algorithm
         )
 
     def read(self, path: str, results: FilmResults) -> Any:

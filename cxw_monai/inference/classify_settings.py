@@ -18,9 +18,10 @@ class ClassifySettings(ReaderSettings):
     input: Text | None = setting(None, "film, folder or manifest")
     output: Text = setting(lambda data: f"{data['bundle_root']}/output", "folder of the results")
     ckpt: Text = setting(lambda data: f"{data['bundle_root']}/models/model.pt", "file of the classifier")
-    formats: list[Annotated[Literal["csv", "json", "heatmap"], Lower]] = setting(
+    formats: list[Annotated[Literal["csv", "json", "heatmap", "sr"], Lower]] = setting(
         ["csv"],
-        "what is written beside the table: json (one file a film), heatmap (pictures of where the classifier looks)",
+        "what is written beside the table: json (one file a film), heatmap (pictures of where the classifier looks), "
+        "sr (DICOM structured reports, of DICOM films)",
     )
     amp: Annotated[Literal["auto", "bfloat16", "none"], Lower] = setting("none", "precision of the forward pass")
     batch_size: Count = setting(4, "films in memory beside the one that is worked on")

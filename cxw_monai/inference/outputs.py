@@ -218,7 +218,9 @@ class SegmentationWriter(FilmResults):
             if row["heart_diameter_px"] is None:
                 reason = "no heart was found, whose diameter is what a DICOM SR reports"
                 raise RadiographError(path, reason, "look at the film, or leave out the format 'sr'")
-            how: dict[str, Any] = {"created": self.created, "algorithm": self.algorithm}
+            names = (name for name in self.structures if row[f"area_px_{name}"])
+            areas = {name: float(row[f"area_{'px' if unit == 'px' else 'mm2'}_{name}"]) for name in names}
+            how: dict[str, Any] = {"created": self.created, "algorithm": self.algorithm, "areas": areas}
             write_dicom_sr(file, path, diameters, row["cardiothoracic_ratio"], doubtful=bool(row["implausible"]), **how)
         except RadiographError as error:
             return self._left_out("SR", self._without_sr, error)

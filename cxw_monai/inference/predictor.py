@@ -11,7 +11,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -97,9 +97,11 @@ class Predictor:
         source: str | PathLike[str] = "the model",
     ) -> None:
         self.network, self.device, self.structures = network, torch.device(device), tuple(structures)
-        self.preprocessing = preprocessing if callable(preprocessing) else WholeFilmd(preprocessing)
+        self.preprocessing: Transform = (
+            preprocessing if callable(preprocessing) else cast(Transform, WholeFilmd(preprocessing))
+        )
         self.inferer = inferer or SimpleInferer()
-        self.postprocessing = postprocessing or Activationsd("pred", sigmoid=True)
+        self.postprocessing: Transform = postprocessing or cast(Transform, Activationsd("pred", sigmoid=True))
         self.amp, self.source = checked_amp(amp), Path(source)
 
     def augmented(self) -> Self:

@@ -107,7 +107,7 @@ class FilmDatastore(LocalDatastore):
             if not (uri := self.get_image_uri(image_id)):
                 raise HTTPException(404, "no such image")
             if not label_ending(label_filename):
-                raise HTTPException(422, "a label of no known ending; save it as PNG, NIfTI, NRRD or .seg.nrrd")
+                raise HTTPException(422, "a label of no known ending; save it as PNG, NIfTI, NRRD, .seg.nrrd or DICOM")
             if label_tag == DefaultLabelTag.FINAL:
                 with client_errors(image_id):
                     film = read_film(uri)

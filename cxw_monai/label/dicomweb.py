@@ -26,15 +26,13 @@ from monailabel.datastore.local import DataModel, ImageLabelModel
 
 from cxw_monai import __version__
 from cxw_monai.io import Radiograph
+from cxw_monai.io.dicom.film_classes import FILM_MODALITIES
 from cxw_monai.io.results.dicom_seg import SegAlgorithm, write_dicom_seg
 
 from .datastore import FilmDatastore
 from .model import LabelModel
 
 __all__ = ["DicomWebFilms"]
-
-MODALITIES = ("CR", "DX", "RG")
-"""Which series are films: computed, digital, and scanned radiographs."""
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _LIST_SECONDS = 5.0
@@ -70,7 +68,7 @@ class DicomWebFilms(FilmDatastore):
         if time.monotonic() - self._listed[0] < _LIST_SECONDS:
             return list(self._listed[1])
         found: dict[str, None] = {}
-        for modality in MODALITIES:
+        for modality in FILM_MODALITIES:
             for series in self._asked(self.client.search_for_series, search_filters={"Modality": modality}):
                 uid = str(series[_SERIES]["Value"][0])
                 if _UID.fullmatch(uid):

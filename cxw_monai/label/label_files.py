@@ -28,6 +28,7 @@ from cxw_monai.io.formats.pictures import open_picture, refuse_unless_file
 from cxw_monai.io.pixel_map import PixelMap
 from cxw_monai.io.radiograph import UnusableError, errors_of
 from cxw_monai.io.results.dicom_seg import SegAlgorithm, write_dicom_seg
+from cxw_monai.io.results.dicom_seg_reading import read_dicom_seg
 from cxw_monai.io.results.mask_files import itk_header, itk_place, stores_columns_first
 from cxw_monai.io.structures import structure_colours
 
@@ -36,7 +37,7 @@ from .label_maps import paint
 __all__ = ["RESULT_ENDINGS", "label_ending", "read_label", "write_result"]
 
 RESULT_ENDINGS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".png", ".dcm")
-"""What can be written; of them all but ``.dcm`` can be read back."""
+"""What can be written, and read back."""
 
 _MOST_LAYERS = 64  # of a film's size in a label
 
@@ -114,9 +115,9 @@ def read_label(
 
     Args:
         path: a map (``.png``, ``.nii``, ``.nii.gz``, ``.nrrd``, or ``.bin``: a byte a pixel, row by row, as OHIF sends)
-            or layers (``.seg.nrrd``).
+            or layers (``.seg.nrrd``, or ``.dcm``: a DICOM SEG, binary or fractional).
         film: the film.
-        structures: names to look for in ``.seg.nrrd``.
+        structures: names to look for in layers.
         values: number of each structure in a map.
 
     Returns:
@@ -127,11 +128,13 @@ def read_label(
         RadiographError: not readable, of another size than the film, or a map with none of the structures in it.
     """
     ending, own_map, source = label_ending(path), film.meta["pixel_map"], film.meta["path"]
-    if ending not in (*RESULT_ENDINGS[:-1], ".bin"):
-        raise RadiographError(path, "not a label of a known format", "save it as PNG, NIfTI, NRRD or .seg.nrrd")
+    if not ending:
+        raise RadiographError(path, "not a label of a known format", "save it as PNG, NIfTI, NRRD, .seg.nrrd or DICOM")
     refuse_unless_file(path, "label")
     pixels = own_map.source_shape[0] * own_map.source_shape[1]
     with errors_of(path, "the label cannot be read ({})", "save it again"):
+        if ending == ".dcm":
+            return None, _named(read_dicom_seg(path, own_map.source_shape), structures)
         if ending == ".seg.nrrd":
             masks = {name: _exchanged(mask, source) for name, mask in _read_layers(path, structures, pixels).items()}
             for mask in masks.values():
@@ -192,9 +195,15 @@ def _read_layers(path: str | PathLike[str], structures: Sequence[str], pixels: i
         mask = layer == int(header.get(f"Segment{number}_LabelValue", 1))
         if mask.any():
             masks[str(name)] = np.ascontiguousarray(mask.reshape(mask.shape[:2]).T)
-    if not masks:
+    return _named(masks, structures)
+
+
+def _named(masks: Mapping[str, np.ndarray], structures: Sequence[str]) -> dict[str, np.ndarray]:
+    """Those masks that have pixels and a structure's name."""
+    found = {name: mask for name, mask in masks.items() if name in structures and mask.any()}
+    if not found:
         raise UnusableError(f"no segment named {', '.join(structures)} in it", "name the segments so")
-    return masks
+    return found
 
 
 def _check_shape(shape: Sequence[int], wanted: Sequence[int]) -> None:

@@ -13,7 +13,9 @@ from .measure import content_flags
 from .plausibility import plausibility
 from .records import QualitySettings
 
-__all__ = ["ON_IMPLAUSIBLE", "ImplausibleWarning", "checked_choice", "film_doubts", "review", "shows_chest"]
+__all__ = [
+    *("NO_CHEST", "ON_IMPLAUSIBLE", "ImplausibleWarning", "checked_choice", "film_doubts", "review", "shows_chest"),
+]
 
 ON_IMPLAUSIBLE = ("keep", "flag", "skip")
 """What is done about implausible masks: nothing is looked at, they are given with a mark, they are not given."""
@@ -41,6 +43,8 @@ _FILM = {
     "mirrored": "looks mirrored, or the heart lies on the right",
 }
 """Findings of :mod:`~cxw_monai.quality.measure` that masks suffer from, in words."""
+NO_CHEST = {_FILM["low_contrast"], _FILM["not_frontal_chest"]}
+"""Reasons that a film shows no chest at all: hardly anything is on it, or something else."""
 
 
 class ImplausibleWarning(UserWarning):

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 
+import highdicom as hd
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,7 @@ from cxw_monai.transforms.whole_film import WholeFilmd
 from cxw_monai.weights.classifier import classifier_settings, load_classifier, new_classifier, read_settings
 from cxw_monai.weights.files import CheckpointError
 from cxw_monai.weights.kinds import save_network
+from tests.helpers.dicom_files import write_dicom
 from tests.helpers.small_classifier import CLASSES, POINTS, save_classifier
 
 
@@ -81,7 +83,7 @@ def run(ckpt, films, output, **settings):
     settings = ClassifySettings(device="cpu", num_workers=1, **settings)
     model = read_settings(ckpt)
     return FilmClassifier(
-        [str(path) for path in sorted(films.glob("*.png"))],
+        [str(path) for path in sorted(films.iterdir())],
         films,
         output,
         network=load_classifier(ckpt),
@@ -161,6 +163,26 @@ def test_a_resumed_run_does_what_is_missing(ckpt, films, tmp_path):
     assert second["file_sha256"] == first["file_sha256"] and second["probability_mass"] == first["probability_mass"]
     with pytest.raises(ValueError, match="on_implausible was 'flag' and is now 'keep'; give the same again"):
         run(ckpt, own, output, formats=["json"], resume=True, on_implausible="keep")
+
+
+def test_a_dicom_film_has_its_report_and_a_picture_a_note(ckpt, films, tmp_path):
+    own = tmp_path / "films"
+    own.mkdir()
+    shutil.copy(films / "film0.png", own)
+    uids = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4", "SOPInstanceUID": "1.2.3.4.5"}
+    write_dicom(own / "film1.dcm", np.random.default_rng(1).integers(0, 4096, (60, 40)).astype(np.uint16), **uids)
+    run(ckpt, own, tmp_path / "out", formats=["sr"])
+    picture, film = rows_of(tmp_path / "out")
+    assert picture["sr_note"].startswith("not a DICOM file") and film["sr_note"] == ""
+    assert not (tmp_path / "out" / "film0" / "classification.dcm").exists()
+    report = hd.sr.srread(tmp_path / "out" / "film1" / "classification.dcm")
+    groups = report.content.get_image_measurement_groups()
+    found = [group.get_measurements()[0].value / 100 for group in groups]
+    assert found == pytest.approx([float(film[f"probability_{name}"]) for name in CLASSES])
+    assert report.SeriesDescription.startswith("IMPLAUSIBLE") and report.SoftwareVersions.endswith(" abc")
+    (tmp_path / "out" / "film1" / "classification.dcm").unlink()
+    run(ckpt, own, tmp_path / "out", formats=["sr"], resume=True)
+    assert (tmp_path / "out" / "film1" / "classification.dcm").is_file() and len(rows_of(tmp_path / "out")) == 2
 
 
 def test_implausible_films_are_skipped_or_not_looked_at(ckpt, films, tmp_path):

@@ -59,7 +59,7 @@ def _segmented(tmp_path: Path, film: Path, masks: np.ndarray, **how: object) -> 
     return writer.folder(film) / "measurements.dcm", row
 
 
-def _validate(path: Path) -> None:
+def validate(path: Path) -> None:
     dciodvfy = shutil.which("dciodvfy")
     if dciodvfy is None:
         pytest.skip("dciodvfy is not installed (Debian: apt-get install dicom3tools)")
@@ -82,8 +82,14 @@ def test_rectangles_are_reported_with_their_lines(tmp_path, sop_class, spacing, 
     film = _film(tmp_path / "a.dcm", sop_class=sop_class, PixelSpacing=spacing)
     path, row = _segmented(tmp_path, film, _rectangles())
     heart, thorax = _groups(path)
-    diameter, ratio = heart.get_measurements()
-    (width,) = thorax.get_measurements()
+    diameter, ratio, *of_heart = heart.get_measurements()
+    width, *of_lungs = thorax.get_measurements()
+    pixel = 0.4 * 0.2 if unit == "mm" else 1
+    assert [one.value for one in (*of_heart, *of_lungs)] == pytest.approx([72 * pixel, 96 * pixel, 128 * pixel])
+    assert {one.unit.value for one in (*of_heart, *of_lungs)} == {"mm2" if unit == "mm" else unit}
+    sites = [one.finding_sites[0] for one in (*of_heart, *of_lungs)]
+    assert [site.value.meaning for site in sites] == ["Heart", "Lung", "Lung"]
+    assert [site.ContentSequence[0].value.meaning for site in sites[1:]] == ["Right", "Left"]
     assert (diameter.value, width.value, ratio.value) == (pytest.approx(across), pytest.approx(inner), 0.5)
     assert [one.unit.value for one in (diameter, width, ratio)] == [unit, unit, "1"]
     # (column, row): the heart's rows 12 to 17 have their middle at 15, the lungs' 2 to 17 and 4 to 19 at 10 and 12
@@ -98,7 +104,7 @@ def test_rectangles_are_reported_with_their_lines(tmp_path, sop_class, spacing, 
             (image,) = one.ContentSequence
             assert image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == UIDS["SOPInstanceUID"]
     assert row["sr_note"] == "" and row["without_sr"] == {}
-    _validate(path)
+    validate(path)
 
 
 def test_a_film_that_is_turned_on_reading_has_its_lines_on_the_stored_pixels(tmp_path):
@@ -127,9 +133,9 @@ def test_without_a_heart_there_is_no_report_and_without_lungs_no_ratio(tmp_path,
     masks[0] = False
     path, _ = _segmented(tmp_path, film, masks)
     (heart,) = _groups(path)
-    assert [one.value for one in heart.get_measurements()] == [pytest.approx(2.4)]
+    assert [one.value for one in heart.get_measurements()] == pytest.approx([2.4, 10.24, 5.76])
     assert "CodingSchemeIdentificationSequence" not in pydicom.dcmread(path)
-    _validate(path)
+    validate(path)
 
 
 def test_what_cannot_be_referred_to_has_no_report_and_is_done(tmp_path):
@@ -187,7 +193,7 @@ def test_groups_say_what_was_measured_and_by_what(tmp_path):
     assert study.StudyInstanceUID == report.StudyInstanceUID == UIDS["StudyInstanceUID"]
     (series,) = study.ReferencedSeriesSequence
     assert series.SeriesInstanceUID == UIDS["SeriesInstanceUID"] != report.SeriesInstanceUID
-    _validate(tmp_path / "s.dcm")
+    validate(tmp_path / "s.dcm")
 
 
 def test_implausible_masks_are_marked_in_description_and_labels(tmp_path):
@@ -218,7 +224,7 @@ def test_the_films_patient_is_in_the_report_and_nowhere_else(tmp_path, caplog, r
     assert (report.PatientName, report.PatientID, report.PatientSex) == ("Secretname", "P 1", "F")
     assert report.StudyDate == "20200102" and "PatientOrientation" not in report and "Rows" not in report
     assert "ecret" not in caplog.text and not [one for one in recwarn if "ecret" in str(one.message)]
-    _validate(tmp_path / "s.dcm")
+    validate(tmp_path / "s.dcm")
 
 
 def test_other_diameters_are_refused(tmp_path):

@@ -1,16 +1,20 @@
 """Labels as annotation tools open and save them: on the film's own pixels, in every format, for every kind of film."""
 
+from datetime import datetime
 from pathlib import Path
 
 import itk
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
 from cxw_monai.io import RadiographError, read_radiograph
+from cxw_monai.io.results.dicom_seg import write_dicom_seg
 from cxw_monai.label.label_files import read_label, write_result
 from cxw_monai.label.label_maps import paint
+from tests.helpers.dicom_files import write_dicom
 
 NAMES = ("lung_left", "heart")
 VALUES = {"lung_left": 1, "heart": 2}
@@ -58,6 +62,31 @@ def test_layers_come_back_with_nothing_hidden(tmp_path, kind):
     assert label_map is None and all(np.array_equal(found[name], mask) for name, mask in zip(NAMES, masks, strict=True))
 
 
+@pytest.mark.parametrize("seg_type", ["binary", "fractional"])
+def test_a_dicom_seg_comes_back_with_nothing_hidden(tmp_path, seg_type):
+    """29 x 17 px: the second frame of a binary one begins within a byte."""
+    uids = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4", "SOPInstanceUID": "1.2.3.4.5"}
+    grey = np.random.default_rng(7).integers(0, 255, (29, 17), dtype=np.uint8)
+    film = read_radiograph(write_dicom(tmp_path / "film.dcm", grey, **uids))
+    masks = np.zeros((2, 29, 17), dtype=bool)
+    masks[0, 3:20, 5:11], masks[1, 15:28, 8:17] = True, True
+    path = tmp_path / "label.dcm"
+    write_dicom_seg(path, film.meta["path"], masks, NAMES, created=datetime(2024, 5, 6), seg_type=seg_type)
+    label_map, found = read_label(path, film, NAMES, {})
+    assert label_map is None and all(np.array_equal(found[name], mask) for name, mask in zip(NAMES, masks, strict=True))
+    with pytest.raises(RadiographError, match="no segment named carina in it"):
+        read_label(path, film, ("carina",), {})
+    seg = pydicom.dcmread(path)
+    seg.SegmentSequence[1].SegmentLabel = NAMES[0]
+    seg.save_as(path)
+    with pytest.raises(RadiographError, match="two segments have the same label"):
+        read_label(path, film, NAMES, {})
+    seg.Rows = 17
+    seg.save_as(path)
+    with pytest.raises(RadiographError, match="label is 17x17 px, its film 29x17"):
+        read_label(path, film, NAMES, {})
+
+
 @pytest.mark.parametrize("kind", ["png", "nii.gz"])
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
 def test_itk_puts_a_map_where_it_puts_the_film(tmp_path, kind, ending):
@@ -100,6 +129,8 @@ def test_bytes_row_by_row_are_a_map(tmp_path):
         (".bin", b"\x01" * 99, "99 px, its film 40x32"),
         (".bin", b"\x00" * 1280, "none of the numbers"),
         (".txt", b"", "known format"),
+        (".dcm", b"no DICOM", "not a DICOM file"),
+        (".dcm", bytes(128) + b"DICM", "not a BINARY or FRACTIONAL DICOM SEG"),
     ],
 )
 def test_what_is_no_label_of_the_film_is_refused(tmp_path, ending, content, reason):

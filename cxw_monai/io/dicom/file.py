@@ -69,20 +69,21 @@ def quiet_pydicom() -> Iterator[None]:
             logger.removeFilter(silence)
 
 
-def parse(path: str | PathLike[str], max_pixels: int) -> Dataset:
+def parse(path: str | PathLike[str], max_pixels: int, *, header: bool = False) -> Dataset:
     """The data set of a file, with a transfer syntax in its file meta.
 
     A missing transfer syntax is taken to be the uncompressed one that the data set is written in; a deflated data set
     comes back as the explicit little endian one that it is.
 
-    A deflated data set with room for more than ``max_pixels``, at 4 bytes each, is refused.
+    A deflated data set with room for more than ``max_pixels``, at 4 bytes each, is refused. With ``header``, what
+    follows from the pixels on is left out.
 
     Raises:
         UnusableError: the file can't be unpacked.
         Exception: whatever pydicom raises of a damaged file.
     """
     with open(path, "rb") as stream:
-        dataset = pydicom.dcmread(_inflated(stream, max_pixels) or stream, force=True)
+        dataset = pydicom.dcmread(_inflated(stream, max_pixels) or stream, force=True, stop_before_pixels=header)
     if not dataset.file_meta.get("TransferSyntaxUID"):  # then it isn't compressed
         implicit, little_endian = _encoding(dataset)
         explicit = ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian

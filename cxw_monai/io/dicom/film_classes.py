@@ -15,7 +15,10 @@ from pydicom.uid import UID
 
 from cxw_monai.io.radiograph import UnusableError
 
-__all__ = ["FILM_CLASSES", "refuse_unless_film"]
+__all__ = ["FILM_CLASSES", "FILM_MODALITIES", "refuse_unless_film"]
+
+FILM_MODALITIES = ("CR", "DX", "RG")
+"""Modalities of series of films: computed, digital, and scanned radiographs."""
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _CAPTURES = frozenset(

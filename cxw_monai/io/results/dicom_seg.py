@@ -38,7 +38,6 @@ from pydicom.valuerep import DS
 
 from cxw_monai.io.dicom.file import quiet_pydicom
 from cxw_monai.io.files.atomic import atomic_file
-from cxw_monai.io.radiograph import RadiographError
 from cxw_monai.io.structures import PRIVATE_SCHEME, describe_structure, structure_colours
 
 from .dicom_shared import (
@@ -47,6 +46,7 @@ from .dicom_shared import (
     SegAlgorithm,
     copy_if_valid,
     copy_patient_and_study,
+    of_known_class,
     read_header,
     reference_to,
     result_uid,
@@ -112,11 +112,8 @@ def write_dicom_seg(
         shape = (len(names), header.Rows, header.Columns)
         if masks.dtype != bool or masks.shape != shape:
             raise ValueError(f"{source}: masks must be bool {list(shape)}, got {masks.dtype} of shape {masks.shape}")
-        try:
+        with of_known_class(source, header, "SEG"):
             seg = _build(header, masks, names, algorithm, seg_type)
-        except KeyError as error:  # highdicom looks the class of the source up in its copy of the standard
-            reason = f"of SOP class {header.SOPClassUID}, which the DICOM standard doesn't have as an image"
-            raise RadiographError(source, reason, "convert it to CR or DX, or leave out the format 'seg'") from error
         copy_patient_and_study(header, seg)
         copy_if_valid(header, seg, ("PatientOrientation",))
         set_dates(seg, created)

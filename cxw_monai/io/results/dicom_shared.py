@@ -14,7 +14,8 @@ Sources: DICOM PS3.3 C.7; UIDs under 2.25 from name-based UUIDs, PS3.5 B.2.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -34,8 +35,8 @@ from cxw_monai.io.dicom.file import is_dicom_header
 from cxw_monai.io.radiograph import RadiographError, errors_of
 
 __all__ = [
-    *("DOUBT", "LOSSY", "SPACING", "SegAlgorithm", "copy_if_valid", "copy_patient_and_study", "read_header"),
-    *("reference_to", "result_uid", "save_result", "series_number", "set_dates"),
+    *("DOUBT", "LOSSY", "SPACING", "SegAlgorithm", "copy_if_valid", "copy_patient_and_study", "of_known_class"),
+    *("read_header", "reference_to", "result_uid", "save_result", "series_number", "set_dates"),
 ]
 
 DOUBT = "IMPLAUSIBLE, look at it. "
@@ -115,6 +116,21 @@ def read_header(source: str | PathLike[str], kind: str) -> Dataset:
         reason = f"multi-frame DICOM ({frames} frames)"
         raise RadiographError(source, reason, "export each frame to a file of its own")
     return header
+
+
+@contextmanager
+def of_known_class(source: str | PathLike[str], header: Dataset, kind: str) -> Iterator[None]:
+    """While a result is built: a film of a class that highdicom's copy of the standard doesn't have is refused.
+
+    Raises:
+        RadiographError: so it is.
+    """
+    try:
+        yield
+    except KeyError as error:
+        reason = f"of SOP class {header.SOPClassUID}, which the DICOM standard doesn't have as an image"
+        remedy = f"convert it to CR or DX, or leave out the format '{kind.lower()}'"
+        raise RadiographError(source, reason, remedy) from error
 
 
 def reference_to(header: Dataset) -> Dataset:

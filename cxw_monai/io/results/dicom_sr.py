@@ -1,17 +1,14 @@
-"""Diameters of heart and thorax of a DICOM film as a DICOM structured report (SR) through highdicom.
+"""Diameters of heart and thorax of a DICOM film, and areas, as a DICOM structured report (:mod:`~.sr_report`).
 
-One Comprehensive SR by template TID 1500 in a series of its own, in the film's study. Each diameter is a measurement
-group (TID 1501): the finding site, the algorithm, a comment, and the diameter, inferred from the line that it was
-measured along, two points on the film's stored pixels (0 is the outer edge of the first pixel, PS3.3 C.18.6). The
-cardiothoracic ratio is a second number of the heart's group, inferred from both lines. A viewer (OHIF 3.13) shows a
-group as a length with the comment as its label, by the tracking identifier; it needs a line in every group, so that
-what has none isn't in the report: areas are in the table of measurements, outlines in the SEG.
+Each diameter is a measurement group (TID 1501): the finding site, the algorithm, a comment, and the diameter, inferred
+from the line that it was measured along, two points on the film's stored pixels (0 is the outer edge of the first
+pixel, PS3.3 C.18.6). The cardiothoracic ratio is a second number of the heart's group, inferred from both lines. Areas
+are further numbers, each with its own finding site: the heart's of its group, the others of the thorax's.
+A viewer (OHIF 3.13) shows a group as a length with the comment as its label, by the tracking identifier; it needs a
+line in every group, so that there is none of areas alone. Outlines are in the SEG.
 
-Diameters are in mm, or in pixels where the film's spacing isn't known. A viewer that measures the line anew takes the
-film's own spacing, which isn't divided by a magnification. The ratio has no unit.
-
-The report is complete, preliminary and unverified: nobody has looked at it. What it takes of the film's header, and its
-UIDs, are described in :mod:`~.dicom_shared`.
+Diameters are in mm, or in pixels where the film's spacing isn't known; areas in mm2 or pixels. A viewer that measures
+the line anew takes the film's own spacing, which isn't divided by a magnification. The ratio has no unit.
 
 Sources: DICOM PS3.16 TID 1500, 1501 and 300, https://dicom.nema.org/medical/dicom/current/output/chtml/part16/chapter_A.html;
 codes of pydicom's copy of the standard, and a private one for the cardiothoracic ratio, which the standard lacks.
@@ -19,33 +16,23 @@ codes of pydicom's copy of the standard, and a private one for the cardiothoraci
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from os import PathLike
+from typing import Any
 
 import highdicom as hd
 import numpy as np
-from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from cxw_monai.io.dicom.file import quiet_pydicom
-from cxw_monai.io.files.atomic import atomic_file
-from cxw_monai.io.structures import PRIVATE_SCHEME
+from cxw_monai.io.structures import PRIVATE_SCHEME, describe_structure
 
-from .dicom_shared import (
-    DOUBT,
-    SegAlgorithm,
-    copy_patient_and_study,
-    read_header,
-    reference_to,
-    result_uid,
-    save_result,
-    series_number,
-    set_dates,
-)
+from .dicom_shared import DOUBT, SegAlgorithm, of_known_class, read_header, result_uid
+from .sr_report import comment_on, save_report
 
 __all__ = ["Diameter", "write_dicom_sr"]
 
@@ -54,6 +41,7 @@ _SITES = {
     "thorax": (codes.SCT.ChestCavity, "Thorax, inner transverse diameter"),
 }
 _UNITS = {"mm": codes.UCUM.Millimeter, "px": Code("{pixels}", "UCUM", "pixels")}
+_AREAS = {"mm": codes.UCUM.SquareMillimeter, "px": _UNITS["px"]}
 _RATIO = Code("ctr", PRIVATE_SCHEME, "Cardiothoracic ratio")  # over 16 characters it would be no CodeValue
 _SOURCE = Code("260753009", "SCT", "Source")
 _LENGTH_TOOL = "Cornerstone3DTools@^0.1.0:Length"  # how OHIF knows a line with a length
@@ -93,6 +81,7 @@ def write_dicom_sr(
     diameters: Sequence[Diameter],
     ratio: float | None = None,
     *,
+    areas: Mapping[str, float] | None = None,
     created: datetime,
     algorithm: SegAlgorithm | None = None,
     doubtful: bool = False,
@@ -104,66 +93,32 @@ def write_dicom_sr(
         source: the film's own DICOM file, of any transfer syntax, with or without preamble.
         diameters: one of the heart, and one of the thorax where it was measured.
         ratio: the cardiothoracic ratio; None where there is none.
+        areas: by structure, in mm2 where the heart's diameter is in mm, else in pixels.
         created: time of creation, in the clinic's own time.
         algorithm: what made the masks that were measured; its description is among the algorithm's parameters.
         doubtful: the masks are implausible, which labels and description say first.
 
     Raises:
-        RadiographError: the source is no DICOM image, has several frames, or lacks a UID that a reference needs.
+        RadiographError: the source is no DICOM image, has several frames, lacks a UID that a reference needs, or is of
+            a class that highdicom doesn't know.
         ValueError: no heart, or a site twice.
     """
     lines = {one.site: one for one in diameters}
     if "heart" not in lines or len(lines) < len(diameters):
         raise ValueError(f"diameters must be heart, or heart and thorax, got {[one.site for one in diameters]}")
     algorithm = algorithm or SegAlgorithm()
+    doubt, made = DOUBT if doubtful else "", list(vars(algorithm).values())
     with quiet_pydicom():
         header = read_header(source, "SR")
-        report = _build(header, lines, ratio, algorithm, DOUBT if doubtful else "")
-        copy_patient_and_study(header, report)
-        set_dates(report, created)
-        with atomic_file(path) as stream:
-            save_result(report, stream)
-
-
-def _build(
-    header: Dataset, lines: dict[str, Diameter], ratio: float | None, algorithm: SegAlgorithm, doubt: str
-) -> hd.sr.ComprehensiveSR:
-    """The report, still without patient, study and dates."""
-    made = list(vars(algorithm).values())
-    identity = [str(header.SOPInstanceUID), *made, *map(repr, lines.values()), repr(ratio), doubt]
-    device = hd.sr.DeviceObserverIdentifyingAttributes(
-        uid=result_uid("device", made[:3]),
-        name=algorithm.name,
-        manufacturer_name=algorithm.manufacturer,
-        model_name=algorithm.name,
-        serial_number=algorithm.version,
-    )
-    observer = hd.sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
-    content = hd.sr.MeasurementReport(
-        observation_context=hd.sr.ObservationContext(observer_device_context=observer),
-        procedure_reported=codes.SCT.ImagingProcedure,
-        imaging_measurements=[
-            _group(header, site, lines, ratio if site == "heart" else None, algorithm, identity, doubt)
-            for site in lines
-        ],
-    )
-    report = hd.sr.ComprehensiveSR(
-        evidence=[reference_to(header)],
-        content=content,
-        series_instance_uid=result_uid("SR series", identity),
-        series_number=series_number(header, _SERIES_OFFSET),
-        sop_instance_uid=result_uid("SR instance", identity),
-        instance_number=1,
-        manufacturer=algorithm.manufacturer,
-        manufacturer_model_name=algorithm.name,
-        software_versions=algorithm.version,
-        device_serial_number=algorithm.version,
-        series_description=f"{doubt}Diameters of heart and thorax",
-        is_complete=True,
-    )
-    if ratio is not None:
-        report.CodingSchemeIdentificationSequence = [CodingSchemeIdentificationItem(PRIVATE_SCHEME, name="cxw_monai")]
-    return report
+        identity = [str(header.SOPInstanceUID), *made, *map(repr, lines.values()), repr(ratio), repr(areas), doubt]
+        groups = {site: _group(header, site, lines, ratio, algorithm, identity, doubt) for site in lines}
+        for name, area in (areas or {}).items():
+            group = groups["heart" if name == "heart" else list(groups)[-1]]
+            group[0].ContentSequence.extend(_area(name, area, _AREAS[lines["heart"].unit]))
+        title, offset = "Diameters of heart and thorax", _SERIES_OFFSET
+        how: dict[str, Any] = {"created": created, "algorithm": algorithm, "doubtful": doubtful}
+        with of_known_class(source, header, "SR"):
+            save_report(path, header, list(groups.values()), identity, title=title, number=offset, **how)
 
 
 def _group(
@@ -175,11 +130,11 @@ def _group(
     identity: Sequence[str],
     doubt: str,
 ) -> hd.sr.MeasurementsAndQualitativeEvaluations:
-    """A diameter's measurement group, with the ratio where one is given."""
+    """A diameter's measurement group; the heart's with the ratio, where one is given."""
     place, label = _SITES[site]
     one = lines[site]
     numbers = [_number(codes.SCT.Diameter, one.length, _UNITS[one.unit], [_line(header, one)])]
-    if ratio is not None:
+    if ratio is not None and site == "heart":
         label += f", cardiothoracic ratio {ratio:.2f}"
         both = [_line(header, lines[name]) for name in _SITES if name in lines]
         numbers.append(_number(_RATIO, ratio, codes.UCUM.NoUnits, both))
@@ -189,9 +144,16 @@ def _group(
         algorithm_id=hd.sr.AlgorithmIdentification(algorithm.name, algorithm.version, [algorithm.description]),
         measurements=numbers,
     )
-    comment = hd.sr.TextContentItem(codes.DCM.Comment, f"{doubt}{label}", hd.sr.RelationshipTypeValues.CONTAINS)
-    group[0].ContentSequence.append(comment)
+    comment_on(group, f"{doubt}{label}")
     return group
+
+
+def _area(structure: str, area: float, unit: Code) -> hd.sr.Measurement:
+    """An area with its finding site."""
+    meaning = describe_structure(structure)
+    side, modifier = (Code(*code) if code else None for code in (meaning.side_code, meaning.modifier))
+    site = hd.sr.FindingSite(Code(*meaning.type), side, modifier)
+    return hd.sr.Measurement(codes.SCT.Area, area, unit, finding_sites=[site])
 
 
 def _number(name: Code, value: float, unit: Code, lines: Sequence[hd.sr.ScoordContentItem]) -> hd.sr.Measurement:

@@ -1,0 +1,1 @@
+"""A service that answers films with DICOM results: ``cxw-monai serve``."""

@@ -1,0 +1,5 @@
+"""What a MAP starts."""
+
+from app import FilmApplication
+
+FilmApplication().run()
