@@ -53,7 +53,7 @@ def run(a: argparse.Namespace) -> int:
     table = a.output / "pairs.csv"
     write_pairs(table, pairs, first, second)
     write_pairs_page(a.output / "pairs.html", pairs[: a.pictures], first, second)
-    print(f"{len(pairs)} pairs among {' and '.join(str(len(index)) for index in opened)} films; see {table}")
+    print(f"pairs: {len(pairs)}; films: {' and '.join(str(len(index)) for index in opened)}; see {table}")
     if failed:
         print(f"{failed} films could not be read; see failures.csv in {a.output}/index_*", file=sys.stderr)
     return int(bool(pairs) or failed > 0)

@@ -60,7 +60,7 @@ def read_whole(
             return RadiographError(
                 path,
                 "it changed while it was read",
-                "continue with resume=true (cxw-monai: --set resume=true) when it is whole",
+                "run again when it is whole: resume=true (segment, classify: --set resume=true), the same command (index)",
             )
         return radiograph, identity
     except RadiographError as error:

@@ -62,7 +62,7 @@ def test_duplicates_tell_by_the_exit_status(films, index, run_verb, tmp_path):
     save_film(other / "new.png", textured(60))
     assert run_verb("duplicates", index, "--output", tmp_path / "alone")[0] == 0
     status, out, _ = run_verb("duplicates", index, other, "--output", tmp_path / "leak")
-    assert status == 1 and out.startswith("1 pairs among 5 and 2 films")
+    assert status == 1 and out.startswith("pairs: 1; films: 5 and 2")
     assert "3.png,copy.jpg" in (tmp_path / "leak" / "pairs.csv").read_text()
     assert (tmp_path / "leak" / "pairs.html").read_text().count("data:image/jpeg") == 2
 
