@@ -60,7 +60,7 @@ def read_whole(
             return RadiographError(
                 path,
                 "it changed while it was read",
-                "run again when it is whole: resume=true (segment, classify: --set resume=true), the same command (index)",
+                "run the same again when it is whole (segment, classify: with --set resume=true)",
             )
         return radiograph, identity
     except RadiographError as error:
