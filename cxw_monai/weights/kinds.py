@@ -25,6 +25,7 @@ from .bundles import open_bundle
 from .classifier_settings import ClassifierSettings
 from .encoder_settings import EncoderSettings, encoder_tensors, read_off, with_normalisation
 from .files import CheckpointError, build, one_line, read_content, state_dict_of
+from .landmarker_settings import LandmarkerSettings
 from .segmenter_settings import SegmenterSettings
 from .task_settings import checked_image_size
 
@@ -57,6 +58,7 @@ class TaskSettings(Protocol):
 TASKS: dict[str, type[TaskSettings]] = {
     "segmentation": SegmenterSettings,
     "classification": ClassifierSettings,
+    "landmarks": LandmarkerSettings,
 }
 """Kinds of files beside encoders, and what their settings are; a new task is a line here."""
 
