@@ -92,11 +92,9 @@ def summarise_points(
     numbers: dict[tuple[str, object], int] = {}
     keys = [("film", n) if patient is None else ("patient", patient) for n, patient in enumerate(patients)]
     groups = np.array([numbers.setdefault(key, len(numbers)) for key in keys])
-    columns = [*range(len(points)), slice(None)]
+    columns = [*(slice(number, number + 1) for number in range(len(points))), slice(None)]
     return [
-        _summary(
-            name, errors_px[:, at].reshape(shape[0], -1), errors_mm[:, at].reshape(shape[0], -1), groups, draws, seed
-        )
+        _summary(name, errors_px[:, at], errors_mm[:, at], groups, draws, seed)
         for name, at in zip((*points, ALL), columns, strict=True)
     ]
 
