@@ -22,6 +22,7 @@ VERBS = {
     "render": "radiographs of virtual patients, with masks, landmarks and findings",
     "segment": "masks of lungs and lung fields, mediastinum, heart and clavicles",
     "classify": "probability of each class, and decisions at a classifier's operating points",
+    "locate": "landmarks of films, their confidence, and measurements",
     "compare": "two classifiers on the same films: difference of AUROC with its interval",
     "embed": "one embedding per film",
     "probe": "what a linear classifier reads off frozen embeddings",
@@ -44,7 +45,7 @@ examples:
 
 exit status:
   0  done
-  1  done, but look at the output: films could not be segmented or classified, or were flagged (check), damaged
+  1  done, but look at the output: films could not be segmented, classified or located, or were flagged (check), damaged
      files were left out (prepare), or an error came up on the way (embed)
   2  wrong arguments or files; one line says what to do
 

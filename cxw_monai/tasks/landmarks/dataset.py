@@ -89,8 +89,7 @@ class LandmarkFilms(ManifestFilms):
         return (pixel_map.from_source(self.stored_points(index)) / np.array(pixel_map.shape))[:, ::-1]
 
     def label(self, index: int) -> np.ndarray:
-        """Landmarks of a film, float32 `[P, 2]`: row and column in px of the cached film, as `stored_points` counts them;
-        0 where unknown."""
+        """Landmarks of a film, float32 `[P, 2]`: row and column in continuous px of the cached film, 0 if unknown."""
         pixels = self.shares(index)[:, ::-1] * np.array(self._map(index).shape)
         return np.nan_to_num(pixels).astype(np.float32)
 
