@@ -232,7 +232,8 @@ class ClassificationModel(FilmModel):
         Args:
             film: see `Film`.
             on_implausible: what is done where the film is no upright frontal chest: `flag` warns
-                (`cxw_monai.quality.ImplausibleWarning`), `skip` raises, `keep` doesn't look.
+                (`cxw_monai.quality.ImplausibleWarning`), `skip` raises, `keep` doesn't look. Models of another anatomy
+                don't look either.
 
         Returns:
             By class, in [0, 1]; of classes that exclude each other they sum to 1.
@@ -249,7 +250,7 @@ class ClassificationModel(FilmModel):
 
     def classified(self, film: Radiograph, on_implausible: str) -> tuple[dict[str, float], list[str]]:
         """Probability of each class, and what speaks against the film as an upright frontal chest film."""
-        doubts = doubts_of(film, on_implausible)
+        doubts = doubts_of(film, on_implausible, self.settings.anatomy)
         return dict(zip(self.classes, self.predictor.probabilities(film.array).tolist(), strict=True)), doubts
 
     def decide(self, film: Film, on_implausible: str = "flag") -> dict[str, dict[str, bool]]:
@@ -306,7 +307,8 @@ class LandmarkModel(FilmModel):
         Args:
             film: see `Film`.
             on_implausible: what is done where the film is no upright frontal chest: `flag` warns
-                (`cxw_monai.quality.ImplausibleWarning`), `skip` raises, `keep` doesn't look.
+                (`cxw_monai.quality.ImplausibleWarning`), `skip` raises, `keep` doesn't look. Models of another anatomy
+                don't look either.
 
         Returns:
             By name `(x, y, confidence)`: column and row in px of the stored film (the first pixel's centre is 0, 0),
@@ -318,7 +320,7 @@ class LandmarkModel(FilmModel):
             ValueError: an argument is wrong.
         """
         radiograph = read_film(film)
-        doubts = doubts_of(radiograph, on_implausible)
+        doubts = doubts_of(radiograph, on_implausible, self.settings.anatomy)
         found = landmarks_of(radiograph, self.predictor.probabilities(radiograph.array), self.points)
         _warn(radiograph, doubts)
         return found

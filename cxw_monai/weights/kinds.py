@@ -111,7 +111,7 @@ class Weights:
         if plain is None and "settings" not in self.content:
             return "encoder"
         names = set(plain) if isinstance(plain, Mapping) else set()
-        return next((kind for kind, task in TASKS.items() if names == {one.name for one in fields(task)}), "unknown")
+        return next((kind for kind, task in TASKS.items() if _are_of(names, task)), "unknown")
 
     def expect(self, *kinds: str) -> Weights:
         """These weights, which must be of one of these kinds; raises `CheckpointError`."""
@@ -255,6 +255,12 @@ def _image_size(bundle: Path | None) -> tuple[int, int]:
         raise CheckpointError(
             config, f"no readable image_size ({one_line(error)})", "give the file of weights"
         ) from error
+
+
+def _are_of(names: set[str], task: type[TaskSettings]) -> bool:
+    """Whether names are those of a task's settings; files from before `anatomy` lack it."""
+    known = {one.name for one in fields(task)}
+    return known - {"anatomy"} <= names <= known
 
 
 def save_network(network: nn.Module, settings: TaskSettings, path: str | PathLike[str]) -> None:

@@ -19,6 +19,7 @@ def landmarker_settings(
     decoder: str = "unet",
     base_channels: int = 16,
     heat_px: float = 2.0,
+    anatomy: str = "chest",
     image_size: int | Sequence[int] = 224,
     size: str | None = None,
     patch_size: int = 16,
@@ -28,7 +29,7 @@ def landmarker_settings(
     """Settings of a new landmark network; the encoder's are those of its checkpoint where there is one.
 
     Args:
-        points, decoder, base_channels, heat_px: see `LandmarkerSettings`.
+        points, decoder, base_channels, heat_px, anatomy: see `LandmarkerSettings`.
         image_size, size, patch_size, encoder_ckpt, encoder_weights: see `encoder_use`.
 
     Raises:
@@ -40,6 +41,7 @@ def landmarker_settings(
         decoder=decoder,
         base_channels=base_channels,
         heat_px=float(heat_px),
+        anatomy=anatomy,
         **encoder_use(image_size, size, patch_size, encoder_ckpt, encoder_weights),
     )
 

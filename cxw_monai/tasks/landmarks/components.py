@@ -12,6 +12,7 @@ from cxw_monai.data.cache import build_cache
 from cxw_monai.data.splits import Splits
 from cxw_monai.networks import RadiographLandmarker
 from cxw_monai.tasks.components import caching, check_shares, datalist_of, film_augmentation, stepping
+from cxw_monai.tasks.films import warn_of_anatomy
 from cxw_monai.training.schedules import CosineSchedule
 from cxw_monai.weights.landmarker import LandmarkerSettings, landmarker_settings, new_landmarker
 
@@ -58,6 +59,7 @@ def split_films(settings: LandmarkSettings, points: Sequence[str]) -> Splits:
     """Films for training, validation and test, each patient on one side."""
     parts = landmark_splits(**_manifest(settings, points))
     check_shares(settings, parts.train)
+    warn_of_anatomy(settings.anatomy, parts.train)
     return parts
 
 
@@ -83,7 +85,16 @@ def films(settings: LandmarkSettings, points: Sequence[str], items: Sequence[Ite
 
 def network_settings(settings: LandmarkSettings, points: Sequence[str]) -> LandmarkerSettings:
     """What the network's file keeps beside its weights."""
-    names = ("decoder", "base_channels", "heat_px", "image_size", "patch_size", "encoder_ckpt", "encoder_weights")
+    names = (
+        "decoder",
+        "base_channels",
+        "heat_px",
+        "anatomy",
+        "image_size",
+        "patch_size",
+        "encoder_ckpt",
+        "encoder_weights",
+    )
     return landmarker_settings(points, **settings.pick(*names, size="network_size"))
 
 

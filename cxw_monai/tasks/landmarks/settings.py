@@ -16,6 +16,9 @@ class LandmarkSettings(EncoderTuningSettings):
         None, "landmarks to learn, in the order of the network's maps; null for all of the manifest", resume="fixed"
     )
     point_map: Table | None = setting({}, "the manifest's column of a landmark, by its name", resume="fixed")
+    anatomy: Text = setting(
+        "chest", "what the films show: chest (frontal; films are checked for it in inference) or any other word"
+    )
     decoder: Text = setting("unet", "unet, hybrid, upernet or linear", resume="fixed")
     base_channels: Count = setting(16, "channels of the decoder's last stage", resume="fixed")
     heat_px: Positive = setting(2.0, "deviation of the heat maps in px of the network's image", resume="fixed")
