@@ -15,7 +15,7 @@ A landmark is ``[x, y]`` (column, row) in px of the stored film, as in a manifes
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ from cxw_monai.io.results.folders import mark_own
 from cxw_monai.io.results.point_overlay import write_point_overlay
 from cxw_monai.weights.landmarker_settings import LandmarkerSettings
 
+from .chest_geometry import describe_geometry, measure_geometry
 from .film_results import FILE_COLUMNS, FilmResults
 from .film_run import FAILURES, SETTINGS, FilmRun, warn_of_doubts
 from .locate_settings import LocateSettings
@@ -110,6 +111,7 @@ class LandmarkWriter(FilmResults):
     ) -> None:
         self.points, self.formats, self.min_confidence = tuple(points), set(formats), min_confidence
         self.implausible = 0
+        self.measured = describe_geometry((), self.points)
         self.about = {
             **FILE_COLUMNS,
             "implausible": "what speaks against the film; empty where nothing was found or looked for",
@@ -121,6 +123,7 @@ class LandmarkWriter(FilmResults):
                 for name in self.points
             },
             **{f"confidence_{name}": "share of the heat map around the point, 0 to 1" for name in self.points},
+            **self.measured,
         }
         reserved = (_TABLE, _COLUMNS, FAILURES, SETTINGS)
         super().__init__(output_dir, sources, root, _TABLE, list(self.about), reserved, resume)
@@ -152,6 +155,8 @@ class LandmarkWriter(FilmResults):
         for name, one in landmarks.items():
             cells[f"{LANDMARK}{name}"] = json.dumps([round(one.x, 2), round(one.y, 2)]) if name in kept else None
             cells[f"confidence_{name}"] = one.confidence
+        measured = self._measured(film, found, kept)
+        cells |= measured
         if self.files({}):
             folder = self.folder(path)
             folder.mkdir(parents=True, exist_ok=True)
@@ -160,13 +165,20 @@ class LandmarkWriter(FilmResults):
                 said = {name: one._asdict() | {"on_film": name in kept} for name, one in landmarks.items()}
                 about = {"image": cells["image"], "spacing_mm": spacing, "implausible": list(doubts)}
                 with atomic_file(folder / _JSON, "w", encoding="utf-8") as stream:
-                    json.dump({**about, "landmarks": said}, stream, indent=1)
+                    json.dump({**about, "landmarks": said, "measurements": measured}, stream, indent=1)
             if "overlay" in self.formats:
                 shown = np.where([[name in kept] for name in self.points], found[:, :2], np.nan)
                 labels = [name.replace("_", " ") for name in self.points]
                 write_point_overlay(folder / _OVERLAY, film.array[0], shown, labels, spacing_mm=spacing)
         self.implausible += bool(doubts)
         self.append(cells)
+
+    def _measured(self, film: Radiograph, found: np.ndarray, kept: Collection[str]) -> dict[str, float | None]:
+        """Measurements by the landmarks that are on the film; None where one of them isn't."""
+        height, width = film.array.shape[1:]
+        upright = found[:, :2].astype(np.float64) * np.array([width, height]) - 0.5
+        points = {name: (x, y) for name, (x, y) in zip(self.points, upright.tolist(), strict=True) if name in kept}
+        return dict.fromkeys(self.measured) | measure_geometry({}, points, film.meta["spacing_mm"])
 
 
 class FilmLocator(FilmRun):
