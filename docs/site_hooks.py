@@ -13,7 +13,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
-BUNDLES = ("chexworld_pretraining", "chexworld_segmentation", "chexworld_classification")
+BUNDLES = ("chexworld_pretraining", "chexworld_segmentation", "chexworld_classification", "chexworld_landmarks")
 PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 PAGES |= {f"bundles/{name}/docs/README.md": f"bundles/{name}.md" for name in BUNDLES}
 PAGES |= {f"bundles/{name}/docs/model_card.md": f"bundles/{name}_model_card.md" for name in BUNDLES}

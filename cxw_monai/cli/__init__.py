@@ -22,6 +22,7 @@ VERBS = {
     "render": "radiographs of virtual patients, with masks, landmarks and findings",
     "segment": "masks of lungs and lung fields, mediastinum, heart and clavicles",
     "classify": "probability of each class, and decisions at a classifier's operating points",
+    "locate": "landmarks of films, their confidence, and measurements",
     "compare": "two classifiers on the same films: difference of AUROC with its interval",
     "compare-encoders": "any encoders beside ours on your films: probes and tests of places",
     "embed": "one embedding per film",
@@ -51,7 +52,7 @@ examples:
 
 exit status:
   0  done
-  1  done, but look at the output: films could not be read, segmented or classified, or were flagged (check),
+  1  done, but look at the output: films could not be read, segmented, classified or located, or were flagged (check),
      damaged files were left out (prepare), copies were found (duplicates), or an error came up on the way (embed)
   2  wrong arguments or files; one line says what to do
 

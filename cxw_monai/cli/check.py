@@ -39,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=defaults.file_seconds,
         help="longest time for a file (default %(default)g)",
     )
+    parser.add_argument(
+        "--anatomy",
+        default=defaults.anatomy,
+        help="what the films show; only of chest are turned, mirrored and inverted films, and those of something else, "
+        "looked for (default %(default)s)",
+    )
 
 
 def run(a: argparse.Namespace) -> int:
@@ -46,7 +52,7 @@ def run(a: argparse.Namespace) -> int:
     from cxw_monai.io.results.folders import output_lock
     from cxw_monai.quality import CHECKS, QualitySettings, check_radiographs, write_csv, write_page
 
-    settings = QualitySettings(a.min_side, a.min_contrast, a.min_border, a.near_distance, a.file_seconds)
+    settings = QualitySettings(a.min_side, a.min_contrast, a.min_border, a.near_distance, a.file_seconds, a.anatomy)
     if a.per_check < 0:
         raise ValueError(f"--per-check must be at least 0, got {a.per_check}")
     if a.workers < 1:

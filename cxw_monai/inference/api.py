@@ -10,6 +10,9 @@
 
     classifier = cxw_monai.load("RUN/model.pt")
     found = classifier.classify("film.dcm")         # {"pneumonia": 0.93, ...}, probabilities
+
+    landmarker = cxw_monai.load("RUN/model.pt")
+    points = landmarker.locate("film.dcm")          # {"carina": (x, y, confidence), ...}, px of the film
 """
 
 from __future__ import annotations
@@ -21,19 +24,28 @@ from typing import cast
 
 import numpy as np
 import torch
+from torch import nn
 from typing_extensions import Self
 
 from cxw_monai.io import Radiograph
-from cxw_monai.networks import RadiographClassifier, RadiographEmbedder, RadiographSegmenter, WholeFilmNetwork
+from cxw_monai.networks import (
+    RadiographClassifier,
+    RadiographEmbedder,
+    RadiographLandmarker,
+    RadiographSegmenter,
+    WholeFilmNetwork,
+)
 from cxw_monai.quality.review import ImplausibleWarning
 from cxw_monai.weights.classifier_settings import ClassifierSettings
 from cxw_monai.weights.kinds import LoadedNetwork, load_network
+from cxw_monai.weights.landmarker_settings import LandmarkerSettings
 
 from .classify import Probabilitiesd, decisions_of
 from .film_model import Film, FilmModel, Hub, read_film
+from .locate import Landmark, Pointsd, landmarks_of
 from .predictor import Predictor, doubts_of, on_device, review_film
 
-__all__ = ["MODELS", "ClassificationModel", "EmbeddingModel", "FilmModel", "SegmentationModel", "load"]
+__all__ = ["MODELS", "ClassificationModel", "EmbeddingModel", "FilmModel", "LandmarkModel", "SegmentationModel", "load"]
 
 
 def _warn(film: Radiograph, doubts: Sequence[str]) -> None:
@@ -220,7 +232,8 @@ class ClassificationModel(FilmModel):
         Args:
             film: see `Film`.
             on_implausible: what is done where the film is no upright frontal chest: `flag` warns
-                (`cxw_monai.quality.ImplausibleWarning`), `skip` raises, `keep` doesn't look.
+                (`cxw_monai.quality.ImplausibleWarning`), `skip` raises, `keep` doesn't look. Models of another anatomy
+                don't look either.
 
         Returns:
             By class, in [0, 1]; of classes that exclude each other they sum to 1.
@@ -237,7 +250,7 @@ class ClassificationModel(FilmModel):
 
     def classified(self, film: Radiograph, on_implausible: str) -> tuple[dict[str, float], list[str]]:
         """Probability of each class, and what speaks against the film as an upright frontal chest film."""
-        doubts = doubts_of(film, on_implausible)
+        doubts = doubts_of(film, on_implausible, self.settings.anatomy)
         return dict(zip(self.classes, self.predictor.probabilities(film.array).tolist(), strict=True)), doubts
 
     def decide(self, film: Film, on_implausible: str = "flag") -> dict[str, dict[str, bool]]:
@@ -252,8 +265,75 @@ class ClassificationModel(FilmModel):
         return WholeFilmNetwork(self.settings.probabilities(self.network), self.image_size, dense=False).eval()
 
 
+class LandmarkModel(FilmModel):
+    """A landmark network and what its films need before and after it: the answers of the bundle's own inference.
+
+    Attributes:
+        network: takes `[B, 1, h, w]` in [0, 1] to heat maps `[B, P, h, w]`.
+        points: P names.
+        settings: what the file says: the names, and how heat maps become points.
+        image_size, device, weights, predictor: see `FilmModel`.
+    """
+
+    KIND, NOUN, BUNDLE = "landmarks", "a landmark network", "chexworld_landmarks"
+    HUB = Hub("cxw_monai_landmarker", "keypoint-detection", 'points = model.locate("film.dcm")')
+
+    def __init__(
+        self,
+        network: RadiographLandmarker,
+        settings: LandmarkerSettings,
+        device: torch.device,
+        weights: str | PathLike[str] = "the model",
+        amp: str = "none",
+    ) -> None:
+        self.network, self.settings, self.points = network, settings, settings.points
+        self.image_size, self.device, self.weights = settings.image_size, device, weights
+        after = Pointsd(settings)
+        self.predictor = Predictor(
+            network, self.image_size, device, settings.points, amp=amp, postprocessing=after, source=weights
+        )
+
+    @classmethod
+    def of(cls, loaded: LoadedNetwork, device: str | torch.device, amp: str) -> Self:
+        network = on_device(cast(RadiographLandmarker, loaded.network), device)
+        return cls(network, cast(LandmarkerSettings, loaded.settings), torch.device(device), loaded.path, amp)
+
+    def answer(self, film: Film) -> np.ndarray:
+        return self.predictor.probabilities(read_film(film).array)
+
+    def locate(self, film: Film, on_implausible: str = "flag") -> dict[str, Landmark]:
+        """Landmarks of one film.
+
+        Args:
+            film: see `Film`.
+            on_implausible: what is done where the film is no upright frontal chest: `flag` warns
+                (`cxw_monai.quality.ImplausibleWarning`), `skip` raises, `keep` doesn't look. Models of another anatomy
+                don't look either.
+
+        Returns:
+            By name `(x, y, confidence)`: column and row in px of the stored film (the first pixel's centre is 0, 0),
+            and in [0, 1] how much of the heat map lies there: a landmark that isn't on the film has little.
+
+        Raises:
+            CheckpointError: the network answers with values that are no numbers.
+            RadiographError: the file can't be used as a film, or is implausible and to be skipped.
+            ValueError: an argument is wrong.
+        """
+        radiograph = read_film(film)
+        doubts = doubts_of(radiograph, on_implausible, self.settings.anatomy)
+        found = landmarks_of(radiograph, self.predictor.probabilities(radiograph.array), self.points)
+        _warn(radiograph, doubts)
+        return found
+
+    def film_model(self) -> WholeFilmNetwork:
+        """Preparation, network and the reading of its maps as one module: `[B, 1, H, W]` to `[B, P, 3]`, x and y as
+        shares of the film's width and height, and the confidence."""
+        read = nn.Sequential(self.network, self.settings.reading())
+        return WholeFilmNetwork(read, self.image_size, dense=False).eval()
+
+
 MODELS: dict[str, type[FilmModel]] = {
-    model.KIND: model for model in (SegmentationModel, EmbeddingModel, ClassificationModel)
+    model.KIND: model for model in (SegmentationModel, EmbeddingModel, ClassificationModel, LandmarkModel)
 }
 """The class of each kind of weights."""
 
@@ -263,16 +343,17 @@ def load(
     device: str | torch.device = "cpu",
     amp: str | None = None,
     weights: str | None = None,
-) -> SegmentationModel | EmbeddingModel | ClassificationModel:
+) -> SegmentationModel | EmbeddingModel | ClassificationModel | LandmarkModel:
     """The model of a bundle, ready for films.
 
     Args:
         name_or_path: a bundle's name (`chexworld_segmentation`), its folder, a zip of `scripts/package_bundle.py`, or
             a file of weights (`model.pt`, `encoder.pt`, `.safetensors`) of a run.
         device: where the network computes.
-        amp: precision of a segmenter or classifier: `auto` (bfloat16 where the device computes it faster, which moves
-            single pixels at edges), `bfloat16`, or `none` (float32). By default that of the bundle's inference: `auto`
-            for a segmenter, `none` for a classifier, since bfloat16 rounds its logits until films share them.
+        amp: precision of a segmenter, classifier or landmark network: `auto` (bfloat16 where the device computes it
+            faster, which moves single pixels at edges), `bfloat16`, or `none` (float32). By default that of the
+            bundle's inference: `auto` for a segmenter, `none` for the others, since bfloat16 rounds a classifier's
+            logits until films share them.
             Encoders compute in float32.
         weights: name of weights of a bundle that has several, such as `shenzhen_tuberculosis`; None for its `model.pt`.
 
@@ -285,4 +366,4 @@ def load(
     """
     loaded = load_network(name_or_path, weights)
     model = MODELS[loaded.kind].of(loaded, device, amp or ("auto" if loaded.kind == "segmentation" else "none"))
-    return cast("SegmentationModel | EmbeddingModel | ClassificationModel", model)
+    return cast("SegmentationModel | EmbeddingModel | ClassificationModel | LandmarkModel", model)

@@ -209,7 +209,7 @@ class FilmClassifier(FilmRun):
         if found is None or isinstance(found, RadiographError):
             return found
         try:
-            return *found, doubts_of(found[0], self.settings.on_implausible)
+            return *found, doubts_of(found[0], self.settings.on_implausible, self.model.anatomy)
         except RadiographError as error:
             return error
 

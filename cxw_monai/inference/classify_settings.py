@@ -27,6 +27,6 @@ class ClassifySettings(ReaderSettings):
     batch_size: Count = setting(4, "films in memory beside the one that is worked on")
     resume: bool = setting(False, "leave out films that have results")
     on_implausible: Annotated[Literal["flag", "skip", "keep"], Lower] = setting(
-        "flag", "what is done about films that are no upright frontal chest: flag, skip or keep"
+        "flag", "what is done about films that are no upright frontal chest: flag, skip or keep; of models of chests"
     )
     num_workers: Whole = setting(lambda: min(4, os.cpu_count() or 1), "threads that read films", ge=1)

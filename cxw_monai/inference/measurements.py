@@ -1,4 +1,4 @@
-"""Areas, and the cardiothoracic ratio, of a film's structures.
+"""Areas, the cardiothoracic ratio, and the geometry of a film's structures.
 
 Lengths and areas in mm hold at the plane that the spacing is declared for. A DICOM's PixelSpacing may be calibrated to
 the patient; ImagerPixelSpacing is that of the detector and is divided by the declared magnification only where one is
@@ -22,6 +22,8 @@ from scipy import ndimage
 
 from cxw_monai.io.structures import describe_structure, split_side
 
+from .chest_geometry import describe_geometry, measure_geometry
+
 __all__ = ["describe_columns", "diameter_lines", "measure", "measurement_columns"]
 
 Value = float | int | None
@@ -43,7 +45,8 @@ _RATIOS = {
 
 
 def measurement_columns(structures: Sequence[str]) -> list[str]:
-    """Names of what :func:`measure` gives: two areas per structure, then the ratios and what they are made of."""
+    """Names of what :func:`measure` gives: two areas per structure, the ratios and what they are made of, and what
+    :mod:`~cxw_monai.inference.chest_geometry` makes of the structures."""
     return list(describe_columns(structures))
 
 
@@ -55,7 +58,7 @@ def describe_columns(structures: Sequence[str]) -> dict[str, str]:
         for name in structures
         for unit, words in units.items()
     }
-    return areas | _RATIOS
+    return areas | _RATIOS | describe_geometry(structures, ())
 
 
 def measure(masks: np.ndarray, structures: Sequence[str], spacing_mm: tuple[float, float] | None) -> dict[str, Value]:
@@ -94,7 +97,7 @@ def measure(masks: np.ndarray, structures: Sequence[str], spacing_mm: tuple[floa
     across, inner = found["heart_diameter_px"], found["thorax_diameter_px"]
     if across is not None and inner is not None:
         found["cardiothoracic_ratio"] = across / inner
-    return found
+    return found | measure_geometry(dict(zip(structures, masks, strict=True)), spacing_mm=spacing_mm)
 
 
 def diameter_lines(masks: np.ndarray, structures: Sequence[str]) -> dict[str, np.ndarray]:

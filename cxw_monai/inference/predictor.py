@@ -29,6 +29,7 @@ from cxw_monai.quality.review import checked_choice, film_doubts, review
 from cxw_monai.training.precision import autocast, checked_amp
 from cxw_monai.transforms.whole_film import WholeFilmd
 from cxw_monai.weights.files import finite_outputs
+from cxw_monai.weights.task_settings import CHEST
 
 from .augmented import AugmentedInferer
 
@@ -195,19 +196,22 @@ class Predictor:
         return Segmented(masks, _unless_skipped(film, doubts, on_implausible), expected)
 
 
-def doubts_of(film: Radiograph, on_implausible: str) -> list[str]:
-    """What speaks against a film as an upright frontal chest film, in words.
+def doubts_of(film: Radiograph, on_implausible: str, anatomy: str = CHEST) -> list[str]:
+    """What speaks against a film as an upright frontal chest film, in words; nothing of films of another anatomy.
 
     Args:
         film: as `read_radiograph` gives it.
         on_implausible: `keep` doesn't look, `flag` gives the reasons, `skip` raises where there are some.
+        anatomy: what the model's films show.
 
     Raises:
         RadiographError: the film is to be skipped.
         ValueError: another choice.
     """
     checked_choice(on_implausible)
-    return [] if on_implausible == "keep" else _unless_skipped(film, film_doubts(film.array), on_implausible)
+    if on_implausible == "keep" or anatomy != CHEST:
+        return []
+    return _unless_skipped(film, film_doubts(film.array), on_implausible)
 
 
 def _unless_skipped(film: Radiograph, doubts: list[str], on_implausible: str) -> list[str]:

@@ -1,8 +1,9 @@
-"""Networks: position tables, radiograph ViT, predictor, world model, segmentation and classification."""
+"""Networks: position tables, radiograph ViT, predictor, world model, segmentation, classification and landmarks."""
 
 from .classifier import ClassProbabilities, RadiographClassifier, radiograph_classifier
 from .decoders import synchronise_batch_norm
 from .embedder import RadiographEmbedder
+from .landmarker import HeatMapPoints, RadiographLandmarker, radiograph_landmarker
 from .layers import Block, configure_blocks
 from .positions import relative_table, sincos_table, table_order
 from .predictor import WorldModelPredictor
@@ -18,8 +19,10 @@ __all__ = [
     "VIT_SIZES",
     "Block",
     "ClassProbabilities",
+    "HeatMapPoints",
     "RadiographClassifier",
     "RadiographEmbedder",
+    "RadiographLandmarker",
     "RadiographSegmenter",
     "RadiographViT",
     "WholeFilmNetwork",
@@ -31,6 +34,7 @@ __all__ = [
     "configure_blocks",
     "normalised",
     "radiograph_classifier",
+    "radiograph_landmarker",
     "radiograph_segmenter",
     "radiograph_vit",
     "relative_table",

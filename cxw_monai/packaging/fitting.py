@@ -12,12 +12,13 @@ import torch
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.weights.classifier_settings import ClassifierSettings
 from cxw_monai.weights.kinds import Weights, read_weights
+from cxw_monai.weights.landmarker_settings import LandmarkerSettings
 
 __all__ = ["fit_bundle"]
 
 
 def fit_bundle(bundle: Path) -> None:
-    """Write into a staged bundle what its weights say: an encoder's sizes, a classifier's classes.
+    """Write into a staged bundle what its weights say: an encoder's sizes, classes, landmarks.
 
     Args:
         bundle: the folder, with `models/model.pt`; changed in its place.
@@ -55,15 +56,31 @@ def _fit_classifier(weights: Weights, config: dict[str, Any], metadata: dict[str
     formats["outputs"]["pred"]["channel_def"] = {str(n): name for n, name in enumerate(settings.classes)}
     exported = metadata["exported_models"]
     exported["outputs"]["pred"]["shape"] = ["batch", len(settings.classes)]
-    exported["preprocessing"][-1] = (
-        f"Inside: the film stretched to {height} x {width} px (bicubic, antialiased); values below 0 and above 1 cut "
-        "off; the network's own normalisation."
+    exported["preprocessing"][-1] = _stretched(settings.image_size)
+
+
+def _fit_landmarker(weights: Weights, config: dict[str, Any], metadata: dict[str, Any]) -> None:
+    """The landmarks in the order of the outputs, the size of the input."""
+    settings = cast(LandmarkerSettings, weights.settings)
+    pred = metadata["network_data_format"]["outputs"]["pred"]
+    pred["num_channels"] = len(settings.points)
+    pred["channel_def"] = {str(n): name for n, name in enumerate(settings.points)}
+    exported = metadata["exported_models"]
+    exported["outputs"]["pred"]["shape"] = ["batch", len(settings.points), 3]
+    exported["preprocessing"][-1] = _stretched(settings.image_size)
+
+
+def _stretched(size: tuple[int, int]) -> str:
+    return (
+        f"Inside: the film stretched to {size[0]} x {size[1]} px (bicubic, antialiased); values below 0 and above 1 "
+        "cut off; the network's own normalisation."
     )
 
 
 _FITS: dict[str, Callable[[Weights, dict[str, Any], dict[str, Any]], None]] = {
     "encoder": _fit_encoder,
     "classification": _fit_classifier,
+    "landmarks": _fit_landmarker,
 }
 
 

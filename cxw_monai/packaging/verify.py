@@ -188,7 +188,7 @@ def _workflows(bundle: Path) -> list[str]:
 
 
 def _noise(folder: Path, train: dict[str, Any]) -> Path:
-    """Films of seeded noise with a manifest, with masks or labels of what the training config names."""
+    """Films of seeded noise with a manifest, with masks, labels or landmarks of what the training config names."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     structures = train.get("structures", [])
@@ -196,13 +196,14 @@ def _noise(folder: Path, train: dict[str, Any]) -> Path:
         mask = Image.new("L", (_SIDE, _SIDE))
         mask.paste(255, (20, 20, 60, 60))
         mask.save(folder / "mask.png")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number in range(_FILMS):
         coarse = Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8))
         coarse.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC).save(folder / f"film{number}.png")
         masks = {f"mask_{name}": "mask.png" for name in structures}
         labels = {f"label_{name}": (number + place) % 2 for place, name in enumerate(train.get("classes", []))}
-        rows.append({"image": f"film{number}.png", "patient_id": str(number), **masks, **labels})
+        points = {f"landmark_{name}": f"[{20 + number}, 40]" for name in ("first", "second") if "points" in train}
+        rows.append({"image": f"film{number}.png", "patient_id": str(number), **masks, **labels, **points})
     with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as stream:
         write_rows(stream, list(rows[0]), rows)
     return folder

@@ -54,7 +54,7 @@ def measure_array(image: np.ndarray, settings: QualitySettings, model: FilmModel
     model = model or default_model()
     (top, left, height, width), content, contrast, scores = _looked_at(image, model)
     border = max(top, rows - top - height) / rows, max(left, columns - left - width) / columns
-    flags = ["low_contrast"] if contrast < settings.min_contrast else _findings(scores, model.thresholds)
+    flags = ["low_contrast"] if contrast < settings.min_contrast else _findings(scores, model.thresholds, settings)
     flags += ["border"] * (max(border) >= settings.min_border) + ["too_small"] * (
         min(rows, columns) < settings.min_side
     )
@@ -88,7 +88,7 @@ def content_flags(image: np.ndarray, settings: QualitySettings) -> list[str]:
     """
     model = default_model()
     contrast, scores = _looked_at(image, model)[2:]
-    return ["low_contrast"] if contrast < settings.min_contrast else _findings(scores, model.thresholds)
+    return ["low_contrast"] if contrast < settings.min_contrast else _findings(scores, model.thresholds, settings)
 
 
 def _looked_at(image: np.ndarray, model: FilmModel) -> tuple[tuple[int, int, int, int], np.ndarray, float, FilmScores]:
@@ -99,8 +99,10 @@ def _looked_at(image: np.ndarray, model: FilmModel) -> tuple[tuple[int, int, int
     return box, content, float(high - low), model.scores(thumbnail(content))
 
 
-def _findings(scores: FilmScores, thresholds: Mapping[str, float]) -> list[str]:
-    """What the model's scores say, in the order of the checks."""
+def _findings(scores: FilmScores, thresholds: Mapping[str, float], settings: QualitySettings) -> list[str]:
+    """What the model's scores say of films of chests, in the order of the checks."""
+    if settings.anatomy != "chest":
+        return []
     if scores.unlike > thresholds["unlike"]:
         return ["not_frontal_chest"]
     return [name for name in ("inverted", "rotated", "mirrored") if getattr(scores, name) > thresholds[name]]

@@ -34,6 +34,8 @@ class QualitySettings:
         min_border: narrowest border that is reported, as a fraction of the height or width.
         near_distance: most bits of 256 in which near duplicates differ; -1 turns them off.
         file_seconds: longest time for a file.
+        anatomy: what the films show: `chest` for frontal chests. Films of any other are not looked at with the model of
+            chests: none is `inverted`, `rotated`, `mirrored` or `not_frontal_chest`.
 
     Raises:
         ValueError: a setting is out of range.
@@ -44,6 +46,7 @@ class QualitySettings:
     min_border: float = 0.02
     near_distance: int = 32
     file_seconds: float = 60.0
+    anatomy: str = "chest"
 
     def __post_init__(self) -> None:
         for name, low, high in (

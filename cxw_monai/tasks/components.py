@@ -20,6 +20,7 @@ from cxw_monai.training.run_state import RunState
 from cxw_monai.training.schedules import CosineSchedule, warmup_cosine
 from cxw_monai.training.step import Stateful, TrainingStep
 from cxw_monai.transforms import ActionSampler, Perturbd, RandActiond
+from cxw_monai.transforms.points import RandPointWarpd
 from cxw_monai.transforms.warp import RandFilmWarpd
 from cxw_monai.weights.kinds import TaskSettings, save_network
 
@@ -130,6 +131,7 @@ def film_augmentation(
     settings: EncoderTuningSettings,
     extra: Sequence[Callable[[Item], Item]] = (),
     structures: Sequence[str] | None = None,
+    points: Sequence[str] | None = None,
 ) -> Compose:
     """Training films warped, changed by transforms of one's own, and perturbed.
 
@@ -137,11 +139,17 @@ def film_augmentation(
         settings: the run's.
         extra: dictionary transforms on `image`, float32 `[1, H, W]` in [0, 1].
         structures: names of the masks that are warped with the film; None for films without masks.
+        points: names of the landmarks that are warped with the film; None for films without landmarks.
     """
     crop = settings.pick("crop_prob", "crop_scale", "crop_ratio", "flip_prob", "distortion_prob", "distortion")
     affine = settings.pick("affine_prob", "rotate", "shear", "zoom", "translate", size="image_size")
     look = settings.pick("brightness", "contrast", "gamma", "blur", "noise", "jitter_prob", "blur_prob", "noise_prob")
-    masks = {"keys": "image"} if structures is None else {"structures": structures}
+    warp: RandFilmWarpd
+    if points is not None:
+        warp = RandPointWarpd(points=points, **crop, **affine)
+    else:
+        masks = {"keys": "image"} if structures is None else {"structures": structures}
+        warp = RandFilmWarpd(**crop, **affine, **masks)
     action = RandActiond("action", sampler=ActionSampler(**look))
     perturbation = Perturbd("image", action_keys="action", output_keys="image")
-    return Compose([RandFilmWarpd(**crop, **affine, **masks), *extra, action, perturbation])
+    return Compose([warp, *extra, action, perturbation])

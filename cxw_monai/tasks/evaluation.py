@@ -3,17 +3,52 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+from ignite.engine import Engine, Events
 from torch import nn
 
 from cxw_monai.training.processes import barrier, unwrapped
 from cxw_monai.weights.kinds import read_weights
 
-__all__ = ["test_once"]
+__all__ = ["EpochScoring", "test_once"]
 
 logger = logging.getLogger(__name__)
+
+
+class EpochScoring(ABC):
+    """Scores the films of an evaluation, an epoch after the other; an Ignite handler.
+
+    The epoch's summary goes into `engine.state.metrics`.
+    """
+
+    def attach(self, engine: Engine, name: str | None = None) -> None:
+        """As a handler, or as a key metric, which is the summary's entry of that name."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._completed)
+
+    @abstractmethod
+    def start(self) -> None:
+        """Forget the scores of an earlier epoch."""
+
+    @abstractmethod
+    def add(self, output: Mapping[str, Any]) -> None:
+        """Score the films of a batch from what the evaluation's step gave."""
+
+    @abstractmethod
+    def summary(self) -> dict[str, float]:
+        """Of the films since `start`."""
+
+    def _step(self, engine: Engine) -> None:
+        outputs: Any = engine.state.output
+        self.add(outputs[0])
+
+    def _completed(self, engine: Engine) -> None:
+        engine.state.metrics.update(self.summary())
 
 
 def test_once(films: int, network: nn.Module, ckpt: str | Path, folder: str | Path, test: Callable[[], None]) -> None:

@@ -16,7 +16,7 @@ from cxw_monai.data.cache import RadiographCache
 from cxw_monai.data.splits import Splits, split_items
 from cxw_monai.io.results.film_names import film_name
 
-__all__ = ["SUBSETS", "ManifestFilms", "log_splits", "splits_of", "subset_of"]
+__all__ = ["SUBSETS", "ManifestFilms", "log_splits", "splits_of", "subset_of", "warn_of_anatomy"]
 
 SUBSETS = ("train", "validation", "test", "all")
 
@@ -66,6 +66,18 @@ def splits_of(
 def log_splits(parts: Splits) -> None:
     """Log how many films each part has."""
     _logger.info("Films: %s.", ", ".join(f"{len(part)} {name}" for name, part in parts._asdict().items()))
+
+
+def warn_of_anatomy(anatomy: str, items: Sequence[Item]) -> None:
+    """Warn where films are of another anatomy, by the manifest's column `anatomy`, than the settings say."""
+    others = sorted({str(item["anatomy"]) for item in items if item.get("anatomy") not in (None, "")} - {anatomy})
+    if others:
+        _logger.warning(
+            "The films' anatomy is %s by the manifest, and %s by the settings: set anatomy to what they show, for "
+            "inference checks films for being frontal chests where it is chest.",
+            ", ".join(others),
+            anatomy,
+        )
 
 
 def subset_of(

@@ -27,6 +27,7 @@ def classifier_settings(
     head: str = "linear",
     head_layers: int = 1,
     head_norm: bool = False,
+    anatomy: str = "chest",
     image_size: int | Sequence[int] = 224,
     size: str | None = None,
     patch_size: int = 16,
@@ -36,7 +37,7 @@ def classifier_settings(
     """Settings of a new classifier; the encoder's are those of its checkpoint where there is one.
 
     Args:
-        classes, target, head, head_layers, head_norm: see `ClassifierSettings`.
+        classes, target, head, head_layers, head_norm, anatomy: see `ClassifierSettings`.
         image_size, size, patch_size, encoder_ckpt, encoder_weights: see `encoder_use`.
 
     Raises:
@@ -49,6 +50,7 @@ def classifier_settings(
         head=head,
         head_layers=head_layers,
         head_norm=head_norm,
+        anatomy=anatomy,
         **encoder_use(image_size, size, patch_size, encoder_ckpt, encoder_weights),
     )
 

@@ -10,7 +10,7 @@ from torch import nn
 from cxw_monai.networks import VIT_SIZES, ClassProbabilities, RadiographClassifier, radiograph_classifier
 from cxw_monai.networks.heads import HEADS
 
-from .task_settings import EncoderUse, check_choice, check_names, check_range, shown
+from .task_settings import CHEST, EncoderUse, check_choice, check_names, check_range, shown
 
 __all__ = ["TARGETS", "ClassifierSettings"]
 
@@ -38,6 +38,8 @@ class ClassifierSettings(EncoderUse):
             validation films; none where they were not fitted.
         operating_points: by class, thresholds of the calibrated probability by the name of the point, chosen on
             validation films; a class without one has none.
+        anatomy: what its films show: `chest` for frontal chests, whose films are checked for being such; any other
+            word is a label.
 
     Raises:
         ValueError: one of them is of another type or out of its range.
@@ -50,10 +52,12 @@ class ClassifierSettings(EncoderUse):
     head_norm: bool
     temperatures: tuple[float, ...] = ()
     operating_points: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    anatomy: str = CHEST
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_names(self.classes, "classes")
+        check_names([self.anatomy], "anatomy")
         check_choice("target", self.target, TARGETS)
         check_choice("head", self.head, HEADS)
         check_range("head_layers", self.head_layers, VIT_SIZES[self.size]["depth"])

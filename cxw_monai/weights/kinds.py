@@ -25,6 +25,7 @@ from .bundles import open_bundle
 from .classifier_settings import ClassifierSettings
 from .encoder_settings import EncoderSettings, encoder_tensors, read_off, with_normalisation
 from .files import CheckpointError, build, one_line, read_content, state_dict_of
+from .landmarker_settings import LandmarkerSettings
 from .segmenter_settings import SegmenterSettings
 from .task_settings import checked_image_size
 
@@ -57,6 +58,7 @@ class TaskSettings(Protocol):
 TASKS: dict[str, type[TaskSettings]] = {
     "segmentation": SegmenterSettings,
     "classification": ClassifierSettings,
+    "landmarks": LandmarkerSettings,
 }
 """Kinds of files beside encoders, and what their settings are; a new task is a line here."""
 
@@ -109,7 +111,7 @@ class Weights:
         if plain is None and "settings" not in self.content:
             return "encoder"
         names = set(plain) if isinstance(plain, Mapping) else set()
-        return next((kind for kind, task in TASKS.items() if names == {one.name for one in fields(task)}), "unknown")
+        return next((kind for kind, task in TASKS.items() if _are_of(names, task)), "unknown")
 
     def expect(self, *kinds: str) -> Weights:
         """These weights, which must be of one of these kinds; raises `CheckpointError`."""
@@ -253,6 +255,12 @@ def _image_size(bundle: Path | None) -> tuple[int, int]:
         raise CheckpointError(
             config, f"no readable image_size ({one_line(error)})", "give the file of weights"
         ) from error
+
+
+def _are_of(names: set[str], task: type[TaskSettings]) -> bool:
+    """Whether names are those of a task's settings; files from before `anatomy` lack it."""
+    known = {one.name for one in fields(task)}
+    return known - {"anatomy"} <= names <= known
 
 
 def save_network(network: nn.Module, settings: TaskSettings, path: str | PathLike[str]) -> None:

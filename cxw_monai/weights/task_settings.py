@@ -11,7 +11,19 @@ from typing import Any, cast
 from cxw_monai.io.files.printable import printable
 from cxw_monai.networks import VIT_SIZES
 
-__all__ = ["MOST_PATCHES", "EncoderUse", "check_choice", "check_names", "check_range", "checked_image_size", "shown"]
+__all__ = [
+    "CHEST",
+    "MOST_PATCHES",
+    "EncoderUse",
+    "check_choice",
+    "check_names",
+    "check_range",
+    "checked_image_size",
+    "shown",
+]
+
+CHEST = "chest"
+"""The anatomy whose films are checked for being upright frontal chest films."""
 
 MOST_PATCHES = 2**14
 """Of an image; every patch attends to every other."""

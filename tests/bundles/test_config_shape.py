@@ -32,6 +32,7 @@ def test_the_bundles_train():
         "chexworld_pretraining",
         "chexworld_segmentation",
         "chexworld_classification",
+        "chexworld_landmarks",
     }
 
 

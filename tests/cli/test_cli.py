@@ -129,7 +129,11 @@ def test_report_and_explore_are_commands_of_the_pretraining_bundle(run_verb, com
 
 @pytest.mark.parametrize(
     ("verb", "name", "setting"),
-    [("segment", "chexworld_segmentation", "threshold"), ("classify", "chexworld_classification", "batch_size")],
+    [
+        ("segment", "chexworld_segmentation", "threshold"),
+        ("classify", "chexworld_classification", "batch_size"),
+        ("locate", "chexworld_landmarks", "min_confidence"),
+    ],
 )
 def test_a_verb_is_its_bundles_inference(run_verb, commands, verb, name, setting):
     assert run_verb(verb, "a.dcm", "--output", "o", "--ckpt", "m.pt", "--set", f"{setting}=0.4")[0] == 7

@@ -34,6 +34,7 @@ def test_rectangles_by_hand():
         "thorax_diameter_px": 170, "thorax_diameter_mm": 34.0,
         "thorax_first_column": 20, "thorax_last_column": 189,
         "lung_left_right_area_ratio": 4 / 3, "lung_field_left_right_area_ratio": None,
+        "costophrenic_angle_left_deg": 90.0, "costophrenic_angle_right_deg": 90.0,
     })  # fmt: skip
 
 

@@ -29,6 +29,7 @@ def test_a_run_holds_its_output_before_it_writes(config):
     free = (
         "chexworld_segmentation/inference.json",
         "chexworld_classification/inference.json",
+        "chexworld_landmarks/inference.json",
         "chexworld_pretraining/evaluate.json",
     )
     assert len(holding) == (_names(config) not in free)

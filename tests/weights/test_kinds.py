@@ -95,7 +95,7 @@ def test_kinds_of_settings(tmp_path, settings, kind):
     if kind == "unknown":
         with pytest.raises(
             CheckpointError,
-            match=r"model.pt: not a segmentation or classification model of this package; give model.pt",
+            match=r"model.pt: not a segmentation or classification or landmarks model of this package; give model.pt",
         ):
             load_network(tmp_path)
 
@@ -132,7 +132,7 @@ def test_a_new_task_is_a_line_in_the_table(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="not a segmentation model of this package"):
         load_segmenter(tmp_path)
     torch.save({"model": {"a": torch.ones(1)}, "settings": {}}, tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match="not a segmentation or classification or toy model of this package"):
+    with pytest.raises(CheckpointError, match="not a .* or classification or landmarks or toy model of this"):
         load_network(tmp_path)
 
 

@@ -14,6 +14,7 @@ from cxw_monai.data.splits import Splits
 from cxw_monai.losses import MultiClassLoss, MultiLabelLoss
 from cxw_monai.networks import RadiographClassifier
 from cxw_monai.tasks.components import caching, check_shares, datalist_of, film_augmentation, stepping
+from cxw_monai.tasks.films import warn_of_anatomy
 from cxw_monai.training.schedules import CosineSchedule
 from cxw_monai.transforms.whole_film import WholeFilmd, pair
 from cxw_monai.weights.classifier import ClassifierSettings, classifier_settings, new_classifier
@@ -51,6 +52,7 @@ def split_films(settings: ClassificationSettings) -> Splits:
     """Films for training, validation and test, each patient on one side."""
     parts = classification_splits(**_labels(settings))
     check_shares(settings, parts.train)
+    warn_of_anatomy(settings.anatomy, parts.train)
     return parts
 
 
@@ -76,7 +78,7 @@ def films(settings: ClassificationSettings, items: Sequence[Item], part: str) ->
 
 def network_settings(settings: ClassificationSettings) -> ClassifierSettings:
     """What the network's file keeps beside its weights."""
-    names = ("classes", "target", "head", "head_layers", "head_norm", "image_size", "patch_size")
+    names = ("classes", "target", "head", "head_layers", "head_norm", "anatomy", "image_size", "patch_size")
     return classifier_settings(**settings.pick(*names, "encoder_ckpt", "encoder_weights", size="network_size"))
 
 

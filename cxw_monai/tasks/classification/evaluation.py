@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator
 from torch import Tensor, nn
 
 from cxw_monai.metrics.calibration import Temperature
 from cxw_monai.metrics.operating_points import OperatingPoint, choose_points
-from cxw_monai.tasks.evaluation import test_once
+from cxw_monai.tasks.evaluation import EpochScoring, test_once
 from cxw_monai.training.processes import barrier, is_main_process, unwrapped
 from cxw_monai.training.step import moved, scalars_of
 from cxw_monai.weights.classifier import ClassifierSettings, read_settings
@@ -61,10 +60,9 @@ class ClassificationEvaluationStep:
         return [{"scalars": scalars, "count": len(logits), "logits": logits, "index": batch["index"].tolist()}]
 
 
-class FilmScoring:
-    """Scores the films of an evaluation; an Ignite handler.
-
-    The epoch's summary goes into `engine.state.metrics`, with `score`: the one that chooses the best epoch.
+class FilmScoring(EpochScoring):
+    """Scores the films of an evaluation; see `EpochScoring`. The summary has `score`: the one that chooses the best
+    epoch.
 
     Args:
         films: the films whose numbers the step gives.
@@ -76,27 +74,20 @@ class FilmScoring:
 
     def __init__(self, films: LabelledFilms, key_metric: str = "auroc") -> None:
         self.films, self.key_metric = films, key_metric
-        self.scores = ClassScores(films.classes, films.target)
+        self.start()
 
-    def attach(self, engine: Engine, name: str | None = None) -> None:
-        """As a handler, or as a key metric, which is the summary's entry of that name."""
-        engine.add_event_handler(Events.EPOCH_STARTED, self._started)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._completed)
-
-    def _started(self, engine: Engine) -> None:
+    def start(self) -> None:
         self.scores = ClassScores(self.films.classes, self.films.target)
 
-    def _step(self, engine: Engine) -> None:
-        output: Any = engine.state.output
-        for index, logits in zip(output[0]["index"], output[0]["logits"].cpu().numpy(), strict=True):
+    def add(self, output: Mapping[str, Any]) -> None:
+        for index, logits in zip(output["index"], output["logits"].cpu().numpy(), strict=True):
             self.scores.add(
                 index, self.films.name(index), self.films.patient(index), logits, self.films.label(index).numpy()
             )
 
-    def _completed(self, engine: Engine) -> None:
+    def summary(self) -> dict[str, float]:
         summary = self.scores.summary()
-        engine.state.metrics.update({**summary, "score": summary[self.key_metric]})
+        return {**summary, "score": summary[self.key_metric]}
 
 
 def evaluate_films(

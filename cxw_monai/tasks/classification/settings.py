@@ -27,6 +27,9 @@ class ClassificationSettings(EncoderTuningSettings):
     )
     label_fraction: Number = setting(1.0, "share of the training patients that are used", resume="fixed", gt=0, le=1)
     shots: Count | None = setting(None, "training patients a class; null for all", resume="fixed")
+    anatomy: Text = setting(
+        "chest", "what the films show: chest (frontal; films are checked for it in inference) or any other word"
+    )
     # network
     head: Annotated[Literal["linear", "attentive"], Lower] = setting("linear", "linear or attentive", resume="fixed")
     head_layers: Count = setting(1, "how many of the encoder's last blocks the head reads", resume="fixed")

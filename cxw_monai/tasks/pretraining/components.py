@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from monai.transforms import Compose
 from torch import nn
 
 from cxw_monai.data.cache import RadiographCache, build_cache
+from cxw_monai.data.grey_statistics import grey_statistics
 from cxw_monai.data.manifest import load_items, split_by_patient
 from cxw_monai.metrics.world.verdict import check_columns
 from cxw_monai.networks import (
@@ -45,6 +47,8 @@ __all__ = [
 ]
 
 Item = dict[str, Any]
+
+logger = logging.getLogger(__name__)
 
 
 class Films(NamedTuple):
@@ -94,7 +98,26 @@ def new_encoder(settings: PretrainingSettings | EmbeddingSettings) -> Radiograph
     """An encoder with fresh weights."""
     names = ("image_size", "patch_size", "in_channels", "image_mean", "image_std")
     own = ("drop_path_rate",) if isinstance(settings, PretrainingSettings) else ()
-    return radiograph_vit(**settings.pick(*names, *own, size="network_size"))
+    given = settings.pick(*names, *own, size="network_size")
+    if isinstance(settings, PretrainingSettings) and settings.measure_normalisation:
+        given |= _measured_normalisation(settings)
+    return radiograph_vit(**given)
+
+
+def _measured_normalisation(settings: PretrainingSettings) -> dict[str, float]:
+    """Mean and deviation of the training films, which are decoded for it, as `radiograph_vit` takes them.
+
+    Raises:
+        ValueError: the weights to start from have their own.
+    """
+    if settings.start_from:
+        raise ValueError(
+            "measure_normalisation is for fresh weights: those of start_from hold their own; set it to false."
+        )
+    cache = cached_films(settings, split_films(settings).train, "train")
+    mean, deviation = grey_statistics(cache)
+    logger.info("The training films' grey values: mean %.4f, standard deviation %.4f.", mean, deviation)
+    return {"image_mean": mean, "image_std": deviation}
 
 
 def new_network(settings: PretrainingSettings) -> WorldModel:
@@ -116,7 +139,7 @@ def new_network(settings: PretrainingSettings) -> WorldModel:
 
 def network_to_load(settings: PretrainingSettings) -> WorldModel:
     """A world model whose weights will be read from a file: what it would start from is not looked at."""
-    return new_network(settings.model_copy(update={"start_from": None}))
+    return new_network(settings.model_copy(update={"start_from": None, "measure_normalisation": False}))
 
 
 def on_device(network: nn.Module, settings: PretrainingSettings) -> nn.Module:

@@ -28,6 +28,9 @@ class PretrainingSettings(TrainingSettings):
     in_channels: Count = setting(1, "channels of the encoder's input", resume="fixed")
     image_mean: OneOrMore = setting(0.5056, "mean of the films' grey values, 0 to 1", resume="fixed")
     image_std: OneOrMore = setting(0.252, "standard deviation of the films' grey values, 0 to 1", resume="fixed")
+    measure_normalisation: bool = setting(
+        False, "image_mean and image_std measured on the training films, for other films than chests", resume="fixed"
+    )
     drop_path_rate: AtLeast0 = setting(0.0, "stochastic depth of the encoder, in [0, 1)", lt=1)
     predictor_dim: Count = setting(384, "channels of the predictor", resume="fixed")
     predictor_depth: Count = setting(6, "blocks of the predictor", resume="fixed")

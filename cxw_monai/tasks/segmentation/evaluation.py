@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cxw_monai.tasks.evaluation import test_once
+from cxw_monai.tasks.evaluation import EpochScoring, test_once
 from cxw_monai.training.precision import Precision
 from cxw_monai.training.processes import is_main_process
 from cxw_monai.training.step import moved, scalars_of
@@ -72,12 +71,11 @@ def channels_of(structures: Sequence[str], model: Sequence[str]) -> list[int]:
     return [model.index(name) for name in structures]
 
 
-class FilmScoring:
-    """Scores each film of an evaluation on the cached film's own pixels; an Ignite handler.
+class FilmScoring(EpochScoring):
+    """Scores each film of an evaluation on the cached film's own pixels; see `EpochScoring`.
 
     The logits are resized (bilinear) from the network's size to the film's, a structure is where they are above 0
-    (probability 0.5), and the masks are those of the cache, so that no score depends on the network's size. The epoch's
-    summary goes into `engine.state.metrics`.
+    (probability 0.5), and the masks are those of the cache, so that no score depends on the network's size.
 
     Args:
         films: the films whose numbers the step gives.
@@ -89,20 +87,12 @@ class FilmScoring:
 
     def __init__(self, films: AnnotatedFilms, make: Callable[[tuple[str, ...]], DiceScores]) -> None:
         self.films, self.make = films, make
-        self.scores = make(films.structures)
+        self.start()
 
-    def attach(self, engine: Engine, name: str | None = None) -> None:
-        """As a handler, or as a key metric, which is the summary's entry of that name."""
-        engine.add_event_handler(Events.EPOCH_STARTED, self._started)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._completed)
-
-    def _started(self, engine: Engine) -> None:
+    def start(self) -> None:
         self.scores = self.make(self.films.structures)
 
-    def _step(self, engine: Engine) -> None:
-        outputs: Any = engine.state.output
-        output = outputs[0]
+    def add(self, output: Mapping[str, Any]) -> None:
         for index, logits in zip(output["index"], output["logits"], strict=True):
             label = self.films.label(index).astype(bool)  # [S, h, w]
             if logits.shape[1:] != label.shape[1:]:
@@ -112,8 +102,8 @@ class FilmScoring:
             about = films.known(index), films.spacing_mm(index), films.image(index)[0]
             self.scores.add(films.name(index), films.patient(index), pred, label, *about)
 
-    def _completed(self, engine: Engine) -> None:
-        engine.state.metrics.update(self.scores.summary())
+    def summary(self) -> dict[str, float]:
+        return self.scores.summary()
 
 
 def evaluate_films(evaluator: SupervisedEvaluator, scores: FilmScoring, folder: str | Path) -> None:

@@ -1,0 +1,1 @@
+"""Landmarks of radiographs: points that a network finds."""
