@@ -41,8 +41,8 @@ def describe_geometry(structures: Collection[str], points: Collection[str]) -> d
     clavicles = all(("clavicle", side) in names or f"{_END}_{side}" in points for side in _SIDES)
     if (("trachea", None) in names or any(name in points for name in _TRACHEA)) and (spine or clavicles):
         where = (
-            "from the trachea's centre (of its mask, else the carina) to the midline at its height: the spine's middle, "
-            "or where that isn't there halfway between the medial ends of the clavicles; above 0 to the patient's left"
+            "from the trachea's centre (of its mask, else the carina) to the midline at its height: the spine's "
+            "middle, or where that isn't there halfway between the medial ends of the clavicles; above 0 to the patient's left"
         )
         found = {
             "trachea_deviation_px": f"horizontal distance {where}",
@@ -50,14 +50,14 @@ def describe_geometry(structures: Collection[str], points: Collection[str]) -> d
         }
     if spine and clavicles:
         found["clavicle_rotation"] = (
-            "(l - r) / (l + r) of the horizontal distances l and r of the left and right clavicle's medial end from the "
-            "spine's middle at their height; 0 for a patient who isn't rotated, above 0 where the left is further away"
+            "(l - r) / (l + r) of the horizontal distances l and r of the left and right clavicle's medial end from "
+            "the spine's middle at their height; 0 for a patient who isn't rotated, above 0 where the left is further away"
         )
     for side in _SIDES:
         if any((lung, side) in names for lung in _LUNGS):
             found[f"costophrenic_angle_{side}_deg"] = (
-                "angle in degrees at the lung's lowest lateral corner, between its lateral edge and its lower edge, each "
-                f"as far as {ARM:.0%} of the lung's height away from the corner"
+                "angle in degrees at the lung's lowest lateral corner, between its lateral edge and its lower edge, "
+                f"each as far as {ARM:.0%} of the lung's height away from the corner"
             )
     return found
 

@@ -16,8 +16,8 @@ def box(top, bottom, left, right, shape=(100, 200)):
 
 
 def chest():
-    """Spine columns 90-110 (middle 100); the left clavicle ends 14 px and the right one 6 px from it; the trachea is 5 px
-    to the patient's right."""
+    """Spine columns 90-110 (middle 100); the left clavicle ends 14 px and the right one 6 px from it; the trachea is
+    5 px to the patient's right."""
     return {
         "vertebrae": box(0, 99, 90, 110),
         "clavicle_left": box(10, 12, 114, 160),
