@@ -142,6 +142,7 @@ def test_a_viewer_shows_masks_and_diameters_on_the_film(clinic, tmp_path):
         shown = [
             int(number) * 0.7 for number in re.findall(r"(\d+) px Proj", text)
         ]  # no mm with ImagerPixelSpacing alone
+        print(text[-900:], diameters_of(archive))
         assert shown == pytest.approx(diameters_of(archive), abs=0.7)
 
 
