@@ -161,6 +161,10 @@ def _check_colours(shown: np.ndarray, masks: dict[str, np.ndarray]) -> None:
     border = slice(30, -30)  # the viewer writes in its corners
     outside = ~binary_dilation(inside, **near)
     assert found[border, border][outside[border, border]].mean() < 0.01
+    for name in ("clavicle_left", "clavicle_right"):  # the last segments, which shifted frames move most
+        alone = binary_erosion(scaled[name] & ~scaled["lung_left"] & ~scaled["lung_right"], iterations=2)
+        around = binary_dilation(scaled[name], iterations=40) & outside
+        assert found[alone].mean() > 0.95 and found[around].mean() < 0.01
     red, green, blue = np.moveaxis(shown.astype(int), 2, 0)
     lung = binary_erosion(scaled["lung_right"] & ~scaled["heart"] & ~scaled["mediastinum"], **near)
     heart = binary_erosion(scaled["heart"] & ~scaled["lung_left"] & ~scaled["lung_right"], **near)
