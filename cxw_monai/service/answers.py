@@ -22,9 +22,10 @@ from cxw_monai.io.files.csv_files import read_rows
 from cxw_monai.io.results.dicom_seg import checked_seg_type
 from cxw_monai.quality.review import NO_CHEST, film_doubts
 
-__all__ = ["Answer", "Answerer", "Refused"]
+__all__ = ["ANSWER", "Answer", "Answerer", "Refused"]
 
-_ANSWER = "answer.json"
+ANSWER = "answer.json"
+"""File in a film's folder that says that its results are whole."""
 
 
 class Answer(NamedTuple):
@@ -169,7 +170,7 @@ class Answerer:
             Refused: it is no frontal chest film. One that is turned, mirrored or inverted has results, whose
                 descriptions say so.
         """
-        about = folder / _ANSWER
+        about = folder / ANSWER
         if about.is_file():
             known = json.loads(about.read_text(encoding="utf-8"))
             return Answer(tuple(known["reasons"]), tuple(known["results"]))

@@ -14,7 +14,7 @@ from pathlib import Path
 from cxw_monai.io import RadiographError
 from cxw_monai.io.files.identity import file_state
 
-from .answers import Answerer, Refused
+from .answers import ANSWER, Answerer, Refused
 from .archive import Archive, ArchiveError, Stored
 from .intake import take_in
 from .queue import Film, FilmQueue, FullError, film_key
@@ -136,9 +136,8 @@ class Worker:
         if self.archive is not None:
             self.archive.store(folder / name for name in answer.results)
             self.metrics.add("results_sent", len(answer.results))
+            self._remove(folder)  # before the film is done: killed between, it is answered and sent again, the same
         self.queue.finish(film, "done", answer.reasons, answer.results)
-        if self.archive is not None:
-            self._remove(folder)
         seconds = time.perf_counter() - started
         self.metrics.answered(seconds)
         _logger.info("answered", extra={"film": film.key, "seconds": round(seconds, 2), "results": len(answer.results)})
@@ -148,6 +147,7 @@ class Worker:
         _logger.error("given up", extra={"film": film.key, "reason": reason})
 
     def _remove(self, folder: Path) -> None:
+        (folder / ANSWER).unlink(missing_ok=True)  # first, or half the results would pass for whole ones
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -63,6 +63,24 @@ def test_an_answer_is_sent_and_nothing_of_it_stays(queue, film):
     assert metrics.counts["answers"] == metrics.counts["results_sent"] == 1
 
 
+def test_nothing_of_a_sent_answer_stays_whenever_the_process_ends(queue, monkeypatch):
+    """Between sending and the end of the work: the film is answered again, and its results don't lie there for ever."""
+    archive, answerer = Archive(), Answerer()
+
+    def killed(*what: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(queue, "finish", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Worker(queue, answerer, archive, Metrics(), 3).step()
+    queue.close()
+    again = FilmQueue(queue.folder)
+    at_once(again)
+    Worker(again, answerer, archive, Metrics(), 3).step()
+    assert archive.stored[0] == archive.stored[1] and again.find(uid_of(1)).state == "done"
+    assert files_below(again.folder) == set()
+
+
 def test_without_an_archive_the_results_stay(queue):
     Worker(queue, Answerer(), None, Metrics(), 3).step()
     assert files_below(queue.folder) == {f"results/{film_key(uid_of(1))}/sr.dcm"}

@@ -12,8 +12,8 @@ viewer's convention and says nothing of the patient. Without a spacing, ``highdi
 ``highdicom.seg.segread`` insists on one.
 
 Masks are BINARY where every reader finds the frames: one frame, or frames of whole bytes (rows x columns a multiple of
-8). Else a frame begins within a byte, where some readers (OHIF 3.13) look at the next whole one and show it scrambled;
-then they are FRACTIONAL: occupancy, 0 and 255 only, in RLE Lossless.
+8). Else a frame begins within a byte, where some readers (OHIF 3.13, ITK 5.4) look at the next whole one and show it
+shifted or scrambled; then they are FRACTIONAL: occupancy, 0 and 255 only, in RLE Lossless.
 
 What it takes of the film's header, and its UIDs, are described in :mod:`~.dicom_shared`.
 
