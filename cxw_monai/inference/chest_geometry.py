@@ -42,7 +42,8 @@ def describe_geometry(structures: Collection[str], points: Collection[str]) -> d
     if (("trachea", None) in names or any(name in points for name in _TRACHEA)) and (spine or clavicles):
         where = (
             "from the trachea's centre (of its mask, else the carina) to the midline at its height: the spine's "
-            "middle, or where that isn't there halfway between the medial ends of the clavicles; above 0 to the patient's left"
+            "middle, or where that isn't there halfway between the medial ends of the clavicles; above 0 to the "
+            "patient's left"
         )
         found = {
             "trachea_deviation_px": f"horizontal distance {where}",
@@ -51,7 +52,8 @@ def describe_geometry(structures: Collection[str], points: Collection[str]) -> d
     if spine and clavicles:
         found["clavicle_rotation"] = (
             "(l - r) / (l + r) of the horizontal distances l and r of the left and right clavicle's medial end from "
-            "the spine's middle at their height; 0 for a patient who isn't rotated, above 0 where the left is further away"
+            "the spine's middle at their height; 0 for a patient who isn't rotated, above 0 where the left is "
+            "further away"
         )
     for side in _SIDES:
         if any((lung, side) in names for lung in _LUNGS):
