@@ -405,3 +405,15 @@ def test_mlflow_records_the_run(films, tmp_path):
         recorded = dict(database.execute("select key, count(*) from metrics group by key"))
     assert {"loss", "loss_cross", "lr", "ema", "target_rank", "mean_token_cross"} <= set(recorded)
     assert recorded["train_loss"] == 4  # two epochs of two steps
+
+
+def test_the_films_own_normalisation_goes_into_the_weights(films, tmp_path):
+    """Measured on the training films, before the first step; weights to start from have their own."""
+    settings = {"dataset_dir": str(films), "output_dir": str(tmp_path), "measure_normalisation": True}
+    begun = workflow("train", ["train.json"], **settings)
+    encoder = begun.parser.get_parsed_content("network_def").encoder
+    grey = np.concatenate([begun.parser.get_parsed_content("train::cache").image(n).ravel() for n in range(9)]) / 255
+    assert float(encoder.image_mean.mean()) == pytest.approx(grey.mean(), abs=0.01)
+    assert float(encoder.image_std.mean()) == pytest.approx(grey.std(), abs=0.01)
+    said = own_error(lambda: workflow("train", ["train.json"], **settings, start_from="encoder.pt"))
+    assert "measure_normalisation is for fresh weights" in said

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import warnings
 
 import highdicom as hd
 import numpy as np
@@ -241,3 +242,17 @@ def test_the_map_of_an_attentive_head_is_its_attention_above_the_mean(ckpt):
     with torch.inference_mode():
         shares, found = network.attention(image)[0].numpy(), heat_maps(network, image)
     np.testing.assert_allclose(found.values, np.maximum(4 * shares - 1, 0), atol=1e-6)  # 2 x 2 tokens
+
+
+def test_a_classifier_of_hands_does_not_ask_for_a_chest(tmp_path):
+    """The anatomy is kept in the weights; noise is no chest, of which a model of chests warns."""
+    film = np.random.default_rng(0).random((64, 64), dtype=np.float32)
+    for anatomy in ("chest", "hand"):
+        settings = classifier_settings(CLASSES, head="linear", image_size=32, size="tiny", anatomy=anatomy)
+        save_network(new_classifier(settings), settings, tmp_path / f"{anatomy}.pt")
+        assert read_settings(tmp_path / f"{anatomy}.pt").anatomy == anatomy
+    with pytest.warns(ImplausibleWarning, match="not a frontal chest"):
+        cxw_monai.load(tmp_path / "chest.pt").classify(film)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ImplausibleWarning)
+        cxw_monai.load(tmp_path / "hand.pt").classify(film)

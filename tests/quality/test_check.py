@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,15 @@ def test_each_defect_is_found_where_it_is(folder):
 def test_blobs_are_no_chest(folder):
     found = by_name(check_radiographs(folder, SMALL))
     assert all("not_frontal_chest" in found[f"film{number}.png"].flags for number in range(4))
+
+
+def test_films_of_another_anatomy_are_not_asked_for_a_chest(folder):
+    """Faults that every film can have are found all the same."""
+    of_chest, of_hand = (check_radiographs(folder, replace(SMALL, anatomy=name)) for name in ("chest", "hand"))
+    only_of_chests = {"not_frontal_chest", "inverted", "rotated", "mirrored"}
+    for chest, hand in zip(of_chest, of_hand, strict=True):
+        assert set(hand.flags) == set(chest.flags) - only_of_chests
+    assert any(set(record.flags) & only_of_chests for record in of_chest)
 
 
 def test_items_and_one_process_give_the_same(folder):
