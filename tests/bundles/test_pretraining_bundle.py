@@ -13,7 +13,7 @@ import yaml
 from monai.bundle import ConfigParser
 from PIL import Image
 
-from cxw_monai.io.results.folders import holds_output
+from cxw_monai.io.results import folders
 from cxw_monai.networks import WorldModel
 from cxw_monai.tasks.pretraining.components import new_encoder
 from cxw_monai.training.errors import plain_message, root_cause
@@ -260,8 +260,9 @@ def own_error(call):
         ({"resume": "nowhere.pt"}, "nowhere.pt: no such file"),
     ],
 )
-def test_a_refused_run_leaves_everything_as_it_was(trained, films, overrides, said):
+def test_a_refused_run_leaves_everything_as_it_was(trained, films, monkeypatch, overrides, said):
     output, _ = trained
+    monkeypatch.setattr(folders, "_held", {})  # what other tests of this process hold
     before = untouched(output)
     settings = {"dataset_dir": str(films), "output_dir": str(output), "resume": True, **overrides}
     if "optimizer::_target_" in overrides:
@@ -269,7 +270,7 @@ def test_a_refused_run_leaves_everything_as_it_was(trained, films, overrides, sa
         settings = {name: value for name, value in settings.items() if "::" not in name}
     assert said in own_error(lambda: workflow("train", ["train.json"], **settings))
     assert untouched(output) == before
-    assert not holds_output()  # nothing was begun, so that the program ends with status 2
+    assert not folders.holds_output()  # nothing was begun, so that the program ends with status 2
 
 
 @pytest.mark.parametrize("old", [False, True])
