@@ -4,8 +4,8 @@ The SDK's own operators make volumes of series and leave out window and scale; h
 package reads. Which models: environment variable CXW_MODELS, with commas between them (default chexworld_segmentation);
 they are what `cxw-monai serve --model` takes.
 
-    python deploy/monai_app/app.py --input FILMS --output DIR     # needs monai-deploy-app-sdk 4
-    monai-deploy package deploy/monai_app --config deploy/monai_app/app.yaml --platform x86_64 --tag cxw_monai
+    python scripts/deploy/monai_app/app.py --input FILMS --output DIR     # needs monai-deploy-app-sdk 4
+    monai-deploy package scripts/deploy/monai_app --config scripts/deploy/monai_app/app.yaml --platform x86_64 --tag cxw_monai
 
 `answers.json` in the output says of each file what became of it.
 """
