@@ -7,6 +7,7 @@
     DIR/failures.csv            films that could not be done: path, reason, remedy
     DIR/settings.json           the model's hash, and what the points were made with
     DIR/<film>/landmarks.json   on request, what the film's row says
+    DIR/<film>/landmarks.dcm    on request, of DICOM films: the same as a DICOM structured report
     DIR/<film>/overlay.png      on request, the film with its landmarks
 
 A landmark is ``[x, y]`` (column, row) in px of the stored film, as in a manifest: the first pixel's centre is 0, 0.
@@ -15,8 +16,11 @@ A landmark is ``[x, y]`` (column, row) in px of the stored film, as in a manifes
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from os import PathLike
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,10 +29,12 @@ from torch import nn
 
 from cxw_monai import __version__
 from cxw_monai.data.schema import LANDMARK
-from cxw_monai.io import Radiograph
+from cxw_monai.io import Radiograph, RadiographError
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.identity import FileIdentity
+from cxw_monai.io.results.dicom_shared import SegAlgorithm
 from cxw_monai.io.results.folders import mark_own
+from cxw_monai.io.results.landmark_sr import write_landmark_sr
 from cxw_monai.io.results.point_overlay import write_point_overlay
 from cxw_monai.weights.landmarker_settings import LandmarkerSettings
 
@@ -40,7 +46,14 @@ from .predictor import Predictor, Transform, doubts_of
 
 __all__ = ["FilmLocator", "Landmark", "LandmarkWriter", "Pointsd", "landmarks_of"]
 
-_TABLE, _COLUMNS, _JSON, _OVERLAY = "landmarks.csv", "landmarks.json", "landmarks.json", "overlay.png"
+_TABLE, _COLUMNS, _JSON, _SR, _OVERLAY = (
+    "landmarks.csv",
+    "landmarks.json",
+    "landmarks.json",
+    "landmarks.dcm",
+    "overlay.png",
+)
+_logger = logging.getLogger(__name__)
 
 
 class Landmark(NamedTuple):
@@ -92,12 +105,13 @@ class LandmarkWriter(FilmResults):
     Args:
         output_dir, sources, root, resume: see `FilmResults`.
         points: P names.
-        formats: what is written beside the table: `json`, `overlay`.
-        min_confidence: a landmark with less is left out of `landmark_<name>` and of measurements and overlay; its
+        formats: what is written beside the table: `json`, `overlay`, `sr`.
+        min_confidence: a landmark with less is left out of `landmark_<name>`, of measurements, overlay and SR; its
             confidence is told.
+        algorithm: what a SR names as the model.
     """
 
-    PATTERNS = (_JSON, _OVERLAY)
+    PATTERNS = (_JSON, _SR, _OVERLAY)
 
     def __init__(
         self,
@@ -108,12 +122,16 @@ class LandmarkWriter(FilmResults):
         points: Sequence[str],
         formats: Sequence[str],
         min_confidence: float,
+        algorithm: SegAlgorithm,
     ) -> None:
         self.points, self.formats, self.min_confidence = tuple(points), set(formats), min_confidence
+        self.algorithm, self.created = algorithm, datetime.now()
         self.implausible = 0
         self.measured = describe_geometry((), self.points)
+        note = {"sr_note": "why there is no DICOM SR; empty where there is one"}
         self.about = {
             **FILE_COLUMNS,
+            **(note if "sr" in self.formats else {}),
             "implausible": "what speaks against the film; empty where nothing was found or looked for",
             "row_spacing_mm": "distance of the rows' centres in mm; empty where it isn't known",
             "column_spacing_mm": "distance of the columns' centres in mm; empty where it isn't known",
@@ -131,7 +149,8 @@ class LandmarkWriter(FilmResults):
             json.dump(self.about, stream, indent=2)
 
     def files(self, row: Mapping[str, str]) -> list[str]:
-        return [_JSON] * ("json" in self.formats) + [_OVERLAY] * ("overlay" in self.formats)
+        files = [_JSON] * ("json" in self.formats) + [_OVERLAY] * ("overlay" in self.formats)
+        return files + [_SR] * ("sr" in self.formats and not row.get("sr_note"))
 
     def write(
         self, film: Radiograph, identity: FileIdentity, found: np.ndarray, landmarks: Mapping[str, Landmark],
@@ -170,8 +189,22 @@ class LandmarkWriter(FilmResults):
                 shown = np.where([[name in kept] for name in self.points], found[:, :2], np.nan)
                 labels = [name.replace("_", " ") for name in self.points]
                 write_point_overlay(folder / _OVERLAY, film.array[0], shown, labels, spacing_mm=spacing)
+            if "sr" in self.formats:
+                cells["sr_note"] = self._write_sr(folder / _SR, path, kept, bool(doubts))
         self.implausible += bool(doubts)
         self.append(cells)
+
+    def _write_sr(self, file: Path, path: str, landmarks: Mapping[str, Landmark], doubtful: bool) -> str:
+        """Write the SR; why there is none, in words, where it can't be made."""
+        if not landmarks:
+            return "no landmark on the film"
+        how: dict[str, Any] = {"created": self.created, "algorithm": self.algorithm, "doubtful": doubtful}
+        try:
+            write_landmark_sr(file, path, landmarks, **how)
+        except RadiographError as error:
+            _logger.warning("no DICOM SR of %s", error)
+            return error.reason
+        return ""
 
     def _measured(self, film: Radiograph, found: np.ndarray, kept: Collection[str]) -> dict[str, float | None]:
         """Measurements by the landmarks that are on the film; None where one of them isn't."""
@@ -217,6 +250,7 @@ class FilmLocator(FilmRun):
 
     def results(self) -> LandmarkWriter:
         chosen = self.settings
+        version, title = f"{__version__} {self.model_hash[:16]}".strip(), "Landmarks by chexworld_landmarks"
         return LandmarkWriter(
             self.output_dir,
             self.films,
@@ -225,6 +259,7 @@ class FilmLocator(FilmRun):
             self.model.points,
             chosen.formats,
             chosen.min_confidence,
+            SegAlgorithm("chexworld_landmarks", version, description=title),
         )
 
     def write(self, results: LandmarkWriter, film: Radiograph, identity: FileIdentity, *more: Any) -> None:

@@ -18,8 +18,10 @@ class LocateSettings(ReaderSettings):
     input: Text | None = setting(None, "film, folder or manifest")
     output: Text = setting(lambda data: f"{data['bundle_root']}/output", "folder of the results")
     ckpt: Text = setting(lambda data: f"{data['bundle_root']}/models/model.pt", "file of the landmark network")
-    formats: list[Annotated[Literal["csv", "json", "overlay"], Lower]] = setting(
-        ["csv", "overlay"], "what is written beside the table: json (one file a film), overlay (a picture of each film)"
+    formats: list[Annotated[Literal["csv", "json", "overlay", "sr"], Lower]] = setting(
+        ["csv", "overlay"],
+        "what is written beside the table: json (one file a film), overlay (a picture of each film), sr (DICOM "
+        "structured reports, of DICOM films)",
     )
     min_confidence: Share = setting(0.1, "confidence below which a landmark counts as not on the film, 0 to 1")
     amp: Annotated[Literal["auto", "bfloat16", "none"], Lower] = setting("none", "precision of the forward pass")

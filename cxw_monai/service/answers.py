@@ -9,10 +9,12 @@ from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
-from cxw_monai.inference.api import ClassificationModel, SegmentationModel, load
+from cxw_monai.inference.api import ClassificationModel, LandmarkModel, SegmentationModel, load
 from cxw_monai.inference.classify import FilmClassifier
 from cxw_monai.inference.classify_settings import ClassifySettings
 from cxw_monai.inference.film_run import FilmRun
+from cxw_monai.inference.locate import FilmLocator
+from cxw_monai.inference.locate_settings import LocateSettings
 from cxw_monai.inference.reading import ReadFilm, read_whole
 from cxw_monai.inference.run import FilmSegmenter
 from cxw_monai.inference.settings import SegmentSettings, model_hash
@@ -129,12 +131,35 @@ class _Classifier(_Bundle):
         run.write(run.results(), *film, doubts)
 
 
+class _Landmarker(_Bundle):
+    TABLE = "landmarks.csv"
+
+    def __init__(self, name: str, model: LandmarkModel) -> None:
+        super().__init__(name, model.weights)
+        self.model = model
+
+    def run(self, path: str, folder: Path) -> FilmRun:
+        predictor = self.model.predictor
+        return FilmLocator(
+            [path],
+            path,
+            folder,
+            network=self.model.network,
+            model=self.model.settings,
+            preprocessing=predictor.preprocessing,
+            inferer=predictor.inferer,
+            postprocessing=predictor.postprocessing,
+            settings=LocateSettings(formats=["sr"], device=self.model.device),
+            model_hash=self.digest,
+        )
+
+
 class Answerer:
     """The bundles of a service.
 
     Args:
-        models: what `cxw_monai.load` takes, each a segmenter or a classifier; ``NAME:WEIGHTS`` for weights of a bundle
-            that has several.
+        models: what `cxw_monai.load` takes, each a segmenter, a classifier or a landmark model; ``NAME:WEIGHTS`` for
+            weights of a bundle that has several.
         device: where they compute.
         seg_type: how a DICOM SEG stores masks.
 
@@ -155,8 +180,10 @@ class Answerer:
                 self.bundles.append(_Segmenter(f"{number}_segmentation", model, seg_type))
             elif isinstance(model, ClassificationModel):
                 self.bundles.append(_Classifier(f"{number}_classification", model))
+            elif isinstance(model, LandmarkModel):
+                self.bundles.append(_Landmarker(f"{number}_landmarks", model))
             else:
-                raise ValueError(f"{given}: embeddings have no DICOM result; give a segmenter or a classifier")
+                raise ValueError(f"{given}: embeddings have no DICOM result; give a segmenter, classifier or landmarks")
 
     def answer(self, film: Path, folder: Path) -> Answer:
         """Write a film's results, or find those that are there.

@@ -5,6 +5,7 @@ import json
 import shutil
 import warnings
 
+import highdicom as hd
 import numpy as np
 import pytest
 import torch
@@ -24,6 +25,7 @@ from cxw_monai.transforms.whole_film import WholeFilmd, whole_film
 from cxw_monai.weights.files import CheckpointError
 from cxw_monai.weights.kinds import read_weights
 from cxw_monai.weights.landmarker import load_landmarker, read_settings
+from tests.helpers.dicom_files import write_dicom
 from tests.helpers.small_landmarker import POINTS, save_landmarker
 
 
@@ -181,3 +183,24 @@ def test_exports_answer_like_the_model(ckpt, tmp_path, kind):
         found = session.run(None, {"image": film})[0][0]
     assert found.shape == (3, 3)
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_landmarks_of_a_dicom_film_as_a_report(ckpt, tmp_path):
+    """Beside the table and in the same place; a picture's row says why it has none."""
+    folder = tmp_path / "films"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 4096, (50, 40), dtype=np.uint16)
+    write_dicom(folder / "film.png", pixels, Modality="DX", StudyInstanceUID="1.2", SeriesInstanceUID="1.2.3")
+    Image.fromarray((pixels >> 4).astype(np.uint8)).save(folder / "picture.png")
+    for resume in (False, True):
+        run(ckpt, folder, tmp_path / "out", formats=["sr"], min_confidence=0, resume=resume)
+        film, picture = rows_of(tmp_path / "out")
+        assert film["sr_note"] == "" and picture["sr_note"].startswith("not a DICOM file")
+        report = hd.sr.srread(tmp_path / "out" / "film" / "landmarks.dcm")
+        groups = report.content.get_image_measurement_groups()
+        for name, group in zip(POINTS, groups, strict=True):
+            (number,) = group.get_measurements()
+            x, y = json.loads(film[f"landmark_{name}"])
+            assert number.referenced_coordinates[0].GraphicData == pytest.approx([x + 0.5, y + 0.5], abs=0.01)
+    run(ckpt, folder, tmp_path / "none", formats=["sr"], min_confidence=1)
+    assert rows_of(tmp_path / "none")[0]["sr_note"] == "no landmark on the film"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import highdicom as hd
 import numpy as np
 import pydicom
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from cxw_monai.inference.api import load
+from cxw_monai.inference.locate_settings import LocateSettings
 from cxw_monai.io import RadiographError
 from cxw_monai.io.results.dicom_seg_reading import read_dicom_seg
 from cxw_monai.service import answers
@@ -17,6 +20,7 @@ from cxw_monai.service.folders import answer_folder
 from cxw_monai.weights.segmenter import new_segmenter, save_segmenter, segmenter_settings
 from tests.helpers.dicom_files import write_dicom
 from tests.helpers.small_classifier import CLASSES, save_classifier
+from tests.helpers.small_landmarker import save_landmarker
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +62,17 @@ def test_results_are_those_of_the_bundles(models, path, tmp_path, any_film):
     classified = load(models[1]).classify(path, on_implausible="keep")
     assert report.SeriesDescription == "IMPLAUSIBLE, look at it. Classification"
     assert shares == pytest.approx([classified[name] for name in CLASSES])
+
+
+def test_landmarks_are_answered_and_none_is_said(path, tmp_path, any_film, monkeypatch):
+    """A random network is sure of none."""
+    ckpt = str(save_landmarker(tmp_path / "landmarks.pt"))
+    found = Answerer([ckpt]).answer(path, tmp_path / "none")
+    assert found.results == () and "no landmark on the film" in found.reasons
+    monkeypatch.setattr(answers, "LocateSettings", partial(LocateSettings, min_confidence=0))
+    (name,) = Answerer([ckpt]).answer(path, tmp_path / "out").results
+    report = hd.sr.srread(tmp_path / "out" / name)
+    assert name == "1_landmarks/key/landmarks.dcm" and report.SeriesDescription.endswith("Landmarks")
 
 
 def test_a_whole_answer_is_not_made_again_and_a_half_one_is(models, path, tmp_path, any_film):

@@ -5,7 +5,8 @@ package reads. Which models: environment variable CXW_MODELS, with commas betwee
 they are what `cxw-monai serve --model` takes.
 
     python scripts/deploy/monai_app/app.py --input FILMS --output DIR     # needs monai-deploy-app-sdk 4
-    monai-deploy package scripts/deploy/monai_app --config scripts/deploy/monai_app/app.yaml --platform x86_64 --tag cxw_monai
+    monai-deploy package scripts/deploy/monai_app --config scripts/deploy/monai_app/app.yaml --tag cxw_monai \\
+        --platform x86_64
 
 `answers.json` in the output says of each file what became of it.
 """
