@@ -64,15 +64,15 @@ def test_results_are_those_of_the_bundles(models, path, tmp_path, any_film):
     assert shares == pytest.approx([classified[name] for name in CLASSES])
 
 
-def test_landmarks_are_answered_and_none_is_said(path, tmp_path, any_film, monkeypatch):
-    """A random network is sure of none."""
-    ckpt = str(save_landmarker(tmp_path / "landmarks.pt"))
-    found = Answerer([ckpt]).answer(path, tmp_path / "none")
-    assert found.results == () and "no landmark on the film" in found.reasons
-    monkeypatch.setattr(answers, "LocateSettings", partial(LocateSettings, min_confidence=0))
-    (name,) = Answerer([ckpt]).answer(path, tmp_path / "out").results
-    report = hd.sr.srread(tmp_path / "out" / name)
-    assert name == "1_landmarks/key/landmarks.dcm" and report.SeriesDescription.endswith("Landmarks")
+@pytest.mark.parametrize("least", [0.0, 1.0])
+def test_landmarks_are_answered_and_none_is_said(path, tmp_path, any_film, monkeypatch, least):
+    monkeypatch.setattr(answers, "LocateSettings", partial(LocateSettings, min_confidence=least))
+    found = Answerer([str(save_landmarker(tmp_path / "landmarks.pt"))]).answer(path, tmp_path / "out")
+    if least:
+        assert found.results == () and "no landmark on the film" in found.reasons
+    else:
+        assert found.results == ("1_landmarks/key/landmarks.dcm",)
+        assert hd.sr.srread(tmp_path / "out" / found.results[0]).SeriesDescription.endswith("Landmarks")
 
 
 def test_a_whole_answer_is_not_made_again_and_a_half_one_is(models, path, tmp_path, any_film):
