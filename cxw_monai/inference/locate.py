@@ -263,7 +263,7 @@ class FilmLocator(FilmRun):
         )
 
     def write(self, results: LandmarkWriter, film: Radiograph, identity: FileIdentity, *more: Any) -> None:
-        doubts = doubts_of(film, self.settings.on_implausible, self.model.anatomy)
+        doubts = more[0] if more else doubts_of(film, self.settings.on_implausible, self.model.anatomy)
         found = self.predictor.probabilities(film.array)  # [P, 3]
         warn_of_doubts(film, doubts)
         results.write(film, identity, found, landmarks_of(film, found, self.model.points), doubts)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cxw_monai.inference.api import ClassificationModel, LandmarkModel, SegmentationModel, load
 from cxw_monai.inference.classify import FilmClassifier
@@ -58,6 +58,7 @@ class _Bundle(ABC):
     """A loaded model of the service."""
 
     TABLE: str
+    """File whose row says what became of a film."""
 
     def __init__(self, name: str, weights: str | PathLike[str]) -> None:
         self.name, self.digest = name, model_hash(weights)
@@ -105,16 +106,23 @@ class _Segmenter(_Bundle):
         )
 
 
-class _Classifier(_Bundle):
-    TABLE = "classification.csv"
+class _Reporter(_Bundle):
+    """A classifier or a landmark model, whose answer is a report."""
 
-    def __init__(self, name: str, model: ClassificationModel) -> None:
+    def __init__(self, name: str, model: ClassificationModel | LandmarkModel) -> None:
         super().__init__(name, model.weights)
         self.model = model
+        settings: Mapping[str, Any] = {"formats": ["sr"], "device": model.device}
+        self.kind: Callable[..., FilmRun]
+        self.settings: ClassifySettings | LocateSettings
+        if isinstance(model, LandmarkModel):
+            self.TABLE, self.kind, self.settings = "landmarks.csv", FilmLocator, LocateSettings(**settings)
+        else:
+            self.TABLE, self.kind, self.settings = "classification.csv", FilmClassifier, ClassifySettings(**settings)
 
     def run(self, path: str, folder: Path) -> FilmRun:
         predictor = self.model.predictor
-        return FilmClassifier(
+        return self.kind(
             [path],
             path,
             folder,
@@ -123,35 +131,12 @@ class _Classifier(_Bundle):
             preprocessing=predictor.preprocessing,
             inferer=predictor.inferer,
             postprocessing=predictor.postprocessing,
-            settings=ClassifySettings(formats=["sr"], device=self.model.device),
+            settings=self.settings,
             model_hash=self.digest,
         )
 
     def write(self, run: FilmRun, film: ReadFilm, doubts: list[str]) -> None:
         run.write(run.results(), *film, doubts)
-
-
-class _Landmarker(_Bundle):
-    TABLE = "landmarks.csv"
-
-    def __init__(self, name: str, model: LandmarkModel) -> None:
-        super().__init__(name, model.weights)
-        self.model = model
-
-    def run(self, path: str, folder: Path) -> FilmRun:
-        predictor = self.model.predictor
-        return FilmLocator(
-            [path],
-            path,
-            folder,
-            network=self.model.network,
-            model=self.model.settings,
-            preprocessing=predictor.preprocessing,
-            inferer=predictor.inferer,
-            postprocessing=predictor.postprocessing,
-            settings=LocateSettings(formats=["sr"], device=self.model.device),
-            model_hash=self.digest,
-        )
 
 
 class Answerer:
@@ -178,10 +163,9 @@ class Answerer:
             model = load(path, device, weights=weights) if colon else load(given, device)
             if isinstance(model, SegmentationModel):
                 self.bundles.append(_Segmenter(f"{number}_segmentation", model, seg_type))
-            elif isinstance(model, ClassificationModel):
-                self.bundles.append(_Classifier(f"{number}_classification", model))
-            elif isinstance(model, LandmarkModel):
-                self.bundles.append(_Landmarker(f"{number}_landmarks", model))
+            elif isinstance(model, (ClassificationModel, LandmarkModel)):
+                kind = "landmarks" if isinstance(model, LandmarkModel) else "classification"
+                self.bundles.append(_Reporter(f"{number}_{kind}", model))
             else:
                 raise ValueError(f"{given}: embeddings have no DICOM result; give a segmenter, classifier or landmarks")
 
