@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any
 
@@ -200,10 +201,15 @@ class Browser:
 
 
 @contextmanager
-def browser(folder: Path, size: tuple[int, int] = (1280, 800)) -> Iterator[Browser]:
-    """Run Chromium."""
+def browser(size: tuple[int, int] = (1280, 800)) -> Iterator[Browser]:
+    """Run Chromium, in a folder of its own with a short name: its socket's path has at most 107 characters."""
+    with TemporaryDirectory(prefix="cxw", ignore_cleanup_errors=True) as folder:
+        yield from _browser(folder, size)
+
+
+def _browser(folder: str, size: tuple[int, int]) -> Iterator[Browser]:
     port = free_port()
-    environment = {**os.environ, "HOME": str(folder), "TMPDIR": str(folder)}
+    environment = {**os.environ, "HOME": folder, "TMPDIR": folder}
     process = subprocess.Popen([str(DRIVER), f"--port={port}"], stdout=subprocess.DEVNULL, env=environment)
     try:
         until(lambda: request(f"http://127.0.0.1:{port}/status"), 30, 0.2)

@@ -116,10 +116,10 @@ def coloured(picture: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.skipif(bool(ohif.missing(viewer=True)), reason=ohif.missing(viewer=True))
-def test_a_viewer_shows_masks_and_diameters_on_the_film(clinic, tmp_path):
+def test_a_viewer_shows_masks_and_diameters_on_the_film(clinic):
     archive, film, folder = clinic
     masks = masks_of(archive, (499, 500), folder)
-    with ohif.viewer(archive, CONFIG) as url, ohif.browser(tmp_path) as page:
+    with ohif.viewer(archive, CONFIG) as url, ohif.browser() as page:
         page.open(f"{url}/viewer?StudyInstanceUIDs=1.2.3.1")
         ohif.until(lambda: "Segmentation, threshold" in page.text(), 60)
         ohif.until(lambda: page.run(CLICK, "confirm-and-hide-button"), 20)
