@@ -1,7 +1,8 @@
 """One self-contained page on a checkpoint: verdict, curves, tests with controls, what it sees and what it expects.
 
-CKPT is a world model (model.pt of a run), or an encoder, for which what needs a predictor is left out. DATA is a folder
-of films, or a manifest. The preset is that of the run. Again with the same OUT, what is done is not done again.
+CKPT is a world model (model.pt of a run), or an encoder, for which what needs a predictor is left out; a bundle's name
+is its encoder. DATA is a folder of films, or a manifest. The preset is that of the run. Again with the same OUT, what
+is done is not done again.
 
 Example: cxw-monai report RUN/model.pt films/ report --set world_films=100
 """
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_seeing_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that `report` and `explore` have."""
-    parser.add_argument("ckpt", type=Path, help="weights of a world model or an encoder")
+    parser.add_argument("ckpt", type=Path, help="weights of a world model or an encoder, or a bundle's name")
     parser.add_argument("data", type=Path, help="a folder of films, or a manifest")
     parser.add_argument("output", type=Path, help="where the page goes, and what is kept")
     parser.add_argument(
@@ -33,9 +34,16 @@ def add_seeing_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_seeing(a: argparse.Namespace, command: str, config: str) -> int:
     """Runs one of the two commands."""
+    from cxw_monai.weights.bundles import find_bundle
+
     configs = ["configs/train.json", f"configs/presets/{a.preset}.yaml", f"configs/{config}.json"]
     source = "dataset_dir" if a.data.is_dir() else "datalist"
-    given = {source: a.data.resolve(), "ckpt": a.ckpt.resolve(), "output_dir": a.output.resolve(), "amp": "none"}
+    given = {
+        source: a.data.resolve(),
+        "ckpt": find_bundle(a.ckpt).resolve(),
+        "output_dir": a.output.resolve(),
+        "amp": "none",
+    }
     return run_bundle(a, command, configs, given)
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -106,8 +107,9 @@ def commands(monkeypatch):
 
 @pytest.mark.parametrize(("verb", "run_id"), [("report", "reporting"), ("explore", "exploring")])
 def test_report_and_explore_are_commands_of_the_pretraining_bundle(run_verb, commands, tmp_path, verb, run_id):
-    assert run_verb(verb, "m.pt", str(tmp_path), "out", "--preset", "demo", "--set", "world_films=40")[0] == 7
-    bundle = named_bundle("chexworld_pretraining").resolve()
+    weights, bundle = tmp_path / "m.pt", named_bundle("chexworld_pretraining").resolve()
+    weights.touch()
+    assert run_verb(verb, weights, str(tmp_path), "out", "--preset", "demo", "--set", "world_films=40")[0] == 7
     [command] = commands
     assert command[:5] == [sys.executable, "-m", "monai.bundle", "run", run_id]
     given = dict(zip(command[5::2], command[6::2], strict=True))
@@ -117,14 +119,42 @@ def test_report_and_explore_are_commands_of_the_pretraining_bundle(run_verb, com
     assert given == {
         "--bundle_root": str(bundle),
         "--dataset_dir": str(tmp_path.resolve()),
-        "--ckpt": str(Path("m.pt").resolve()),
+        "--ckpt": str(weights.resolve()),
         "--output_dir": str(Path("out").resolve()),
         "--amp": "none",
         "--world_films": "40",
     }
     (tmp_path / "films.csv").write_text("image")
-    run_verb(verb, "m.pt", str(tmp_path / "films.csv"), "out")
+    run_verb(verb, "chexworld_pretraining", str(tmp_path / "films.csv"), "out")
     assert str((tmp_path / "films.csv").resolve()) == commands[1][commands[1].index("--datalist") + 1]
+    assert commands[1][commands[1].index("--ckpt") + 1] == str(bundle)
+    status, out, err = run_verb(verb, "no_such.pt", tmp_path, "out")
+    assert (status, out, len(commands)) == (2, "", 2) and err.startswith("error: no_such.pt: no such file")
+
+
+@pytest.mark.parametrize("verb", ["report", "explore"])
+def test_report_and_explore_refuse_wrong_files_before_they_begin(run_verb, monkeypatch, tmp_path, verb):
+    found = []
+
+    def run(command, **settings):
+        found.append(run_python(command[1:], **settings))
+        return found[-1]
+
+    monkeypatch.setattr(bundle_command.subprocess, "run", run)
+    films, weights = tmp_path / "films", tmp_path / "broken.pt"
+    films.mkdir()
+    Image.fromarray(np.full((64, 64), 90, np.uint8)).save(films / "a.png")
+    weights.write_bytes(b"none")
+    refused = {
+        "broken.pt: ": (weights, films),
+        "no.csv: ": ("chexworld_pretraining", tmp_path / "no.csv"),
+    }
+    if verb == "explore" and find_spec("gradio") is None:
+        refused['needs Gradio: pip install "cxw-monai[explore]"'] = ("chexworld_pretraining", films)
+    for said, (ckpt, data) in refused.items():
+        assert run_verb(verb, ckpt, data, tmp_path / "out", "--set", "device=cpu")[0] == 2
+        [line] = [one for one in found[-1].stderr.splitlines() if one.startswith("error: ")]
+        assert said in line and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from .settings import SeeingSettings
 from .sight import Expectation, Sight, block_of, open_sight, square
 from .sight_pictures import heat_map, principal_colours
 
-__all__ = ["build_page", "read_film", "serve"]
+__all__ = ["build_page", "need_gradio", "read_film", "serve"]
 
 HOST = "127.0.0.1"
 SIDE = 176  # px of a picture on the page
@@ -228,6 +228,12 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def need_gradio() -> None:
+    """Raises a ValueError where Gradio isn't installed."""
+    if find_spec("gradio") is None:
+        raise ValueError('the page needs Gradio: pip install "cxw-monai[explore]"')
+
+
 def serve(settings: SeeingSettings) -> None:
     """Serve the page to this machine until it is interrupted.
 
@@ -235,8 +241,7 @@ def serve(settings: SeeingSettings) -> None:
         ValueError: Gradio isn't installed; see also `open_sight`.
         OSError: the port is taken.
     """
-    if find_spec("gradio") is None:
-        raise ValueError('the page needs Gradio: pip install "cxw-monai[explore]"')
+    need_gradio()
     sight = open_sight(settings)
     signal.signal(signal.SIGTERM, _stop)
     with tempfile.TemporaryDirectory(prefix="cxw_explore_") as uploads:
