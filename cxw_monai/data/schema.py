@@ -22,6 +22,7 @@ field                 what
 ``mask_<structure>``  path of a PNG, 0 or 255, of exactly the image's size
 ``finding_mask_<f>``  the same for a finding
 ``landmark_<name>``   ``[x, y]`` (column, row) in pixels of the stored image; the centre of the first pixel is 0, 0
+``pixel_spacing_mm``  of the stored image's square pixels, where the file itself declares none
 any other             kept as text
 ====================  ===============================================================================================
 
@@ -57,6 +58,7 @@ __all__ = [
         "UNASSIGNED",
         "Box",
         "Record",
+        "stored_spacing",
     ),
     *("check_boxes", "check_fields", "columns_of", "fields_of", "finite", "record_of", "row_parser"),
 ]
@@ -321,6 +323,26 @@ def fields_of(record: Record, columns: Sequence[str]) -> dict[str, Any]:
             value = [*map(_plain, value)]
         fields[column] = _plain(value) if value != "" else None
     return fields
+
+
+def stored_spacing(item: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Row and column spacing in mm of the stored image by its field `pixel_spacing_mm`; None where that is empty.
+
+    Raises:
+        ValueError: it is no number above 0.
+    """
+    cell = item.get("pixel_spacing_mm")
+    if cell in (None, ""):
+        return None
+    try:
+        value = float(str(cell))
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise ValueError(
+            f"{item['image']}: pixel_spacing_mm is {cell!r}; give mm per px, a number above 0, or nothing."
+        )
+    return value, value
 
 
 __getattr__ = old_names(__name__, {"read_records": "cxw_monai.data.manifest:read_records"})

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -33,6 +34,7 @@ from cxw_monai.training.precision import supported_amp
 from .film_results import FilmResults
 from .predictor import Predictor
 from .reading import read_ahead, read_whole
+from .settings import film_spacings
 
 __all__ = ["FAILURES", "SETTINGS", "FilmRun", "warn_of_doubts"]
 
@@ -50,7 +52,8 @@ class FilmRun(ABC):
 
     Args:
         films: absolute paths.
-        source: what the user gave as input; films are named by their path below it (below its folder, for a file).
+        source: what the user gave as input; films are named by their path below it (below its folder, for a file). A
+            manifest's `pixel_spacing_mm` is the spacing of films whose file declares none.
         output_dir: is made.
         predictor: takes films through the network.
         reader: keyword arguments of :func:`~cxw_monai.io.read_radiograph`.
@@ -77,6 +80,7 @@ class FilmRun(ABC):
         self.films, self.output_dir, self.predictor = list(films), Path(output_dir), predictor
         self.root = os.path.abspath(source) if os.path.isdir(source) else os.path.dirname(os.path.abspath(source))
         self.reader, self.num_workers, self.batch_size, self.resume = reader, num_workers, batch_size, resume
+        self.spacings = film_spacings(source)
 
     @abstractmethod
     def made_with(self) -> dict[str, Any]:
@@ -132,7 +136,12 @@ class FilmRun(ABC):
 
     def read(self, path: str, results: FilmResults) -> Any:
         """In a thread: a film and its file's identity, or why it can't be used, or None where it is done."""
-        return read_whole(path, self.reader, results.is_written)
+        found = read_whole(path, self.reader, results.is_written)
+        if isinstance(found, tuple) and found[0].meta["spacing_mm"] is None and (spacing := self.spacings.get(path)):
+            meta = found[0].meta
+            steps = [step for step in meta["steps"] if not step.startswith("spacing: ")]
+            meta |= {"spacing_mm": spacing, "steps": [*steps, "spacing: pixel_spacing_mm of the manifest"]}
+        return found
 
     def _work(self, results: FilmResults) -> int:
         """Do the films that can be read and aren't done; how many can't."""
@@ -180,7 +189,10 @@ class FilmRun(ABC):
         """
         asked = self.predictor.amp
         amp = supported_amp(self.predictor.device, asked)
-        made: dict[str, Any] = json.loads(json.dumps({**self.made_with(), "amp": amp}))
+        spacings = hashlib.sha256(json.dumps(sorted(self.spacings.items())).encode()).hexdigest()
+        made: dict[str, Any] = json.loads(
+            json.dumps({**self.made_with(), "amp": amp, "manifest_spacings": spacings if self.spacings else None})
+        )
         path = self.output_dir / SETTINGS
         if self.resume and path.is_file():
             before = _settings_of(path)

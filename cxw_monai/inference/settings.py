@@ -10,6 +10,7 @@ from os import PathLike
 from typing import Any
 
 from cxw_monai.data.manifest import IMAGE_EXTENSIONS, find_images, read_datalist
+from cxw_monai.data.schema import stored_spacing
 from cxw_monai.io.files.identity import file_identity
 from cxw_monai.io.radiograph import MAX_PIXELS
 from cxw_monai.io.read import reader_options
@@ -20,7 +21,7 @@ from cxw_monai.training.precision import checked_amp
 from .outputs import DEFAULT_FORMATS, FORMATS
 from .predictor import film_inferer, on_device  # configs name them here
 
-__all__ = ["SegmentSettings", "film_inferer", "find_films", "model_hash", "on_device"]
+__all__ = ["SegmentSettings", "film_inferer", "film_spacings", "find_films", "model_hash", "on_device"]
 
 _MANIFESTS = (".csv", ".json")
 
@@ -127,6 +128,19 @@ def find_films(source: str | PathLike[str] | None, output_dir: str | PathLike[st
         known = ", ".join(IMAGE_EXTENSIONS)
         raise ValueError(f"{source}: no film in it ({known}, or DICOM without an ending); check --input")
     return list(dict.fromkeys(films))
+
+
+def film_spacings(source: str | PathLike[str]) -> dict[str, tuple[float, float]]:
+    """Row and column spacing in mm of a manifest's films that have a `pixel_spacing_mm`, by path; of others, none.
+
+    Raises:
+        ValueError: a spacing that is no number above 0.
+    """
+    path = os.path.abspath(source)
+    if not (path.lower().endswith(_MANIFESTS) and os.path.isfile(path)):
+        return {}
+    given = {item["image"]: stored_spacing(item) for item in read_datalist(path, section="all")}
+    return {image: spacing for image, spacing in given.items() if spacing is not None}
 
 
 def _lies_in(film: str, output: str, real_folder: Callable[[str], str]) -> bool:

@@ -297,3 +297,36 @@ def test_models_and_devices_that_do_not_fit_are_said(tmp_path):
         on_device(nn.Linear(1, 1), "cuda:99")
     with pytest.raises(ValueError, match="sliding_window must be a number of px of at least 16, got 8"):
         film_inferer(8)
+
+
+def test_a_manifest_gives_the_spacing_of_films_that_declare_none(tmp_path):
+    """By hand: a bar of 80 columns is 12 mm wide at 0.15 mm a pixel, and 40 mm in the film whose header says 0.5."""
+    grey = np.full((240, 240), 25, np.uint8)
+    grey[80:160, 80:160] = 230
+    grey[0, :3] = 24, 26, 27
+    for name in ("a.png", "b.png"):
+        Image.fromarray(grey).save(tmp_path / name)
+    image = nib.Nifti1Image(np.ascontiguousarray(grey[::-1].T[:, None, :]), np.diag([-0.5, 1.0, 0.5, 1.0]))
+    image.header.set_xyzt_units("mm")
+    nib.save(image, tmp_path / "c.nii.gz")
+    manifest, output = tmp_path / "films.csv", tmp_path / "out"
+    manifest.write_text("image,pixel_spacing_mm\na.png,0.15\nb.png,\nc.nii.gz,0.15\n")
+
+    def run(**settings):
+        films = find_films(manifest, output)
+        return film_segmenter(films, manifest, output, Grey(), ["heart"], 120, None, formats=("csv",), **settings).run()
+
+    assert run()["failed"] == 0
+    with (output / "measurements.csv").open(newline="") as stream:
+        a, b, c = csv.DictReader(stream)
+    assert {row["heart_diameter_px"] for row in (a, b, c)} == {"80"}
+    assert [float(row["heart_diameter_mm"] or "nan") for row in (a, b, c)] == pytest.approx(
+        [12, np.nan, 40], nan_ok=True
+    )
+    assert (a["spacing_from"], b["spacing_from"]) == ("pixel_spacing_mm of the manifest", "unknown")
+    manifest.write_text(manifest.read_text().replace("0.15", "0.16", 1))
+    with pytest.raises(ValueError, match=r"manifest_spacings was .* give the same again"):
+        run(resume=True)
+    manifest.write_text(manifest.read_text().replace("0.16", "none", 1))
+    with pytest.raises(ValueError, match=r"a\.png: pixel_spacing_mm is 'none'"):
+        run()

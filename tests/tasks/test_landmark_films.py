@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from cxw_monai.data.cache import build_cache
-from cxw_monai.tasks.landmarks.dataset import LandmarkDataset, LandmarkFilms, stored_spacing
+from cxw_monai.data.schema import stored_spacing
+from cxw_monai.tasks.landmarks.dataset import LandmarkDataset, LandmarkFilms
 from cxw_monai.tasks.landmarks.evaluation import FilmScoring
 from cxw_monai.tasks.landmarks.items import landmark_items, landmark_names, landmark_splits, landmark_subset
 from cxw_monai.tasks.landmarks.scores import LandmarkScores
@@ -105,7 +106,7 @@ def test_a_films_own_spacing_is_that_of_its_stored_axes(tmp_path):
 
 @pytest.mark.parametrize("cell", ["0", "-1", "wide", "nan", "inf"])
 def test_a_spacing_that_is_none_is_refused(cell):
-    with pytest.raises(ValueError, match=r"film.png: pixel_spacing_mm is .* one number above 0"):
+    with pytest.raises(ValueError, match=r"film.png: pixel_spacing_mm is .* a number above 0"):
         stored_spacing({"image": "film.png", "pixel_spacing_mm": cell})
     assert stored_spacing({"image": "film.png", "pixel_spacing_mm": None}) is None
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cxw_monai.data.schema import stored_spacing
 from cxw_monai.io import RadiographError, read_radiograph
 from cxw_monai.metrics.probes import plain_value
 from cxw_monai.transforms import ActionSampler
@@ -98,7 +99,7 @@ def read_world_films(
         pixels.append((stretched * 255).round().byte())
         rows.append(items[place])
         shapes.append((film.shape[1], film.shape[2]))
-        spacing.append(mm or _spacing(items[place]))
+        spacing.append(mm or stored_spacing(items[place]))
     if not rows:
         shown = ", ".join(unreadable[:3])
         raise ValueError(
@@ -116,15 +117,6 @@ def patient_numbers(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
 def _read(path: str | PathLike[str], reader: Mapping[str, Any]) -> tuple[np.ndarray, tuple[float, float] | None]:
     film = read_radiograph(path, **{"min_size": 16, **reader})
     return film.array, film.meta.get("spacing_mm")
-
-
-def _spacing(row: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Of the manifest's column `pixel_spacing_mm`, which rendered films have."""
-    try:
-        value = float(row["pixel_spacing_mm"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    return (value, value)
 
 
 def crops(pixels: Tensor, boxes: np.ndarray, size: tuple[int, int]) -> Tensor:

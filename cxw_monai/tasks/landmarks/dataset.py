@@ -10,32 +10,13 @@ import torch
 
 from cxw_monai.data.cache import RadiographCache
 from cxw_monai.data.dataset import SeededDataset
-from cxw_monai.data.schema import LANDMARK, SLACK
+from cxw_monai.data.schema import LANDMARK, SLACK, stored_spacing
 from cxw_monai.io.pixel_map import PixelMap
 from cxw_monai.tasks.films import ManifestFilms
 
-__all__ = ["LandmarkDataset", "LandmarkFilms", "stored_spacing"]
+__all__ = ["LandmarkDataset", "LandmarkFilms"]
 
 Item = dict[str, Any]
-SPACING = "pixel_spacing_mm"
-
-
-def stored_spacing(item: Item) -> tuple[float, float] | None:
-    """Row and column spacing in mm of the stored film by the manifest's column `pixel_spacing_mm`, one number.
-
-    Raises:
-        ValueError: the cell is no number above 0.
-    """
-    cell = item.get(SPACING)
-    if cell in (None, ""):
-        return None
-    try:
-        value = float(str(cell))
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{item['image']}: {SPACING} is {cell!r}; give mm per px, one number above 0, or nothing.")
-    return value, value
 
 
 class LandmarkFilms(ManifestFilms):
