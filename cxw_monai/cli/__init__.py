@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import ModuleType
 
+from cxw_monai.io.files.disk_errors import disk_message
 from cxw_monai.io.files.printable import printable
 
 __all__ = ["VERBS", "build_parser", "main", "name_and_value"]
@@ -138,5 +139,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error("give a verb; --help lists them")
         return _module(arguments.verb).run(arguments) or 0
     except (OSError, ValueError) as error:  # all errors that a user can mend are of these kinds
-        print(f"error: {printable(error)}", file=sys.stderr)
+        said = disk_message(error) if isinstance(error, OSError) else None
+        print(f"error: {printable(said or error)}", file=sys.stderr)
         return 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from . import name_and_value
 
-__all__ = ["add_inference_arguments", "run_bundle", "run_inference", "set_argument"]
+__all__ = ["add_inference_arguments", "run_bundle", "run_command", "run_inference", "set_argument"]
 
 
 def add_inference_arguments(parser: argparse.ArgumentParser, bundle: str) -> None:
@@ -62,10 +63,19 @@ def run_bundle(a: argparse.Namespace, run_id: str, configs: Sequence[str], setti
     command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", f"[{listed}]"]
     given = {"bundle_root": bundle, **settings, **dict(a.set)}
     command += [text for name, value in given.items() for text in (f"--{name}", str(value))]
-    try:
-        return subprocess.run(command).returncode
-    except KeyboardInterrupt:
-        return 130
+    return run_command(command)
+
+
+def run_command(command: Sequence[str]) -> int:
+    """Runs a program to its end; its exit status. A SIGTERM is passed on: it would go on alone."""
+    with subprocess.Popen(command) as process:
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            return 130
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _weights(ckpt: Path, bundle: Path) -> Path:

@@ -29,7 +29,7 @@ def find_images(folder: str | PathLike[str]) -> list[dict[str, Any]]:
     whose last part is a number) that carry DICOM's ``DICM`` mark. Left out: hidden files and folders (a leading dot),
     folders named ``masks`` or ``finding_masks``, and folders that hold results of this package
     (:mod:`cxw_monai.io.results.folders`); one line in the log counts these. Links to folders are followed, each
-    folder once.
+    folder once, but not to one that holds the folder searched; a link to a file below that folder is no second film.
 
     Args:
         folder: where to search.
@@ -58,9 +58,10 @@ def find_images(folder: str | PathLike[str]) -> list[dict[str, Any]]:
 def _walk(root: Path, left_out: list[str]) -> Iterator[Path]:
     """Every file below ``root`` that isn't hidden, a mask or a result; folders of these are added to ``left_out``."""
     seen: set[str] = set()
+    real_root = os.path.realpath(root)
     for parent, folders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(parent)
-        if real in seen:
+        if real in seen or (real != real_root and _lies_in(real_root, real)):
             folders.clear()
             continue
         seen.add(real)
@@ -69,7 +70,13 @@ def _walk(root: Path, left_out: list[str]) -> Iterator[Path]:
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(parent, name) for name in files if not name.startswith("."))
+        paths = (Path(parent, name) for name in files if not name.startswith("."))
+        yield from (path for path in paths if not (path.is_symlink() and _lies_in(os.path.realpath(path), real_root)))
+
+
+def _lies_in(path: str, folder: str) -> bool:
+    """Whether a path lies below a folder, both without links."""
+    return path.startswith(os.path.join(folder, ""))
 
 
 def _is_image(path: Path) -> bool:

@@ -188,7 +188,8 @@ def _cell_error(columns: Sequence[str], types: Sequence[Callable[[str], Any]], t
             kind(text or "0")
         except ValueError as error:
             why = "no finite number" if kind is _number else str(error)
-            return ValueError(f"column {shown(column)[1:-1]}: cannot read {shown(text)} ({why}; {_UNKNOWN})")
+            wanted = "1 is present, 0 absent; " if column.startswith(LABEL) else ""
+            return ValueError(f"column {shown(column)[1:-1]}: cannot read {shown(text)} ({why}; {wanted}{_UNKNOWN})")
     raise AssertionError("all cells can be read")
 
 

@@ -91,11 +91,16 @@ def _check_header(path: Path, columns: tuple[str, ...], required: Sequence[str],
     absent = [name for name in required if name not in columns]
     if absent and len(columns) == 1 and (other := next((c for c in ";\t|" if c in columns[0]), None)):
         kind = {";": "semicolons", "\t": "tabulators", "|": "bars"}[other]
-        raise ValueError(f"{path}, line 1: {kind} between the cells; save it with commas ({shown(columns[0])})")
+        raise ValueError(
+            f"{path}, line 1: {kind} between the cells; save it with commas ({shown(columns[0])}). "
+            "LibreOffice asks which; Excel takes the list separator of the system's region"
+        )
     if absent:
         named = ", ".join(shown(name) for name in columns[:_NAMES]) + (", ..." if len(columns) > _NAMES else "")
         missing = ", ".join(map(repr, absent))
-        raise ValueError(f"{path}: no column {missing} among [{named}]{f'; see {published}' if published else ''}")
+        alike = [shown(name) for name in columns if name.strip().lower() in absent]
+        remedy = f"; see {published}" if published else f"; rename {', '.join(alike)}" if alike else ""
+        raise ValueError(f"{path}: no column {missing} among [{named}]{remedy}")
     for number, name in enumerate(columns, start=1):
         first = columns.index(name) + 1
         if first != number and (name or not published):

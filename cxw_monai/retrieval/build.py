@@ -30,6 +30,7 @@ from cxw_monai.inference.reading import read_ahead, read_whole
 from cxw_monai.io import RadiographError
 from cxw_monai.io.files.atomic import atomic_file
 from cxw_monai.io.files.csv_files import CsvWriter
+from cxw_monai.io.files.disk_errors import disk_message
 from cxw_monai.io.files.identity import file_state
 from cxw_monai.io.files.printable import printable
 from cxw_monai.io.results.film_names import film_name, film_path
@@ -278,7 +279,8 @@ def _process(numbers: list[int], source: str, folder: str, settings: dict[str, A
     try:
         _make_shards(numbers, Path(folder), FilmList.of(source), IndexSettings(**settings), FilmEncoder(ckpt, device))
     except (OSError, ValueError) as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
+        said = disk_message(error) if isinstance(error, OSError) else None
+        print(f"error: {printable(said or error)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -43,7 +43,7 @@ def film_box(box: Box, pixel_map: PixelMap) -> Box:
     """A box in px of the stored image, as a manifest has it, in fractions of the upright film.
 
     Raises:
-        ValueError: it has no size, or none of it lies in the film.
+        ValueError: it has no size, or lies more than a pixel outside of the film.
     """
     x, y, width, height = box
     if not (width > 0 and height > 0 and np.isfinite(box).all()):
@@ -52,9 +52,15 @@ def film_box(box: Box, pixel_map: PixelMap) -> Box:
     rows, columns = pixel_map.shape
     corners = pixel_map.from_source(edges) / (rows, columns)
     (top, left), (bottom, right) = corners.min(axis=0).clip(0, 1), corners.max(axis=0).clip(0, 1)
-    if bottom <= top or right <= left:
-        source = pixel_map.source_shape
-        raise ValueError(f"the box {box} lies outside of the film, which has {source[1]} x {source[0]} px")
+    source_rows, source_columns = pixel_map.source_shape
+    if (
+        bottom <= top
+        or right <= left
+        or min(x, y) < -1
+        or x + width > source_columns + 1
+        or y + height > source_rows + 1
+    ):
+        raise ValueError(f"the box {box} lies outside of the film, which has {source_columns} x {source_rows} px")
     return float(left), float(top), float(right - left), float(bottom - top)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import sys
 import traceback
@@ -10,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from cxw_monai.io import RadiographError
+from cxw_monai.io.files.disk_errors import disk_message
 from cxw_monai.io.files.printable import printable, printable_lines
 from cxw_monai.io.results.folders import holds_output
 from cxw_monai.weights.encoder import CheckpointError
@@ -22,18 +22,6 @@ __all__ = ["install_error_hook", "plain_message", "root_cause", "runs_bundle_com
 PLAIN = (CheckpointError, RadiographError, NonFiniteLossError, FileExistsError, FileNotFoundError)
 """What a user can mend without seeing a traceback."""
 PACKAGE = str(Path(__file__).parents[1])
-DISK = {
-    errno.ENOSPC: "free some disk",
-    errno.EDQUOT: "free some of the quota",
-    errno.EFBIG: "raise the limit of a file's size",
-    errno.EROFS: "choose a folder that can be written",
-    errno.EACCES: "give the permission, or choose another folder",
-    errno.EPERM: "give the permission, or choose another folder",
-    errno.EEXIST: "move the file that is in the place of the folder, or choose another folder",
-    errno.ENOTDIR: "move the file that is in the place of the folder, or choose another folder",
-    errno.ENOENT: "bring it back, or check the path",
-}
-"""What to do about an error of the file system."""
 LOADER = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
 LOADER_FILE = "torch/utils/data/dataloader.py"
 RAISED_IN_LOADER = re.compile(r"Caught \w+ in DataLoader worker")
@@ -63,8 +51,8 @@ def plain_message(error: BaseException) -> str | None:
         ]
         ours = isinstance(error, ValueError) and bool(raised) and _on_purpose(*raised[-1])
         return last.partition(": ")[2] or last if ours or isinstance(error, PLAIN) else None
-    if isinstance(error, OSError) and error.errno in DISK and error.filename is not None:
-        return f"{error.filename}: {error.strerror}; {DISK[error.errno]}, then continue with --resume true."
+    if isinstance(error, OSError) and (said := disk_message(error)) is not None:
+        return f"{said}, then continue with --resume true."
     if isinstance(error, PLAIN):
         return text
     ours = isinstance(error, ValueError) and bool(frames) and _on_purpose(frames[-1].filename, frames[-1].line or "")

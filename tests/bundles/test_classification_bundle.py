@@ -140,6 +140,18 @@ def test_thresholds_are_chosen_again_on_films_of_ones_own(trained, manifest, cac
     assert index(new[0].operating_points["edema"]["youden"]) == max(index(value) for _, value in known)
     with pytest.raises(ValueError, match="is there already; give another output_dir"):
         calibrate_weights(None, None, None, new[0], tmp_path / "model.pt")
+    rows = [row | {"image": str(manifest.parent / row["image"])} for row in rows_of(manifest)]
+    with (tmp_path / "one.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(row for row in rows if row["label_edema"] == "1" and row["label_mass"] in ("", "0"))
+    refused = BUNDLE.run(*how, **settings_of_run | {"datalist": tmp_path / "one.csv", "output_dir": tmp_path / "one"})
+    assert (
+        refused.returncode
+        and "no class has both 1 and 0" in refused.stderr
+        and "nothing to calibrate by" in refused.stderr
+    )
+    assert not (tmp_path / "one" / "model.pt").exists()
 
 
 def test_a_model_is_scored_on_its_own_classes_in_their_order(trained, manifest, cache, tmp_path):

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -97,11 +98,11 @@ def commands(monkeypatch):
     """Commands that would have been run, each of which ends with 7."""
     found = []
 
-    def run(command, **_):
+    def run(command):
         found.append([str(word) for word in command])
-        return subprocess.CompletedProcess(command, 7)
+        return 7
 
-    monkeypatch.setattr(bundle_command.subprocess, "run", run)
+    monkeypatch.setattr(bundle_command, "run_command", run)
     return found
 
 
@@ -136,11 +137,11 @@ def test_report_and_explore_are_commands_of_the_pretraining_bundle(run_verb, com
 def test_report_and_explore_refuse_wrong_files_before_they_begin(run_verb, monkeypatch, tmp_path, verb):
     found = []
 
-    def run(command, **settings):
-        found.append(run_python(command[1:], **settings))
-        return found[-1]
+    def run(command):
+        found.append(run_python(command[1:]))
+        return found[-1].returncode
 
-    monkeypatch.setattr(bundle_command.subprocess, "run", run)
+    monkeypatch.setattr(bundle_command, "run_command", run)
     films, weights = tmp_path / "films", tmp_path / "broken.pt"
     films.mkdir()
     Image.fromarray(np.full((64, 64), 90, np.uint8)).save(films / "a.png")
@@ -148,6 +149,7 @@ def test_report_and_explore_refuse_wrong_files_before_they_begin(run_verb, monke
     refused = {
         "broken.pt: ": (weights, films),
         "no.csv: ": ("chexworld_pretraining", tmp_path / "no.csv"),
+        "weights of kind 'segmentation'": ("chexworld_segmentation", films),
     }
     if verb == "explore" and find_spec("gradio") is None:
         refused['needs Gradio: pip install "cxw-monai[explore]"'] = ("chexworld_pretraining", films)
@@ -198,11 +200,11 @@ def test_a_setting_without_a_value_is_refused(run_verb, commands):
 def test_segment_and_embed_write_their_results(tmp_path, monkeypatch, run_verb):
     found = []
 
-    def run(command, **settings):
-        found.append(run_python(command[1:], **settings))
-        return found[-1]
+    def run(command):
+        found.append(run_python(command[1:]))
+        return found[-1].returncode
 
-    monkeypatch.setattr(bundle_command.subprocess, "run", run)
+    monkeypatch.setattr(bundle_command, "run_command", run)
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     (tmp_path / "films").mkdir()
@@ -239,3 +241,17 @@ def test_shipped_weights_have_names(run_verb, commands):
     assert command[command.index("--ckpt") + 1].endswith("models/view_position.pt")
     status, _, err = run_verb("classify", "a.dcm", "--output", "o", "--ckpt", "view")
     assert status == 2 and "model, shenzhen_tuberculosis, view_position" in err
+
+
+def test_a_verb_that_is_ended_ends_its_bundle(tmp_path):
+    """The command tells by a file that it has begun, and by another that it was ended too."""
+    child = "import signal, sys, time; from pathlib import Path; place = Path(sys.argv[1]); "
+    child += "signal.signal(signal.SIGTERM, lambda *_: (place / 'ended').touch() or sys.exit(3)); "
+    child += "(place / 'begun').touch(); time.sleep(60)"
+    parent = "import sys; from cxw_monai.cli.bundle_command import run_command; sys.exit(run_command(sys.argv[1:]))"
+    process = subprocess.Popen([sys.executable, "-c", parent, sys.executable, "-c", child, str(tmp_path)])
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(60) == 3 and (tmp_path / "ended").exists()

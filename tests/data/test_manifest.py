@@ -40,6 +40,15 @@ def test_find_images_follows_a_link_once(tmp_path):
     assert [item["image"] for item in find_images(tmp_path / "root")] == [str(tmp_path / "root" / "link" / "a.png")]
 
 
+def test_find_images_follows_no_link_out_to_the_folders_above_and_counts_no_film_twice(tmp_path):
+    _touch(tmp_path, "other/b.png", "root/1.png", "away/2.png")
+    root = tmp_path / "root"
+    (root / "loop").symlink_to(tmp_path)
+    (root / "again.png").symlink_to(root / "1.png")
+    (root / "2.png").symlink_to(tmp_path / "away" / "2.png")
+    assert [item["image"] for item in find_images(root)] == [str(root / "1.png"), str(root / "2.png")]
+
+
 def test_find_images_wants_a_folder(tmp_path):
     with pytest.raises(ValueError, match="nothing: not a folder"):
         find_images(tmp_path / "nothing")

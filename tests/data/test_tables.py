@@ -44,6 +44,11 @@ REFUSED = {
         r"a column without a name is there twice \(columns 2 and 3\)",
     ),
     "semicolons": (_csv("image;label_x\na.png;1\n"), "line 1: semicolons between the cells; save it with commas"),
+    "another case": (_csv(" Image \na.png\n"), "no column 'image' among .*; rename ' Image '"),
+    "a label as a word": (
+        _csv("image,label_x\na.png,yes\n"),
+        "line 2: column label_x: cannot read 'yes' .no finite number; 1 is present, 0 absent; leave it empty",
+    ),
     "tabulators": (_csv("image\tlabel_x\na.png\t1\n"), "line 1: tabulators between the cells"),
     "cp1252": (
         _csv("image,note\na.png,x\nb.png,Müller\n", "cp1252"),

@@ -1,8 +1,10 @@
 import os
+import textwrap
 
 import pytest
 
 from cxw_monai.io.files.atomic import atomic_file
+from tests.helpers.forks import run_python
 
 
 def test_the_file_and_its_folder_are_made(tmp_path):
@@ -39,3 +41,25 @@ def test_the_longest_names_can_be_written(tmp_path, name):
     with atomic_file(tmp_path / name) as stream:
         stream.write(b"whole")
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_an_array_that_cannot_be_written_says_why(tmp_path):
+    """NumPy's error has no number: "1000 requested and 0 written"."""
+    script = textwrap.dedent(
+        """
+        import resource, signal, sys
+        import numpy as np
+        from cxw_monai.io.files.atomic import atomic_file
+        from cxw_monai.io.files.disk_errors import disk_message
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+        try:
+            with atomic_file(sys.argv[1]) as stream:
+                np.save(stream, np.zeros(10_000))
+        except OSError as error:
+            print(disk_message(error))
+        """
+    )
+    path = tmp_path / "array.npy"
+    assert run_python(["-c", script, path]).stdout == f"{path}: File too large; raise the limit of a file's size\n"
+    assert list(tmp_path.iterdir()) == []

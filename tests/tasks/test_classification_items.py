@@ -123,3 +123,14 @@ def test_a_subset_that_is_empty_says_so(manifest):
     assert len(classification_subset("all", path, **settings)) == 80
     with pytest.raises(ValueError, match="its test subset is empty"):
         classification_subset("test", path, **settings)
+
+
+def test_films_of_which_nothing_can_be_learnt_are_refused(manifest, caplog):
+    rows = [{"patient_id": f"p{n}", "split": "training", "label_edema": 1, "label_mass": 0} for n in range(6)]
+    held = [{"patient_id": f"v{n}", "split": "validation", "label_edema": 1, "label_mass": ""} for n in range(3)]
+    with pytest.raises(ValueError, match="nothing to learn: of no class do the 6 training films have both 1 and 0"):
+        classification_splits(manifest(rows + held), ["edema", "mass"], splits="column")
+    rows[0]["label_edema"] = 0
+    classification_splits(manifest(rows + held), ["edema", "mass"], splits="column")
+    assert "known label of mass has the same: it cannot be learnt" in caplog.text
+    assert "No class has both 1 and 0 among the 3 validation films, so they can't choose an epoch" in caplog.text

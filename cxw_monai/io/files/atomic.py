@@ -44,13 +44,27 @@ def atomic_file(path: str | PathLike[str], mode: str = "wb", **how: Any) -> Iter
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
         cause: BaseException | None = error  # torch raises an error of its own on top of the disk's
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__context__
+        if cause is not None and cause.errno is None:  # NumPy's says how much it wrote, and not why that wasn't all
+            cause.errno = _why_not_written(temporary)
+            cause.strerror = os.strerror(cause.errno)
+        Path(temporary).unlink(missing_ok=True)
         if cause is not None and cause.filename in (None, temporary):
             cause.filename = str(path)
         raise
+
+
+def _why_not_written(path: str) -> int:
+    """The system's error number when more is written to a file that could not be written whole."""
+    try:
+        with open(path, "ab", buffering=0) as stream:
+            for _ in range(3):  # what is left of the disk may take a part
+                stream.write(bytes(2**16))
+    except OSError as error:
+        return error.errno or errno.EIO
+    return errno.EIO
 
 
 def check_writable(folder: str | PathLike[str]) -> None:

@@ -148,13 +148,19 @@ def calibrate_weights(
         output: file to write.
 
     Raises:
-        ValueError: there is such a file.
+        ValueError: there is such a file, or the films have one value of each class.
     """
     output = Path(output)
     if output.exists():
         raise ValueError(f"{output}: is there already; give another output_dir.")
     evaluator.run()
-    _save_calibrated(scores.scores, network, settings, output)
+    found = scores.scores
+    if missing_classes(found.summary(), found.classes) == list(found.classes):
+        raise ValueError(
+            f"{output}: no class has both 1 and 0 on the {len(found.films)} films: nothing to calibrate by; give films "
+            "with and without."
+        )
+    _save_calibrated(found, network, settings, output)
 
 
 def _save_calibrated(found: ClassScores, network: nn.Module, settings: ClassifierSettings, output: str | Path) -> None:

@@ -135,7 +135,7 @@ def classification_splits(
         parts_settings: `splits`, `val_fraction`, `test_fraction`, `test_datalist`, see `splits_of`.
 
     Raises:
-        ValueError: what `splits_of` refuses, or a share out of its range.
+        ValueError: what `splits_of` refuses, a share out of its range, or training films with one value of each class.
     """
     parts = splits_of(
         lambda manifest: labelled_items(manifest, classes, label_map, target, all_columns),
@@ -150,11 +150,26 @@ def classification_splits(
     if shots is not None:
         parts = parts._replace(train=few_patients(parts.train, _wanted(classes, parts.train, shots, datalist), seed))
     log_splits(parts)
-    for number, name in enumerate(classes):
-        values = {item["labels"][number] for item in parts.train} - {None}
-        if len(values) < 2:
+    if not (learnt := _with_both_values(classes, parts.train)):
+        raise ValueError(
+            f"{datalist}: nothing to learn: of no class do the {len(parts.train)} training films have both 1 and 0. "
+            "Add films, or set splits."
+        )
+    for name in classes:
+        if name not in learnt:
             _logger.warning("Every training film with a known label of %s has the same: it cannot be learnt.", name)
+    if parts.validation and not _with_both_values(classes, parts.validation):
+        _logger.warning(
+            "No class has both 1 and 0 among the %d validation films, so they can't choose an epoch: the last one is "
+            "kept. Set a larger val_fraction, or splits.",
+            len(parts.validation),
+        )
     return parts
+
+
+def _with_both_values(classes: Sequence[str], films: Sequence[Item]) -> list[str]:
+    """Classes that some of these films have and some haven't."""
+    return [name for number, name in enumerate(classes) if {0.0, 1.0} <= {item["labels"][number] for item in films}]
 
 
 def _wanted(classes: Sequence[str], train: Sequence[Item], shots: int, datalist: Any) -> list[tuple[list[bool], int]]:
