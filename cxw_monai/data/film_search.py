@@ -18,6 +18,7 @@ IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", 
 
 _MASK_FOLDERS = {"masks", "finding_masks"}  # as public data sets and rendering write them
 _SHOWN = 5  # folders named in the log
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
 
 _logger = logging.getLogger(__name__)
 
@@ -44,7 +45,11 @@ def find_images(folder: str | PathLike[str]) -> list[dict[str, Any]]:
     if not root.is_dir():
         raise ValueError(f"{folder}: not a folder; give the folder that holds the radiographs")
     left_out: list[str] = []
-    found = [path for path in _walk(root, left_out) if _is_image(path)]
+    files = list(_walk(root, left_out))
+    found = [path for path in files if _is_image(path)]
+    if packed := [path for path in files if path.name.lower().endswith(_ARCHIVES)]:
+        shown = ", ".join(repr(os.path.relpath(path, root)) for path in packed[:_SHOWN])
+        _logger.warning("%s: %d archives are not looked into (%s); unpack them", root, len(packed), shown)
     if left_out:
         named = ", ".join(repr(os.path.relpath(path, root)) for path in left_out[:_SHOWN])
         more = ", ..." if len(left_out) > _SHOWN else ""

@@ -129,7 +129,8 @@ def read_datalist(path: str | PathLike[str], section: str | None = None) -> list
     """
     manifest = Path(os.path.abspath(path))
     if not manifest.is_file():
-        raise FileNotFoundError(f"{path}: no such manifest; give a .csv or .json file")
+        what = "a folder" if manifest.is_dir() else "no such manifest"
+        raise FileNotFoundError(f"{path}: {what}; give a .csv or .json file that lists the films")
     extension = manifest.suffix.lower()
     if extension not in (".csv", ".json"):
         raise ValueError(f"{path}: a manifest is a .csv or .json file, not {extension or 'one without extension'}")
@@ -142,8 +143,9 @@ def read_datalist(path: str | PathLike[str], section: str | None = None) -> list
     missing = [item["image"] for item in items if not os.path.isfile(item["image"])]
     if missing:
         named = ", ".join(map(_named, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
+        slashes = "write / for the backslashes, and " if os.sep == "/" and "\\" in missing[0] else ""
         raise FileNotFoundError(
-            f"{path}: {len(missing)} of {len(items)} images don't exist ({named}); "
+            f"{path}: {len(missing)} of {len(items)} images don't exist ({named}); {slashes}"
             f"relative paths are taken from {manifest.parent}"
         )
     return items

@@ -49,6 +49,12 @@ def test_find_images_follows_no_link_out_to_the_folders_above_and_counts_no_film
     assert [item["image"] for item in find_images(root)] == [str(root / "1.png"), str(root / "2.png")]
 
 
+def test_find_images_says_that_archives_are_not_looked_into(tmp_path, caplog):
+    _touch(tmp_path, "a.png", "b/films.zip", "c.tar.gz")
+    assert len(find_images(tmp_path)) == 1
+    assert "2 archives are not looked into" in caplog.text and "'b/films.zip'" in caplog.text
+
+
 def test_find_images_wants_a_folder(tmp_path):
     with pytest.raises(ValueError, match="nothing: not a folder"):
         find_images(tmp_path / "nothing")
@@ -114,6 +120,11 @@ def test_missing_images_are_named_and_counted(tmp_path):
     (tmp_path / "m.csv").write_text(f"image\nhere.png\n{rows}\n")
     with pytest.raises(FileNotFoundError, match=r"7 of 8 images don't exist \(.*gone0\.png, .*gone4\.png, \.\.\.\)"):
         read_datalist(tmp_path / "m.csv")
+    with pytest.raises(FileNotFoundError, match=r": a folder; give a \.csv or \.json file"):
+        read_datalist(tmp_path)
+    (tmp_path / "windows.csv").write_text("image\nfilms\\a.png\n")
+    with pytest.raises(FileNotFoundError, match="write / for the backslashes"):
+        read_datalist(tmp_path / "windows.csv")
     with pytest.raises(FileNotFoundError, match="no such manifest"):
         read_datalist(tmp_path / "none.csv")
 
@@ -177,7 +188,7 @@ def test_split_without_patients_is_by_file_and_survives_a_move():
     "items", [[], [{"image": "/a.png"}], [{"image": f"/{n}.png", "patient_id": "x"} for n in "ab"]]
 )
 def test_split_needs_two_patients(items):
-    with pytest.raises(ValueError, match="cannot hold out patients"):
+    with pytest.raises(ValueError, match="no patients can be held out"):
         split_by_patient(items)
 
 
