@@ -8,9 +8,13 @@ import numpy as np
 
 from .radiograph import UnusableError
 
-__all__ = ["GreyOptions", "full_range", "scale_as_asked"]
+__all__ = ["GreyOptions", "full_range", "scale_as_asked", "used_range"]
 
 VOI = ("auto", "lut", "window", "none")
+
+_LEAST_DEPTH = 8
+_BLACK = 4  # unused bits with which white would be all but black
+_LABELS = 32  # values that are all below it may be labels, whose depth says nothing
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,27 @@ def scale_as_asked(
     return np.clip((values.astype(np.float64) - low) / (high - low), 0, 1).astype(np.float32), step
 
 
-def full_range(values: np.ndarray, bits: int, remedy: str) -> np.ndarray:
-    """Values in [0, 1] by what their type can hold, as float32.
+def used_range(least: int, greatest: int, bits: int) -> tuple[int, int] | None:
+    """The range of the bits that an image's values need, where they leave four or more unused; else None.
+
+    Writers leave 8 to 12 bits in words of 16 and say nothing of it. By the range of the words such a film would be
+    black, so the depth is that of its greatest value, a whole number of bits, 8 at least: 4000 is one of 0 to 4095.
+
+    Args:
+        least: the image's least value.
+        greatest: its greatest.
+        bits: the depth that the file declares.
+    """
+    sign = int(least < 0)
+    needed = max(_LEAST_DEPTH, max(greatest, -least - 1).bit_length() + sign)
+    if greatest < _LABELS or bits - needed < _BLACK:
+        return None
+    return (-(1 << (needed - 1)), (1 << (needed - 1)) - 1) if sign else (0, (1 << needed) - 1)
+
+
+def full_range(values: np.ndarray, bits: int, remedy: str) -> tuple[np.ndarray, str]:
+    """Values in [0, 1] by what their type can hold (see :func:`used_range`), as float32, and a note: empty
+    where it is their whole range.
 
     Args:
         values: uint8 or uint16, or floats that already lie in [0, 1]; any shape.
@@ -114,11 +137,14 @@ def full_range(values: np.ndarray, bits: int, remedy: str) -> np.ndarray:
         UnusableError: another type, or floats that aren't finite or lie elsewhere: there is no declared range.
     """
     if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
-        return np.divide(values, np.float32((1 << bits) - 1), dtype=np.float32)
+        used = used_range(0, int(values.max()), bits)
+        top = used[1] if used else (1 << bits) - 1
+        note = f"range 0 to {top}: values leave the upper bits of {bits} unused" if used else ""
+        return np.divide(values, np.float32(top), dtype=np.float32), note
     _refuse_non_finite(values)
     low, high = values.min(), values.max()
     if values.dtype.kind == "f" and 0 <= low <= high <= 1:
-        return values.astype(np.float32)
+        return values.astype(np.float32), ""
     raise UnusableError(f"{values.dtype} values from {low:g} to {high:g} without a declared grey range", remedy)
 
 

@@ -102,7 +102,7 @@ def test_wrong_arguments(choices, wrong, message):
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize("signed", [False, True])
 def test_padding_is_black_after_inversion_too(tmp_path, photometric, signed):
-    pixels = RAMP8.astype(np.int16) - 100 if signed else RAMP8.astype(np.uint16)
+    pixels = RAMP8.astype(np.int16) - 100 if signed else 8 * RAMP8.astype(np.uint16)
     low, high = int(pixels[0, 0]), int(pixels[0, 9])  # the first ten values
     path = write_dicom(
         tmp_path / "a.dcm",
@@ -235,3 +235,62 @@ def test_angiography_rescale(tmp_path):
     radiograph = read_radiograph(path)
     np.testing.assert_allclose(radiograph.array[0], np.clip((2.0 * pixels - 100 - 0.5) / 1000, 0, 1), atol=1e-6)
     assert radiograph.meta["steps"][0] == "rescale: slope 2, intercept -100"
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize(
+    ("offset", "dtype", "attributes"),
+    [
+        (0, np.uint16, {}),
+        (0, np.int16, {}),
+        (-2048, np.int16, {}),
+        (0, np.uint16, {"RescaleSlope": -2, "RescaleIntercept": 100}),
+        (0, np.uint32, {}),
+        (0, np.uint16, {"WindowCenter": 40_000, "WindowWidth": 1000}),  # every pixel black: left out
+    ],
+)
+def test_a_film_that_leaves_the_upper_bits_unused_is_not_black(tmp_path, photometric, offset, dtype, attributes):
+    codes = (RAMP8.astype(np.int64) * 16 + 8 + offset).astype(dtype)  # 8 to 4088 of 4096
+    path = write_dicom(tmp_path / "a.dcm", codes, photometric=photometric, **attributes)
+    expected = (RAMP8.astype(float) * 16 + 8) / 4095
+    if (attributes.get("RescaleSlope", 1) < 0) != (photometric == "MONOCHROME1"):
+        expected = 1 - expected
+    film = read_radiograph(path)
+    np.testing.assert_allclose(film.array[0], expected, atol=1e-6)
+    assert any(step.startswith("upper bits of ") for step in film.meta["steps"])
+    declared = read_radiograph(path, voi="none")  # as declared, for whoever asks
+    assert np.ptp(declared.array) < 1 / 15
+
+
+def test_padding_does_not_hide_that_upper_bits_are_unused(tmp_path):
+    codes = RAMP8.astype(np.uint16) * 16
+    codes[0, :4] = 65535
+    path = write_dicom(tmp_path / "a.dcm", codes, PixelPaddingValue=65535)
+    expected = RAMP8.astype(float) * 16 / 4095
+    expected[0, :4] = 0
+    np.testing.assert_allclose(read_radiograph(path).array[0], expected, atol=1e-6)
+
+
+def test_a_film_that_needs_all_but_three_bits_keeps_its_declared_range(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", RAMP8.astype(np.uint16) * 32)
+    np.testing.assert_allclose(read_radiograph(path).array[0], RAMP8.astype(float) * 32 / 65535, atol=1e-6)
+
+
+def test_a_window_of_another_depth_is_left_out_where_it_saturates_the_film(tmp_path):
+    codes = 200 + RAMP8.astype(np.uint16) * 12  # 200 to 3260: of a window of 0 to 255, five pixels are grey
+    path = write_dicom(tmp_path / "a.dcm", codes, bits=12, WindowCenter=128, WindowWidth=256)
+    film = read_radiograph(path)
+    np.testing.assert_allclose(film.array[0], codes / 4095, atol=1e-6)
+    assert "it shows nearly all of the film black or white" in film.meta["steps"][0]
+    codes[4:] = 100  # most of the film lies within it
+    path = write_dicom(tmp_path / "b.dcm", codes, bits=12, WindowCenter=128, WindowWidth=256)
+    np.testing.assert_allclose(read_radiograph(path).array[0], np.clip(codes / 255, 0, 1), atol=1e-6)
+
+
+def test_percentiles_of_a_film_whose_padding_lies_beyond_its_bits(tmp_path):
+    codes = RAMP8.astype(np.uint16) * 16
+    codes[0, 1:4] = 65535
+    path = write_dicom(tmp_path / "a.dcm", codes, bits=12, PixelPaddingValue=65535)
+    expected = RAMP8.astype(float) * 16 / 4080
+    expected[0, 1:4] = 0
+    np.testing.assert_allclose(read_radiograph(path, percentiles=(0, 100)).array[0], expected, atol=1e-6)

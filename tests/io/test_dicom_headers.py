@@ -142,3 +142,51 @@ def test_a_deflated_file_cut_off_is_refused(tmp_path, way):
         path.write_bytes(bytes(128) + b"DICM\x02\x00\x10\x00UI\x16\x00" + uid + packed[: int(kept * len(packed))])
         with pytest.raises(RadiographError, match="truncated|cut off"):
             read_radiograph(path)
+
+
+@pytest.mark.parametrize("shape", [b"inverse", b"Inverse", b"INVERSE"])
+def test_a_presentation_lut_shape_in_any_case(tmp_path, shape):
+    film = read_radiograph(write_dicom(tmp_path / "a.dcm", RAMP12, bits=12, raw={"PresentationLUTShape": shape}))
+    np.testing.assert_allclose(film.array[0], 1 - RAMP12 / 4095, atol=1e-6)
+
+
+def test_codes_in_small_letters_are_read(tmp_path):
+    raw = {
+        "PresentationIntentType": b"For Processing",
+        "PixelIntensityRelationship": b"log",
+        "ViewPosition": b"pa",
+        "ImageLaterality": b"u",
+        "WindowCenter": b"2048",
+        "WindowWidth": b"4096",
+        "WindowCenterWidthExplanation": b"Lung",
+    }
+    path = write_dicom(tmp_path / "a.dcm", RAMP12, bits=12, raw=raw, PixelIntensityRelationshipSign=1)
+    meta = read_radiograph(path, voi_item="lung").meta
+    assert (meta["intent"], meta["view"], meta["laterality"]) == ("FOR PROCESSING", "PA", "U")
+    assert "bone is dark: values rise with the X-ray intensity" in meta["steps"]
+
+
+@pytest.mark.parametrize(
+    ("orientation", "how"),
+    [
+        (b"R\\F", "left and right exchanged"),
+        (b"rl\\fa", "left and right exchanged"),
+        (b"R\\H", "upside down"),
+        (b"P\\H", "upside down"),
+        (b"F\\L", "on its side"),
+        (b"L\\F", None),
+        (b"P\\F", None),
+        (b"A\\F", None),
+        (b"P\\L", None),  # a mammogram from above
+        (b"", None),
+        (b"R", None),
+        (b"x\\y", None),
+    ],
+)
+def test_a_film_declared_to_be_mirrored_or_turned_is_told_so(tmp_path, caplog, orientation, how):
+    path = write_dicom(tmp_path / "a.dcm", RAMP12, bits=12, raw={"PatientOrientation": orientation})
+    film = read_radiograph(path)
+    np.testing.assert_allclose(film.array[0], RAMP12 / 4095, atol=1e-6)  # as stored
+    found = [step for step in film.meta["steps"] if step.startswith("PatientOrientation")]
+    assert len(found) == len(caplog.messages) == (how is not None)
+    assert how is None or (how in found[0] and caplog.messages[0].startswith(f"{path}: {found[0]}"))

@@ -69,8 +69,8 @@ def test_ranges(tmp_path):
     grey = np.arange(400).reshape(20, 20)
     eight = _save(tmp_path / "u8.nii", (grey % 200).astype(np.uint8), None)
     np.testing.assert_allclose(read_radiograph(eight).array[0], (grey % 200).T / 255, atol=1e-7)
-    sixteen = _save(tmp_path / "u16.nii", grey.astype(np.uint16), None)
-    np.testing.assert_allclose(read_radiograph(sixteen).array[0], grey.T / 65535, atol=1e-7)
+    sixteen = _save(tmp_path / "u16.nii", (100 * grey).astype(np.uint16), None)
+    np.testing.assert_allclose(read_radiograph(sixteen).array[0], 100 * grey.T / 65535, atol=1e-7)
     signed = _save(tmp_path / "cal.nii", grey.astype(np.int16), None, cal_min=100, cal_max=300)
     np.testing.assert_allclose(read_radiograph(signed).array[0], np.clip((grey.T - 100) / 200, 0, 1), atol=1e-7)
 

@@ -138,3 +138,21 @@ def test_half_pictures_are_errors_whatever_pillow_is_told(tmp_path, monkeypatch,
     with pytest.raises(RadiographError, match="damaged or truncated"):
         read_radiograph(tmp_path / "cut")
     assert ImageFile.LOAD_TRUNCATED_IMAGES is lenient  # left as it was found
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+@pytest.mark.parametrize(("factor", "top"), [(1, 255), (2, 511), (16, 4095), (32, 65535), (257, 65535)])
+def test_films_of_fewer_bits_in_samples_of_16_are_not_black(tmp_path, name, factor, top):
+    values = RAMP8.astype(np.uint16) * factor  # up to 255, 510, 4080: of 8, 9 and 12 bits
+    Image.fromarray(values).save(tmp_path / name)
+    film = read_radiograph(tmp_path / name)
+    np.testing.assert_allclose(film.array[0], values / top, atol=1e-6)
+    assert film.meta["steps"] == (
+        [] if top == 65535 else [f"range 0 to {top}: values leave the upper bits of 16 unused"]
+    )
+
+
+def test_labels_in_samples_of_16_bits_are_no_film(tmp_path):
+    Image.fromarray((RAMP8 % 32).astype(np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(RadiographError, match="a map of labels"):
+        read_radiograph(tmp_path / "a.png")

@@ -31,7 +31,7 @@ _DECIMAL = (
 _TEXT = (
     "SOPClassUID", "Modality", "PresentationIntentType", "PhotometricInterpretation",
     "WindowCenterWidthExplanation", "VOILUTFunction", "PresentationLUTShape", "PixelIntensityRelationship",
-    "PixelSpacingCalibrationType", "ViewPosition", "ImageLaterality", "Laterality",
+    "PixelSpacingCalibrationType", "ViewPosition", "ImageLaterality", "Laterality", "PatientOrientation",
 )  # fmt: skip
 _SEQUENCES = ("ModalityLUTSequence", "VOILUTSequence")
 _LIMITS_MM = (100.0, 20_000.0)  # of a distance from the source
@@ -69,6 +69,7 @@ def read_attributes(dataset: Dataset) -> Attributes:
         _add_decimal(found, dataset, keyword)
     for keyword in _TEXT:
         text = _as_text(dataset, keyword)
+        text = text if keyword == "WindowCenterWidthExplanation" else text.upper()  # codes, and one in words
         if text:
             found.text[keyword] = text
     for keyword in _SEQUENCES:

@@ -18,11 +18,14 @@ What is decided here, all of it recorded in ``meta["steps"]``:
 - *Polarity* is what the file declares (PhotometricInterpretation, PresentationLUTShape). Fluoroscopy (RF, XA) is often
   declared with bone dark; where PixelIntensityRelationship says that values rise with the X-ray intensity, so that bone
   is dark in the array, the steps say so.
+- *Orientation* is left as stored, as masks drawn on the film have it. A PatientOrientation that says that it is
+  mirrored, upside down or on its side is warned of, and in the steps.
 - *Spacing*: :mod:`cxw_monai.io.dicom.spacing`. *Grey scale*: :mod:`cxw_monai.io.dicom.grayscale`.
 """
 
 from __future__ import annotations
 
+import logging
 from os import PathLike
 from typing import Any
 
@@ -30,6 +33,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRBigEndian
 
+from cxw_monai.io.files.printable import printable
 from cxw_monai.io.pixel_map import PixelMap
 from cxw_monai.io.radiograph import AGAIN, Radiograph, UnusableError, describe, errors_of
 from cxw_monai.io.scaling import GreyOptions
@@ -49,6 +53,8 @@ _GREY = {"MONOCHROME1": True, "MONOCHROME2": False}  # whether the least value i
 _SHAPES = {"INVERSE": "MONOCHROME1", "IDENTITY": "MONOCHROME2"}  # in the images of digital X-ray detectors
 _BLOCK = 1 << 16  # codes looked up at a time, so that numpy's 8-byte indices stay in the processor's cache
 
+_logger = logging.getLogger(__name__)
+
 
 def read_dicom(path: str | PathLike[str], *, options: GreyOptions, max_pixels: int) -> Radiograph:
     """Read a DICOM image of one grey frame, as :func:`~cxw_monai.io.read.read_radiograph` describes.
@@ -61,7 +67,11 @@ def read_dicom(path: str | PathLike[str], *, options: GreyOptions, max_pixels: i
         with errors_of(path, "cannot be parsed as DICOM, damaged or truncated"):
             dataset = parse(path, max_pixels)
         with errors_of(path, "DICOM attributes of the image are malformed"):
-            return _to_radiograph(dataset, options, max_pixels)
+            film = _to_radiograph(dataset, options, max_pixels)
+    for step in film.meta["steps"]:
+        if step.startswith("PatientOrientation"):
+            _logger.warning("%s: %s; if that is true, export it again as it is to be seen", printable(str(path)), step)
+    return film
 
 
 def _to_radiograph(dataset: Dataset, options: GreyOptions, max_pixels: int) -> Radiograph:
@@ -120,6 +130,8 @@ def _describe(tags: Attributes, codes: Codes, photometric: str, steps: list[str]
         steps = ["for processing: detector values, not a picture for presentation", *steps]
     if _is_bone_dark(tags, inverted="inverted" in steps):
         steps = [*steps, "bone is dark: values rise with the X-ray intensity"]
+    if turned := _turned(tags.text.get("PatientOrientation", "")):
+        steps = [*steps, turned]
     return describe(
         PixelMap.identity(codes.values.shape),
         bits=codes.bits,
@@ -131,6 +143,21 @@ def _describe(tags: Attributes, codes: Codes, photometric: str, steps: list[str]
         view=tags.text.get("ViewPosition"),
         laterality=tags.text.get("ImageLaterality") or tags.text.get("Laterality"),
     )
+
+
+def _turned(orientation: str) -> str:
+    """What a PatientOrientation (PS3.3 C.7.6.1.1.1) says of a film that isn't upright or is mirrored; else empty."""
+    ends = [end.strip(" \0") for end in orientation.split("\\")]
+    if len(ends) != 2 or not all(end and set(end) <= set("APLRFH") for end in ends):
+        return ""
+    row, column = (end[0] for end in ends)
+    how = {
+        "left and right exchanged": row == "R" and column == "F",
+        "upside down": column == "H",
+        "on its side": row in "FH",
+    }
+    found = [words for words, is_so in how.items() if is_so]
+    return f"PatientOrientation {ends[0]}\\{ends[1]}: {found[0]}, left as stored" if found else ""
 
 
 def _to_grey(codes: Codes, tags: Attributes, scale: Grayscale, inverted: bool) -> tuple[np.ndarray, list[str]]:
@@ -145,9 +172,9 @@ def _to_grey(codes: Codes, tags: Attributes, scale: Grayscale, inverted: bool) -
         inside = np.ones(values.shape, dtype=bool) if codes.padded is None else ~codes.padded
         padding = padding_range(tags, scale.signed)
         if padding is not None:
-            stored = levels if table is None else levels[values]
+            stored = levels if table is None else _look_up(levels, values)
             inside &= (stored < padding[0]) | (stored > padding[1])
-        return (mapped if table is None else mapped[values])[inside]
+        return (mapped if table is None else _look_up(mapped, values))[inside]  # padding may lie beyond the table
 
     grey, steps = to_unit_range(levels, tags, scale, inverted, _ends(values, scale), of_image)
     if table is not None:

@@ -7,11 +7,12 @@ scales a VOI LUT by its own extremes, and refuses all depths but 8 and 16. The t
 right.
 
 A LUT item without descriptor or data counts as absent. A VOI LUT or window that the file itself chooses and that can't
-be used (a width of 0, entries beyond their depth, every pixel black) is left out, and the next one taken, in the end
-the declared range; the steps say so. What the Modality LUT makes of the codes can't be left out without changing what
-the values mean: a contradiction there is an error. The images of angiography and fluoroscopy (XA, RF) are shown without
-theirs, which leads back to the X-ray intensity; only a rescale in a file with neither a Modality LUT nor
-PixelIntensityRelationship is applied.
+be used (a width of 0, entries beyond their depth, every pixel black, or nineteen of twenty black or white) is left out,
+and the next one taken, in the end the declared range, or that of the bits that the image needs
+(:func:`~cxw_monai.io.scaling.used_range`); the steps say so. What the Modality LUT makes of the codes can't be left out
+without changing what the values mean: a contradiction there is an error. The images of angiography and fluoroscopy (XA,
+RF) are shown without theirs, which leads back to the X-ray intensity; only a rescale in a file with neither a Modality
+LUT nor PixelIntensityRelationship is applied.
 
 Source: DICOM PS3.3 C.7.5.1.1.2 (pixel padding), C.7.6.3.1.2 (photometric interpretation), C.8.7.1.1.2 (XA and RF),
 C.11.1 (Modality LUT), C.11.2 (VOI LUT), C.11.6 (Presentation LUT Shape); PS3.4 N.2.5 (XA and RF);
@@ -29,7 +30,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from cxw_monai.io.radiograph import UnusableError
-from cxw_monai.io.scaling import GreyOptions
+from cxw_monai.io.scaling import GreyOptions, used_range
 
 from .attributes import Attributes
 from .luts import LookUpTable, read_lut
@@ -42,6 +43,8 @@ FLUOROSCOPY = tuple(f"1.2.840.10008.5.1.4.1.1.12.{last}" for last in ("1", "1.1"
 _LEAST_REACH = 1 / 16  # of [0, 1], that the whole range of codes must come to
 _NARROWED_REACH = 1 / 2  # the same for a compressed stream of fewer bits than its file declares
 _LEAST_CONTRAST = 1 / 256  # between the image's least and greatest value: below it the film is black, white or flat
+_LEAST_GREY = 1 / 20  # of the image's pixels, that a window shows neither black nor white
+_NARROW = 1 / 4  # of the image's codes: only a narrower window may show less than that
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 Values = np.ndarray
@@ -91,7 +94,7 @@ def to_unit_range(
         scale: depth, sign, byte order and the caller's choice.
         inverted: whether the least value is white.
         seen: the least and greatest code of the image.
-        of_image: values of ``codes``' shape -> one for each pixel that isn't padding; only percentiles ask for it.
+        of_image: values of ``codes``' shape -> one for each pixel that isn't padding; asked for where it is needed.
 
     Returns:
         ``(values, steps)``: float32 of ``codes``' shape, and what was applied, in order.
@@ -101,7 +104,8 @@ def to_unit_range(
     """
     values, limits, steps = _modality(codes, tags, scale)
     inside = (codes >= seen[0]) & (codes <= seen[1])
-    unit, presented = _present(values, limits, tags, scale, inside, of_image)
+    used = partial(_used_limits, codes, tags, scale, seen, of_image) if "Modality LUT" not in steps else lambda: None
+    unit, presented = _present(values, limits, tags, scale, inside, of_image, used)
     unit = unit.astype(np.float32)
     steps += presented
     if inverted:
@@ -202,6 +206,7 @@ def _present(
     scale: Grayscale,
     inside: np.ndarray,
     of_image: Callable[[np.ndarray], np.ndarray],
+    used_limits: Callable[[], Limits | None],
 ) -> tuple[Values, list[str]]:
     """Modality values to [0, 1] by the choice there is: asked for, declared by the file, or the full range."""
     options = scale.options
@@ -218,13 +223,45 @@ def _present(
         for choice in _choices(tags, limits, scale, steps):
             unit = choice.apply(values)
             reach = _NARROWED_REACH if scale.narrowed else _LEAST_REACH
-            if np.ptp(unit[inside]) >= _LEAST_CONTRAST and np.ptp(unit) >= reach:
+            if np.ptp(unit[inside]) < _LEAST_CONTRAST or np.ptp(unit) < reach:
+                steps.append(f"{choice.step} left out: it shows the film black, white or flat")
+            elif _is_saturated(unit, inside, of_image):
+                steps.append(f"{choice.step} left out: it shows nearly all of the film black or white")
+            else:
                 return unit, [*steps, choice.step]
-            steps.append(f"{choice.step} left out: it shows the film black, white or flat")
         if not (options.voi == "auto" and options.voi_item == 0):
             raise _lacking(tags, options, steps)
+    used = None if options.voi == "none" else used_limits()
+    limits, note = (limits, "declared range") if used is None else (used, f"upper bits of {scale.bits} unused: range")
     unit = (np.asarray(values, dtype=np.float64) - limits[0]) / (limits[1] - limits[0])
-    return unit, [*steps, f"declared range {limits[0]:g} to {limits[1]:g}"]
+    return unit, [*steps, f"{note} {limits[0]:g} to {limits[1]:g}"]
+
+
+def _used_limits(
+    codes: np.ndarray,
+    tags: Attributes,
+    scale: Grayscale,
+    seen: tuple[int, int],
+    of_image: Callable[[np.ndarray], np.ndarray],
+) -> Limits | None:
+    """The modality values of the bits that the image needs; None where that is its declared range."""
+    if padding_range(tags, scale.signed) is not None:
+        there = of_image(codes)
+        seen = (int(there.min()), int(there.max())) if there.size else seen
+    used = used_range(*seen, scale.bits)
+    if used is None:
+        return None
+    ends = _modality(np.array(used), tags, scale)[0]
+    return float(min(ends)), float(max(ends))
+
+
+def _is_saturated(unit: Values, inside: np.ndarray, of_image: Callable[[np.ndarray], np.ndarray]) -> bool:
+    """Whether a narrow window, such as one of another depth, leaves nearly every pixel black or white."""
+    is_grey = (unit > 0) & (unit < 1)
+    if np.count_nonzero(is_grey & inside) > _NARROW * np.count_nonzero(inside):
+        return False
+    pixels = of_image(is_grey)
+    return pixels.size > 0 and float(np.mean(pixels)) < _LEAST_GREY
 
 
 def _lacking(tags: Attributes, options: GreyOptions, left_out: list[str]) -> UnusableError:

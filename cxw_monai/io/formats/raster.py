@@ -2,7 +2,8 @@
 
 What is and isn't honoured, all of it recorded in ``meta["steps"]``:
 
-- Samples are scaled by their depth: 8 bits by 255, 16 bits by 65535, a TIFF's 12 bits by 4095.
+- Samples are scaled by their depth: 8 bits by 255, 16 bits by 65535, a TIFF's 12 bits by 4095; films of 8 to 12 bits in
+  samples of 16 by what their values need (:func:`~cxw_monai.io.scaling.used_range`).
 - RGB, RGBA, palette and CMYK become ITU-R 601-2 luma at 8 bits; transparency is dropped.
 - EXIF orientation (JPEG, PNG) is *not* applied, so that masks and boxes drawn on the stored grid keep their place.
   A TIFF's orientation tag belongs to its pixel layout and is applied by Pillow; ``meta["pixel_map"]`` holds it.
@@ -70,10 +71,10 @@ def read_raster(path: str | PathLike[str], *, options: GreyOptions, max_pixels: 
             values = _grey(image)  # [H, W]
         scaled = scale_as_asked(values, options)
         if scaled is None:  # Pillow widens 1, 2 and 4 bits to the full 8
-            array = full_range(values, max(bits, 8), _RANGE_REMEDY)
+            array, step = full_range(values, max(bits, 8), _RANGE_REMEDY)
         else:
             array, step = scaled
-            steps.append(step)
+        steps += [step] if step else []
     if white_is_zero:
         array = 1 - array
         steps.append("WhiteIsZero inverted")

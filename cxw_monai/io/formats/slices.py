@@ -6,7 +6,8 @@ the patient, the axes are flipped so that columns run towards the patient's left
 transposition, from the stored array without its axis of size 1.
 
 Range: what the caller asks for (window, percentiles); else what the file declares; else the whole range of uint8 and
-uint16; else floats that already lie in [0, 1]. Anything else declares no range and is refused.
+uint16, or of the bits that their values need (:func:`~cxw_monai.io.scaling.used_range`); else floats that already lie
+in [0, 1]. Anything else declares no range and is refused.
 """
 
 from __future__ import annotations
@@ -94,5 +95,5 @@ def unit_range(
     scaled = scale_as_asked(values, options, declared)
     if scaled is not None:
         return scaled
-    unit = full_range(values, 8 * values.dtype.itemsize, remedy)
-    return unit, "floats in [0, 1] kept" if values.dtype.kind == "f" else f"full range of {values.dtype.name}"
+    unit, note = full_range(values, 8 * values.dtype.itemsize, remedy)
+    return unit, note or ("floats in [0, 1] kept" if values.dtype.kind == "f" else f"full range of {values.dtype.name}")
