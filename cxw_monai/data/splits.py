@@ -104,9 +104,7 @@ def split_by_patient(items: Sequence[Item], fraction: float = 0.1, seed: int = 0
         )
     ranked = _ranked(set(groups), seed)
     if len(ranked) < 2:
-        raise ValueError(
-            f"no patients can be held out: all {len(items)} images are of one; give images of two or more"
-        )
+        raise ValueError(f"no patients can be held out: all {len(items)} images are of one; give images of two or more")
     held = set(ranked[: min(max(round(fraction * len(ranked)), 1), len(ranked) - 1)])
     train = [item for item, group in zip(items, groups, strict=True) if group not in held]
     held_out = [item for item, group in zip(items, groups, strict=True) if group in held]

@@ -42,7 +42,7 @@ __all__ = [
     "stored_size",
 ]
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Part of the key: raise it when the layout or what the reader returns changes."""
 
 ROW = np.dtype(

@@ -10,6 +10,7 @@ import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from cxw_monai.io import RadiographError, read_radiograph
+from cxw_monai.io.dicom import film as film_reader
 from tests.helpers import dicom_files as _files
 
 write_dicom = _files.write_dicom
@@ -183,9 +184,11 @@ def test_codes_in_small_letters_are_read(tmp_path):
         (b"x\\y", None),
     ],
 )
-def test_a_film_declared_to_be_mirrored_or_turned_is_told_so(tmp_path, caplog, orientation, how):
+def test_a_film_declared_to_be_mirrored_or_turned_is_told_so(tmp_path, caplog, monkeypatch, orientation, how):
+    monkeypatch.setattr(film_reader, "_told", set())
     path = write_dicom(tmp_path / "a.dcm", RAMP12, bits=12, raw={"PatientOrientation": orientation})
     film = read_radiograph(path)
+    read_radiograph(path)  # told once
     np.testing.assert_allclose(film.array[0], RAMP12 / 4095, atol=1e-6)  # as stored
     found = [step for step in film.meta["steps"] if step.startswith("PatientOrientation")]
     assert len(found) == len(caplog.messages) == (how is not None)

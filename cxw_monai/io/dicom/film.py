@@ -54,6 +54,7 @@ _SHAPES = {"INVERSE": "MONOCHROME1", "IDENTITY": "MONOCHROME2"}  # in the images
 _BLOCK = 1 << 16  # codes looked up at a time, so that numpy's 8-byte indices stay in the processor's cache
 
 _logger = logging.getLogger(__name__)
+_told: set[str] = set()  # orientations of which this process has warned: thousands of films may have one
 
 
 def read_dicom(path: str | PathLike[str], *, options: GreyOptions, max_pixels: int) -> Radiograph:
@@ -69,8 +70,10 @@ def read_dicom(path: str | PathLike[str], *, options: GreyOptions, max_pixels: i
         with errors_of(path, "DICOM attributes of the image are malformed"):
             film = _to_radiograph(dataset, options, max_pixels)
     for step in film.meta["steps"]:
-        if step.startswith("PatientOrientation"):
-            _logger.warning("%s: %s; if that is true, export it again as it is to be seen", printable(str(path)), step)
+        if step.startswith("PatientOrientation") and step not in _told:
+            _told.add(step)
+            told = "%s: %s; if that is true, export it again as it is to be seen (said of the first such film)"
+            _logger.warning(told, printable(str(path)), step)
     return film
 
 
