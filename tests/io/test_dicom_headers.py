@@ -7,10 +7,15 @@ import zlib
 
 import numpy as np
 import pytest
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from cxw_monai.io import RadiographError, read_radiograph
 from cxw_monai.io.dicom import film as film_reader
+from cxw_monai.io.dicom.attributes import read_attributes
 from tests.helpers import dicom_files as _files
 
 write_dicom = _files.write_dicom
@@ -193,3 +198,33 @@ def test_a_film_declared_to_be_mirrored_or_turned_is_told_so(tmp_path, caplog, m
     found = [step for step in film.meta["steps"] if step.startswith("PatientOrientation")]
     assert len(found) == len(caplog.messages) == (how is not None)
     assert how is None or (how in found[0] and caplog.messages[0].startswith(f"{path}: {found[0]}"))
+
+
+def _item(**attributes: object) -> Sequence:
+    item = Dataset()
+    for name, value in attributes.items():
+        setattr(item, name, value)
+    return Sequence([item])
+
+
+@pytest.mark.parametrize("where", ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"])
+def test_window_and_spacing_of_an_enhanced_object_of_one_frame(tmp_path, where):
+    groups = _item(
+        FrameVOILUTSequence=_item(WindowCenter=1024, WindowWidth=2048),
+        FramePixelDataPropertiesSequence=_item(ImagerPixelSpacing=[0.2, 0.3]),
+        PatientOrientationInFrameSequence=_item(PatientOrientation=["R", "F"]),
+    )
+    enhanced_xa = "1.2.840.10008.5.1.4.1.1.12.1.1"
+    path = write_dicom(tmp_path / "a.dcm", RAMP12, bits=12, sop_class=enhanced_xa, NumberOfFrames=1, **{where: groups})
+    film = read_radiograph(path)
+    np.testing.assert_allclose(film.array[0], np.clip(RAMP12 / 2047, 0, 1), atol=1e-6)
+    assert film.meta["spacing_mm"] == pytest.approx((0.2, 0.3))
+    assert any(step.startswith("PatientOrientation R") for step in film.meta["steps"])
+    path = write_dicom(tmp_path / "b.dcm", RAMP12, bits=12, WindowCenter=2048, WindowWidth=4096, **{where: groups})
+    np.testing.assert_allclose(read_radiograph(path).array[0], RAMP12 / 4095, atol=1e-6)  # its own comes first
+
+
+def test_functional_groups_that_cannot_be_read_are_noted():
+    dataset, tag = Dataset(), Tag("SharedFunctionalGroupsSequence")
+    dataset._dict[tag] = RawDataElement(tag, "US", 2, b"\7\0", 0, False, True)
+    assert read_attributes(dataset).notes == ["SharedFunctionalGroupsSequence left out: it cannot be read"]

@@ -34,6 +34,7 @@ _TEXT = (
     "PixelSpacingCalibrationType", "ViewPosition", "ImageLaterality", "Laterality", "PatientOrientation",
 )  # fmt: skip
 _SEQUENCES = ("ModalityLUTSequence", "VOILUTSequence")
+_FUNCTIONAL_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")  # of enhanced objects
 _LIMITS_MM = (100.0, 20_000.0)  # of a distance from the source
 _TEXT_VRS = ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 2,048: two thousand, or two and a bit
@@ -61,8 +62,9 @@ class Attributes:
 
 
 def read_attributes(dataset: Dataset) -> Attributes:
-    """The attributes listed above, of a data set as pydicom parsed it."""
+    """The attributes listed above, of a data set as pydicom parsed it; of an enhanced object, its first frame's too."""
     found = Attributes()
+    _lift_frame(found, dataset)
     for keyword in _WHOLE:
         _add_whole(found, dataset, keyword)
     for keyword in _DECIMAL:
@@ -87,6 +89,21 @@ def read_attributes(dataset: Dataset) -> Attributes:
         if allocated not in (None, 1) and position is not None:  # 1: the overlay is in an element of its own
             found.overlay_bits.add(position)
     return found
+
+
+def _lift_frame(found: Attributes, dataset: Dataset) -> None:
+    """Put what an enhanced object keeps in its functional groups (PS3.3 C.7.6.16) where other objects have it."""
+    wanted = {Tag(keyword) for keyword in (*_WHOLE, *_DECIMAL, *_TEXT, *_SEQUENCES)}
+    for name in _FUNCTIONAL_GROUPS:
+        try:
+            frames = list(dataset[name].value or ())[:1] if name in dataset else []
+            groups = [item for frame in frames for group in frame if group.VR == "SQ" for item in group.value]
+        except Exception:  # pydicom converts a sequence when it is asked for, and raises anything then
+            found.notes.append(f"{name} left out: it cannot be read")
+            continue
+        for item in groups:
+            for tag in wanted & set(item.keys()) - set(dataset.keys()):
+                dataset[tag] = item.get_item(tag)
 
 
 def element_bytes(dataset: Dataset, tag: Any) -> tuple[bytes, str] | None:
