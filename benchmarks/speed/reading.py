@@ -77,7 +77,7 @@ def reading_cases(folder: Path, sizes: Sequence[int] = (512, 1024, 2048)) -> lis
         deep = film.astype(np.uint16) * 16 + noise  # 12 bits
         writers: list[tuple[str, Callable[[Path], None], Callable[[Path], np.ndarray]]] = [
             ("8-bit.png", Image.fromarray(film).save, _image_by_hand),
-            ("16-bit.png", Image.fromarray(deep).save, _image_by_hand),
+            ("16-bit.png", Image.fromarray(deep * 16).save, _image_by_hand),
             ("grey.jpg", Image.fromarray(film).save, _image_by_hand),
             ("colour.jpg", Image.fromarray(film).convert("RGB").save, _colour_by_hand),
             ("window.dcm", lambda path, pixels=deep: _write_dicom(path, pixels), _dicom_by_hand),

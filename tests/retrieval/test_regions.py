@@ -34,7 +34,7 @@ def test_boxes_follow_a_film_that_is_stored_turned_and_in_a_border():
     # column 4..7 is row 2..5 of the crop; row 8..14 from the right end of 40 is column 26..32, less 5
     assert there == pytest.approx((21 / 30, 2 / 10, 6 / 30, 3 / 10))
     assert stored_box(there, turned) == pytest.approx(box)
-    outside = "lies outside of the film, which has 40 x 20 px"
+    outside = "lies outside of the film, which has 20 x 40 px"
     cases = {
         (4, 8, 0, 6): "the last two above 0",
         (100, 100, 5, 5): outside,

@@ -89,10 +89,13 @@ def test_a_whole_answer_is_not_made_again_and_a_half_one_is(models, path, tmp_pa
 
 
 def test_a_film_that_is_no_chest_is_refused(models, path, tmp_path):
+    identity = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.3", "SOPInstanceUID": "1.4"}
+    flat = np.random.default_rng(0).integers(30_000, 30_100, (64, 64), dtype=np.uint16)
+    write_dicom(path, flat, **identity)
     with pytest.raises(Refused, match="hardly any contrast"):
         Answerer(models).answer(path, tmp_path / "out")
     noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
-    write_dicom(path, noise, StudyInstanceUID="1.2", SeriesInstanceUID="1.3", SOPInstanceUID="1.4")
+    write_dicom(path, noise, **identity)
     with pytest.raises(Refused, match="not a frontal chest film"):
         Answerer(models).answer(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
