@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cxw_monai.data.manifest import load_items, read_datalist, read_records, write_csv, write_datalist
-from cxw_monai.data.schema import SPLITS, Box, Record
+from cxw_monai.data.schema import SPLITS, Box, Record, stored_spacing
 from cxw_monai.data.validation import validate
 
 RECORDS = [
@@ -207,3 +207,11 @@ def test_manifests_made_before_the_schema_are_read(shared_data):
     assert len(nih) == 750 and sum(bool(record.boxes) for record in nih) == boxed > 0
     assert nih[0].extra["Edema"] == "1" and nih[0].labels == {}
     validate(nih, base_dir=shared_data / "nih_cxr14_subset", check_content=True)
+
+
+@pytest.mark.parametrize("cell", ["0", "-1", "wide", "nan", "inf"])
+def test_a_spacing_that_is_none_is_refused(cell):
+    with pytest.raises(ValueError, match=r"film.png: pixel_spacing_mm is .* a number above 0"):
+        stored_spacing({"image": "film.png", "pixel_spacing_mm": cell})
+    assert stored_spacing({"image": "film.png", "pixel_spacing_mm": None}) is None
+    assert stored_spacing({"image": "film.png", "pixel_spacing_mm": "0.143"}) == (0.143, 0.143)

@@ -4,7 +4,6 @@ import csv
 
 import pytest
 
-from cxw_monai.data.splits import few_patients
 from cxw_monai.tasks.classification.items import classification_splits, classification_subset, labelled_items
 
 
@@ -107,14 +106,6 @@ def test_shots_of_each_class(manifest):
     assert sorted(item["labels"][0] for item in train) == [0, 0, 0, 1, 1, 1]
     other = classification_splits(manifest(cohort()), ("edema",), shots=3, val_fraction=0.25, seed=1).train
     assert {item["image"] for item in other} != {item["image"] for item in train}
-
-
-def test_patients_of_an_earlier_want_count(tmp_path):
-    """One film of both classes serves both."""
-    items = [{"image": f"/x/{n}.png", "patient_id": str(n)} for n in range(3)]
-    both = [True, False, False]
-    assert few_patients(items, [(both, 1), (both, 1)]) == items[:1]
-    assert len(few_patients(items, [([True] * 3, 2)])) == 2
 
 
 def test_a_subset_that_is_empty_says_so(manifest):

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from cxw_monai.data.cache import build_cache
-from cxw_monai.data.schema import stored_spacing
 from cxw_monai.tasks.landmarks.dataset import LandmarkDataset, LandmarkFilms
 from cxw_monai.tasks.landmarks.evaluation import FilmScoring
 from cxw_monai.tasks.landmarks.items import landmark_items, landmark_names, landmark_splits, landmark_subset
@@ -102,13 +101,6 @@ def test_a_films_own_spacing_is_that_of_its_stored_axes(tmp_path):
     stored, cached = films.stored_shape(0), films.image(0).shape[1:]
     assert stored == (40, 80) and cached == (40, 20)
     assert films.spacing_mm(0) == pytest.approx((0.5, 0.25))
-
-
-@pytest.mark.parametrize("cell", ["0", "-1", "wide", "nan", "inf"])
-def test_a_spacing_that_is_none_is_refused(cell):
-    with pytest.raises(ValueError, match=r"film.png: pixel_spacing_mm is .* a number above 0"):
-        stored_spacing({"image": "film.png", "pixel_spacing_mm": cell})
-    assert stored_spacing({"image": "film.png", "pixel_spacing_mm": None}) is None
 
 
 def test_a_landmark_outside_of_its_film_is_refused(manifest):
