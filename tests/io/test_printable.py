@@ -65,6 +65,7 @@ def test_the_log_is_escaped_once():
 )
 def test_an_error_that_ends_a_bundle_shows_no_raw_name(error, monkeypatch, capsys):
     monkeypatch.setattr("cxw_monai.training.errors.runs_bundle_command", lambda: True)
+    monkeypatch.setattr("cxw_monai.training.errors.holds_output", lambda: True)  # as of a run that had begun: no exit
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     install_error_hook()
     sys.excepthook(type(error), error, None)
